@@ -1,0 +1,38 @@
+"""Registered version -> it answers."""
+
+from kfp import dsl
+from kfp.dsl import Input, Metrics, Model, Output
+
+from components import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def deploy(
+    package: Input[Model],
+    version: int,
+    registry_uri: str,
+    serving_uri: str,
+    metrics: Output[Metrics],
+):
+    """Put the version where it is served, check its golden recordings there, and make it champion; or roll back.
+
+    Args:
+        package: What push made.
+        version: Its number in the registry.
+        registry_uri: MLflow URL, or a folder for SQLite.
+        serving_uri: Folder that the local server reads.
+
+    Returns:
+        metrics: Version, seconds.
+    """
+    from pathlib import Path
+
+    from spira import stages
+
+    result = stages.deploy(
+        Path(package.path),
+        version,
+        Path(serving_uri),
+        registry_uri=registry_uri,
+    )
+    metrics.metadata.update(result)

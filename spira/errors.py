@@ -1,0 +1,5 @@
+"""What a user can mend: its message says what is wrong, where, and what to do."""
+
+
+class SpiraError(ValueError):
+    """Input, configuration or state that is refused; the command line prints the message and exits 2."""

@@ -1,0 +1,172 @@
+"""WAV bytes -> 16 kHz mono samples, with numpy and scipy alone.
+
+Training reads its recordings with libsndfile and comes here for :func:`mono` and :func:`resample`; what is
+served comes here for everything. The tests hold :func:`decode` to libsndfile's numbers, bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from typing import Dict, Iterator, NamedTuple, Tuple
+
+import numpy as np
+from scipy.signal import resample_poly
+
+MAX_SECONDS = 120.0
+MAX_CHANNELS = 64
+SAMPLE_RATES_HZ = (4000, 384000)
+
+PCM, IEEE_FLOAT, EXTENSIBLE = 0x0001, 0x0003, 0xFFFE
+# The last 14 bytes of an extensible format's GUID; the first two are the plain format's number.
+EXTENSIBLE_GUID_TAIL = bytes.fromhex("000000001000800000aa00389b71")
+
+
+class AudioError(ValueError):
+    """Bytes that are no usable WAV recording; the message states the rule."""
+
+
+class Format(NamedTuple):
+    """What a WAV's ``fmt`` chunk says."""
+
+    code: int
+    channels: int
+    sample_rate: int
+    bits: int
+
+    @property
+    def frame_bytes(self) -> int:
+        """Size of one sample of every channel."""
+        return self.channels * self.bits // 8
+
+
+def decode(content: bytes, max_seconds: float = MAX_SECONDS) -> Tuple[np.ndarray, int]:
+    """Samples of a WAV file (PCM 8, 16, 24, 32; float 32, 64; plain or extensible), channels averaged.
+
+    Args:
+        content: the whole file.
+        max_seconds: a longer recording is refused before anything is allocated for it.
+
+    Returns:
+        float32 [samples] in [-1, 1], and the sample rate in Hz.
+
+    Raises:
+        AudioError: not a WAV, an encoding that isn't read, a header that promises more than the file holds,
+            no samples, too many, or samples that are not numbers.
+    """
+    chunks = _chunks(content)
+    layout = _format(chunks)
+    data = chunks.get(b"data", memoryview(b""))
+    frames = len(data) // layout.frame_bytes
+    if not frames:
+        raise AudioError("the WAV holds no samples")
+    if frames > max_seconds * layout.sample_rate:
+        raise AudioError(
+            "the recording lasts %.1f s, more than %g s" % (frames / layout.sample_rate, max_seconds)
+        )
+    samples = mono(_to_float(data[: frames * layout.frame_bytes], layout))
+    if not np.isfinite(samples).all():
+        raise AudioError("the recording holds samples that are not finite numbers (NaN or infinity)")
+    return samples, layout.sample_rate
+
+
+def mono(frames: np.ndarray) -> np.ndarray:
+    """Mean over channels: float32 [samples, channels] -> float32 [samples]."""
+    if frames.shape[1] == 1:
+        return frames[:, 0]
+    return frames.mean(axis=1, dtype=np.float64).astype(np.float32)
+
+
+def resample(samples: np.ndarray, rate: int, target: int = 16000) -> np.ndarray:
+    """Polyphase resampling: float32 [samples] at ``rate`` Hz -> float32 [ceil(samples * target / rate)]."""
+    if rate == target:
+        return samples
+    divisor = math.gcd(rate, target)
+    return resample_poly(samples, target // divisor, rate // divisor).astype(np.float32, copy=False)
+
+
+def _chunks(content: bytes) -> Dict[bytes, memoryview]:
+    """The first chunk of each name, as views of the content."""
+    if len(content) < 12 or content[:4] != b"RIFF" or content[8:12] != b"WAVE":
+        raise AudioError("not a WAV file: it doesn't begin with RIFF....WAVE")
+    chunks = {}  # type: Dict[bytes, memoryview]
+    for name, chunk in _walk(memoryview(content)):
+        chunks.setdefault(name, chunk)
+    return chunks
+
+
+def _walk(content: memoryview) -> Iterator[Tuple[bytes, memoryview]]:
+    start = 12
+    while start + 8 <= len(content):
+        name, size = struct.unpack_from("<4sI", content, start)
+        chunk = content[start + 8 : start + 8 + size]
+        if len(chunk) < size and name in (b"fmt ", b"data"):
+            raise AudioError(
+                "the header promises %d bytes of %s, the file holds %d: truncated upload or damaged header"
+                % (size, name.decode().strip(), len(chunk))
+            )
+        yield name, chunk
+        start += 8 + size + size % 2  # chunks begin at even places
+
+
+def _format(chunks: Dict[bytes, memoryview]) -> Format:
+    chunk = chunks.get(b"fmt ", memoryview(b""))
+    if len(chunk) < 16:
+        raise AudioError("the WAV has no complete fmt chunk")
+    code, channels, sample_rate, _, block_bytes, bits = struct.unpack_from("<HHIIHH", chunk)
+    if code == EXTENSIBLE and len(chunk) >= 40 and bytes(chunk[26:40]) == EXTENSIBLE_GUID_TAIL:
+        code = struct.unpack_from("<H", chunk, 24)[0]
+    layout = Format(code, channels, sample_rate, bits)
+    if (code, bits) not in READERS:
+        raise AudioError(
+            "WAV encoding %#06x with %d bits is not read: write PCM 8, 16, 24 or 32 bit, or float"
+            % (code, bits)
+        )
+    if not 1 <= channels <= MAX_CHANNELS or block_bytes != layout.frame_bytes:
+        raise AudioError("a WAV of %d channels, %d bytes a frame, is damaged" % (channels, block_bytes))
+    if not SAMPLE_RATES_HZ[0] <= sample_rate <= SAMPLE_RATES_HZ[1]:
+        raise AudioError("sample rate %d Hz is outside %d to %d Hz" % (sample_rate, *SAMPLE_RATES_HZ))
+    return layout
+
+
+def _to_float(data: memoryview, layout: Format) -> np.ndarray:
+    """Bytes -> float32 [samples, channels], full scale 1."""
+    flat = READERS[layout.code, layout.bits](data)
+    return flat.reshape(-1, layout.channels)
+
+
+def _read_u8(data: memoryview) -> np.ndarray:
+    return (np.frombuffer(data, "u1").astype(np.float32) - np.float32(128)) * np.float32(2.0**-7)
+
+
+def _read_i16(data: memoryview) -> np.ndarray:
+    return np.frombuffer(data, "<i2").astype(np.float32) * np.float32(2.0**-15)
+
+
+def _read_i24(data: memoryview) -> np.ndarray:
+    wide = np.zeros((len(data) // 3, 4), "u1")
+    wide[:, 1:] = np.frombuffer(data, "u1").reshape(-1, 3)  # the low byte stays 0: 24 bits as the top of 32
+    return wide.view("<i4")[:, 0].astype(np.float32) * np.float32(2.0**-31)
+
+
+def _read_i32(data: memoryview) -> np.ndarray:
+    return np.frombuffer(data, "<i4").astype(np.float32) * np.float32(2.0**-31)
+
+
+def _read_f32(data: memoryview) -> np.ndarray:
+    return np.frombuffer(data, "<f4").astype(np.float32)
+
+
+def _read_f64(data: memoryview) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return np.frombuffer(data, "<f8").astype(np.float32)
+
+
+READERS = {
+    (PCM, 8): _read_u8,
+    (PCM, 16): _read_i16,
+    (PCM, 24): _read_i24,
+    (PCM, 32): _read_i32,
+    (IEEE_FLOAT, 32): _read_f32,
+    (IEEE_FLOAT, 64): _read_f64,
+}

@@ -1,0 +1,205 @@
+"""The report's pictures, each a function from numbers to inline SVG.
+
+Colours are written as CSS variables (``var(--blue)``), so one picture serves light and dark pages; the page
+defines them from :data:`LIGHT` and :data:`DARK`. Text stays text. Nothing is told by colour alone: lines differ
+in style, classes in place or marker. The same numbers give the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import librosa
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from spira.config import SAMPLE_RATE_HZ
+
+LIGHT = {
+    "ink": "#1f2a37",
+    "faint": "#c9d1da",
+    "blue": "#0072b2",
+    "orange": "#c2500a",
+    "green": "#007f5f",
+    "purple": "#a23b72",
+}
+"""Okabe and Ito's colour-blind-safe hues, darkened where white paper asks for it."""
+DARK = {
+    "ink": "#e6eaf0",
+    "faint": "#46505c",
+    "blue": "#56b4e9",
+    "orange": "#f0883e",
+    "green": "#2fc79a",
+    "purple": "#e08fbf",
+}
+CLASSES = {0: ("control", "blue", "o"), 1: ("patient", "orange", "s")}
+"""Label -> (name, colour, marker)."""
+LINES = (("blue", "-"), ("orange", "--"), ("green", "-."), ("purple", ":"))
+"""(colour, style) of the first, second, ... of several lines; they repeat."""
+BINS = np.linspace(0, 1, 21)
+SPECTROGRAM = {"n_fft": 512, "hop_length": 256, "n_mels": 64}
+"""Finer in time and coarser in frequency than the features: for eyes. Samples at 16 kHz."""
+DYNAMIC_RANGE_DB = 70.0
+TEXT = {"svg.fonttype": "none", "font.size": 9.0, "axes.titlesize": 10.0, "axes.titleweight": "bold"}
+DROPPED = re.compile(r'<metadata>.*?</metadata>|<!--.*?-->| id="(?:figure|axes|patch|text|line2d|legend)_\d+"', re.S)
+"""Parts of matplotlib's SVG that a page has no use for, or that would be there twice in it."""
+
+
+def training_curves(histories: dict[str, list[dict[str, float]]], candidate: str) -> str:
+    """Loss of training and validation, and validation accuracy, by epoch and seed; the candidate in bold.
+
+    Args:
+        histories: seed -> entries of epoch, train_loss, eval_loss and eval_accuracy.
+        candidate: seed of the network that is judged.
+    """
+    figure, (loss, accuracy) = _panels(1, 2, 9.4, 3.1)
+    for number, (seed, history) in enumerate(histories.items()):
+        colour, style = LINES[number % len(LINES)]
+        table, width = pd.DataFrame(history), 2.2 if seed == candidate else 1.0
+        line = {"color": LIGHT[colour], "linestyle": style, "linewidth": width}
+        best = table.loc[table["eval_loss"].idxmin()]
+        loss.plot(table["epoch"], table["train_loss"], **line | {"linewidth": 0.8, "alpha": 0.55})
+        for axes, column in ((loss, "eval_loss"), (accuracy, "eval_accuracy")):
+            axes.plot(table["epoch"], table[column], label=f"seed {seed}", **line)
+            axes.plot(best["epoch"], best[column], marker="D", markersize=5, color=LIGHT[colour])
+    _label(loss, "Loss: validation, and training (thin)", "epoch", "cross-entropy")
+    _label(accuracy, "Validation accuracy", "epoch", "share of files")
+    loss.set_ylim(bottom=0)
+    for axes in (loss, accuracy):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _legend(accuracy, loc="lower right")
+    return _svg(figure, "training")
+
+
+def roc(conditions: dict[str, dict[str, Any]], titles: dict[str, str]) -> str:
+    """True against false positive rate of every condition (its ``roc`` and AUROC by file)."""
+    figure, (axes,) = _panels(1, 1, 4.4, 4.0)
+    axes.plot([0, 1], [0, 1], color=LIGHT["faint"], linewidth=1)
+    for number, (name, measured) in enumerate(conditions.items()):
+        colour, style = LINES[number % len(LINES)]
+        area = measured["by_file"]["auroc"]["value"]
+        label = titles[name] + (f", AUROC {area:.2f}" if area is not None else "")
+        curve = measured["roc"]
+        axes.plot(curve["fpr"], curve["tpr"], color=LIGHT[colour], linestyle=style, linewidth=2, label=label)
+    _label(axes, "ROC", "controls called patient", "patients called patient")
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    _legend(axes, loc="lower right")
+    return _svg(figure, "roc")
+
+
+def calibration(conditions: dict[str, dict[str, Any]], titles: dict[str, str]) -> str:
+    """Reliability diagram of each condition over the number of answers in each bin."""
+    figure, grid = _panels(2, len(conditions), 3.4 * len(conditions), 4.0, heights=(3, 1))
+    for column, (name, measured) in enumerate(conditions.items()):
+        reliability, counts = grid[column], grid[len(conditions) + column]
+        bins = measured["calibration"]
+        predicted, count = np.array(bins["predicted"]), bins["count"]
+        reliability.plot([0, 1], [0, 1], color=LIGHT["faint"], linewidth=1)
+        reliability.plot(predicted, bins["observed"], color=LIGHT["blue"], marker="o", linewidth=1.6)
+        bars = counts.bar(np.minimum(np.floor(predicted * 10), 9) / 10 + 0.05, count, 0.085, color=LIGHT["blue"])
+        counts.bar_label(bars, fontsize=7, color=LIGHT["ink"], padding=1)
+        _label(reliability, titles[name], "", "observed share of patients")
+        _label(counts, "", "predicted probability", "answers")
+        reliability.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        counts.set(xlim=(-0.02, 1.02), ylim=(0, 1.35 * max(count, default=1)))
+    return _svg(figure, "calibration")
+
+
+def distributions(
+    predictions: pd.DataFrame, titles: dict[str, str], threshold: float, band: tuple[float, float]
+) -> str:
+    """Probabilities by class and condition: controls grow downwards, patients upwards; the band is shaded.
+
+    Args:
+        predictions: columns label, condition, probability.
+        threshold: at least this is called patient.
+        band: between these the answer is 'inconclusive'.
+    """
+    figure, row = _panels(1, len(titles), 3.15 * len(titles), 2.9, sharey=True)
+    for axes, (name, title) in zip(row, titles.items(), strict=True):
+        axes.axvspan(*band, color=LIGHT["faint"], alpha=0.5, linewidth=0)
+        axes.axvline(threshold, color=LIGHT["ink"], linewidth=1, linestyle="--")
+        for label, (_, colour, _) in CLASSES.items():
+            rows = predictions[(predictions["condition"] == name) & (predictions["label"] == label)]
+            share = np.histogram(rows["probability"], BINS)[0] / max(len(rows), 1)
+            axes.bar(BINS[:-1] + 0.025, share if label else -share, 0.045, color=LIGHT[colour])
+        axes.axhline(0, color=LIGHT["ink"], linewidth=0.8)
+        _label(axes, title, "probability of being a patient", "")
+        axes.set(xlim=(0, 1), ylim=(-1.05, 1.05))
+        axes.set_yticks([-1, -0.5, 0, 0.5, 1], ["100 %", "50 %", "0", "50 %", "100 %"])
+    row[0].set_ylabel("← controls    patients →", color=LIGHT["ink"])
+    return _svg(figure, "distributions")
+
+
+def background_levels(splits: dict[str, dict[str, Any]]) -> str:
+    """Background level by split and class: median, and the range from the 5th to the 95th percentile."""
+    rows = [(split, int(label)) for split, found in splits.items() for label in found["by_class"]]
+    figure, (axes,) = _panels(1, 1, 6.4, 0.75 + 0.27 * len(rows))
+    for height, (split, label) in enumerate(rows):
+        level = splits[split]["by_class"][str(label)]["background_dbfs"]
+        _, colour, marker = CLASSES[label]
+        axes.plot([level["p5"], level["p95"]], [height, height], color=LIGHT[colour], linewidth=4, alpha=0.45)
+        axes.plot(level["median"], height, color=LIGHT[colour], marker=marker, markersize=8)
+    axes.set_yticks(range(len(rows)), [f"{split}, {CLASSES[label][0]}s" for split, label in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    _label(axes, "", "background level, dBFS", "")
+    return _svg(figure, "background")
+
+
+def spectrogram(waveform: np.ndarray, name: str) -> str:
+    """Mel spectrogram of ``waveform [samples]`` at 16 kHz, 70 dB down from its peak; ``name`` tells several apart."""
+    power = librosa.feature.melspectrogram(y=np.asarray(waveform, np.float32), sr=SAMPLE_RATE_HZ, **SPECTROGRAM)
+    levels = librosa.power_to_db(power, ref=np.max, top_db=DYNAMIC_RANGE_DB)  # [mels, frames]
+    figure, (axes,) = _panels(1, 1, 5.4, 2.0)
+    seconds = len(waveform) / SAMPLE_RATE_HZ
+    axes.imshow(levels, origin="lower", aspect="auto", cmap="magma", extent=(0, seconds, 0, len(levels)))
+    centres = librosa.mel_frequencies(len(levels) + 2, fmax=SAMPLE_RATE_HZ / 2)[1:-1]
+    ticks = np.array([250, 500, 1000, 2000, 4000])
+    axes.set_yticks(np.interp(ticks, centres, np.arange(len(levels)) + 0.5), [f"{hertz:,}" for hertz in ticks])
+    _label(axes, "", "time, s", "frequency, Hz")
+    axes.grid(visible=False)
+    return _svg(figure, name)
+
+
+def _panels(
+    rows: int, columns: int, width: float, height: float, heights: tuple[int, ...] | None = None, sharey: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """A figure of ``width`` and ``height`` inches, and its axes row by row."""
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=sharey, gridspec_kw={"height_ratios": heights})
+    return figure, list(grid.flat)
+
+
+def _label(axes: Axes, title: str, x: str, y: str) -> None:
+    """Name the axes, and take from them what is not data."""
+    axes.set_title(title, loc="left", color=LIGHT["ink"])
+    axes.set_xlabel(x, color=LIGHT["ink"])
+    axes.set_ylabel(y, color=LIGHT["ink"])
+    axes.set_facecolor("none")
+    axes.grid(color=LIGHT["faint"], linewidth=0.5)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(color=LIGHT["faint"], labelcolor=LIGHT["ink"])
+
+
+def _legend(axes: Axes, loc: str) -> None:
+    axes.legend(loc=loc, frameon=False, labelcolor=LIGHT["ink"], fontsize=8)
+
+
+def _svg(figure: Figure, name: str) -> str:
+    """An ``<svg>`` element; ``name`` keeps its identifiers apart from those of the page's other pictures."""
+    target = io.StringIO()
+    with matplotlib.rc_context(TEXT | {"svg.hashsalt": name}):
+        FigureCanvasSVG(figure).print_svg(target, metadata={"Date": None})
+    text = target.getvalue()
+    text = DROPPED.sub("", text[text.index("<svg") :])
+    for colour, value in LIGHT.items():
+        text = text.replace(value, f"var(--{colour})")
+    return text

@@ -1,0 +1,276 @@
+"""Where data sets live: a folder, or a prefix of a Google Cloud Storage bucket, behind one small interface.
+
+    store = open_store("gs://bucket/prefix")
+    for entry in store.list():
+        data = store.read(entry.path, entry.generation)
+
+A *generation* pins what was observed: reading one that has been replaced is refused, so data can't change
+between look and use. Retries are the client library's own: every request here is a read, or names a
+generation where repeating it could do harm.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from spira.errors import SpiraError
+
+
+class StorageError(SpiraError):
+    """An object or place that can't be read or written; the message names it."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One stored file."""
+
+    path: str
+    """Relative to the store, with forward slashes."""
+    size: int
+    """Bytes."""
+    generation: str
+    """Changes when the content is replaced: an object's generation, a file's modification time in ns."""
+
+
+class Store(Protocol):
+    """Files under one root."""
+
+    uri: str
+
+    def list(self) -> list[Entry]:
+        """Every file under the root, sorted by path."""
+
+    def read(self, path: str, generation: str | None = None) -> bytes:
+        """Content of a file; of that generation or none at all."""
+
+    def fetch(self, path: str, to: Path, generation: str | None = None) -> None:
+        """Copy a file to a local path, whole or not at all."""
+
+    def local(self, path: str, generation: str | None = None) -> AbstractContextManager[Path]:
+        """A file as a local one for the length of a ``with`` block; what was fetched is then removed."""
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write a file only if there is none; whether this call did it. Of many callers, one gets True.
+
+        On a bucket the client may repeat a request whose answer was lost, and then says False of its own
+        write: who must know reads the file back and looks for its own data.
+        """
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write or replace a file, whole or not at all."""
+
+
+def open_store(uri: str | Path) -> Store:
+    """The store at a folder path or ``gs://bucket/prefix``.
+
+    Raises:
+        StorageError: an unknown scheme, no bucket name, or a path that is a file.
+    """
+    scheme, separator, rest = str(uri).partition("://")
+    if not separator:
+        return Folder(Path(uri))
+    if scheme != "gs":
+        raise StorageError(f"{uri}: give a folder or gs://bucket/prefix")
+    bucket, _, prefix = rest.partition("/")
+    if not bucket:
+        raise StorageError(f"{uri}: the bucket's name is missing, write gs://bucket/prefix")
+    return Bucket(bucket, prefix.strip("/"))
+
+
+def clean(path: str) -> str:
+    """The normal form of a path relative to a root, with forward slashes.
+
+    Raises:
+        StorageError: the path is empty, absolute, or leads out of the root.
+    """
+    normal = posixpath.normpath(path)
+    if not path.strip() or normal == ".":
+        raise StorageError("a path must not be empty")
+    if "\0" in path or posixpath.isabs(normal) or normal.split("/")[0] == "..":
+        raise StorageError(f"{path!r} leads out of the data set: paths must be relative and stay inside it")
+    return normal
+
+
+class Folder:
+    """A store on disk."""
+
+    def __init__(self, root: Path) -> None:
+        if root.exists() and not root.is_dir():
+            raise StorageError(f"{root} is a file: give a folder")
+        self.root = root.resolve()
+        self.uri = str(self.root)
+
+    def list(self) -> list[Entry]:
+        """See :class:`Store`; links that lead out of the folder are not followed."""
+        if not self.root.is_dir():
+            raise StorageError(f"{self.root}: no such folder")
+        paths = (Path(folder, name) for folder, _, names in os.walk(self.root) for name in names)
+        inside = (path for path in paths if path.is_file() and self._is_inside(path))
+        return sorted((self._entry(path) for path in inside), key=lambda entry: entry.path)
+
+    def read(self, path: str, generation: str | None = None) -> bytes:
+        """See :class:`Store`."""
+        file = self._file(path)
+        with _explained(f"{self.uri}/{path}"):
+            data = file.read_bytes()
+            self._check(file, generation)
+        return data
+
+    def fetch(self, path: str, to: Path, generation: str | None = None) -> None:
+        """See :class:`Store`."""
+        file = self._file(path)
+        with _explained(f"{self.uri}/{path}"), _whole_file(to) as partial:
+            shutil.copyfile(file, partial)
+            self._check(file, generation)
+
+    @contextmanager
+    def local(self, path: str, generation: str | None = None) -> Iterator[Path]:
+        """See :class:`Store`; the file itself, not a copy."""
+        file = self._file(path)
+        with _explained(f"{self.uri}/{path}"):
+            self._check(file, generation)
+        yield file
+
+    def create(self, path: str, data: bytes) -> bool:
+        """See :class:`Store`; a hard link from a complete file, which only one caller can make."""
+        file = self._file(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".create-") as partial:
+            partial.write(data)
+            partial.flush()
+            try:
+                os.link(partial.name, file)
+            except FileExistsError:
+                return False
+        return True
+
+    def write(self, path: str, data: bytes) -> None:
+        """See :class:`Store`."""
+        file = self._file(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with _whole_file(file) as partial:
+            partial.write_bytes(data)
+
+    def _file(self, path: str) -> Path:
+        file = self.root / clean(path)
+        if not self._is_inside(file):
+            raise StorageError(f"{path!r} is a link that leads out of {self.root}: copy the file in")
+        return file
+
+    def _is_inside(self, file: Path) -> bool:
+        return file.resolve().is_relative_to(self.root)
+
+    def _entry(self, file: Path) -> Entry:
+        status = file.stat()
+        return Entry(file.relative_to(self.root).as_posix(), status.st_size, str(status.st_mtime_ns))
+
+    def _check(self, file: Path, generation: str | None) -> None:
+        if generation is not None and generation != str(file.stat().st_mtime_ns):
+            raise StorageError(f"{file} has changed since it was listed: run again")
+
+
+class Bucket:
+    """A store under a prefix of a Google Cloud Storage bucket (or of the emulator STORAGE_EMULATOR_HOST)."""
+
+    def __init__(self, bucket: str, prefix: str) -> None:
+        from google.cloud import storage  # half a second that folders needn't pay
+
+        self.uri = f"gs://{bucket}/{prefix}".rstrip("/")
+        self.prefix = f"{clean(prefix)}/" if prefix else ""
+        with _explained(self.uri):
+            self.bucket = storage.Client().bucket(bucket)
+
+    def list(self) -> list[Entry]:
+        """See :class:`Store`."""
+        with _explained(self.uri):
+            blobs = list(self.bucket.list_blobs(prefix=self.prefix))
+        entries = [Entry(b.name[len(self.prefix) :], b.size, str(b.generation)) for b in blobs]
+        return sorted((e for e in entries if not e.path.endswith("/")), key=lambda entry: entry.path)
+
+    def read(self, path: str, generation: str | None = None) -> bytes:
+        """See :class:`Store`."""
+        with _explained(f"{self.uri}/{path}"):
+            return self._blob(path, generation).download_as_bytes()
+
+    def fetch(self, path: str, to: Path, generation: str | None = None) -> None:
+        """See :class:`Store`."""
+        with _explained(f"{self.uri}/{path}"), _whole_file(to) as partial:
+            self._blob(path, generation).download_to_filename(str(partial))
+
+    @contextmanager
+    def local(self, path: str, generation: str | None = None) -> Iterator[Path]:
+        """See :class:`Store`; in a temporary folder."""
+        with tempfile.TemporaryDirectory(prefix="spira-") as folder:
+            file = Path(folder, posixpath.basename(path))
+            self.fetch(path, file, generation)
+            yield file
+
+    def create(self, path: str, data: bytes) -> bool:
+        """See :class:`Store`; generation 0 is "there is none"."""
+        from google.api_core.exceptions import PreconditionFailed
+
+        with _explained(f"{self.uri}/{path}"):
+            try:
+                self._blob(path).upload_from_string(data, if_generation_match=0)
+            except PreconditionFailed:
+                return False
+        return True
+
+    def write(self, path: str, data: bytes) -> None:
+        """See :class:`Store`; the same bytes twice are the same file, so repeating does no harm."""
+        from google.cloud.storage.retry import DEFAULT_RETRY
+
+        with _explained(f"{self.uri}/{path}"):
+            self._blob(path).upload_from_string(data, retry=DEFAULT_RETRY)
+
+    def _blob(self, path: str, generation: str | None = None) -> Any:
+        return self.bucket.blob(
+            self.prefix + clean(path), generation=None if generation is None else int(generation)
+        )
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[Path]:
+    """A temporary name beside ``path`` that takes its place when the block ends well."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _explained(place: str) -> Iterator[None]:
+    """Say which place a failure is about, in one line; the cause stays chained."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except FileNotFoundError as error:
+        raise StorageError(f"{place}: not found") from error
+    except Exception as error:
+        if not _is_refusal(error):
+            raise
+        raise StorageError(f"{place}: {_REASONS.get(type(error).__name__, error)}") from error
+
+
+_REASONS = {
+    "NotFound": "not found, not visible to these credentials, or replaced since it was listed: run again",
+    "Forbidden": "these credentials may not do this",
+    "Unauthorized": "no valid credentials: run 'gcloud auth application-default login'",
+    "DefaultCredentialsError": "no credentials: run 'gcloud auth application-default login'",
+}
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether it came from the disk, the storage service or its credentials, not from a mistake of ours."""
+    return isinstance(error, OSError) or type(error).__module__.startswith(("google.api_core", "google.auth"))

@@ -1,0 +1,53 @@
+"""Cutting a waveform into windows, as the paper does before any feature is computed."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spira.config import SAMPLE_RATE_HZ, Windows
+from spira.errors import SpiraError
+
+
+def window_samples(windows: Windows) -> int:
+    """Length of a window, samples at 16 kHz."""
+    return round(windows.window_seconds * SAMPLE_RATE_HZ)
+
+
+def step_samples(windows: Windows) -> int:
+    """From the start of one window to the next, samples at 16 kHz."""
+    return round(windows.step_seconds * SAMPLE_RATE_HZ)
+
+
+def count(samples: int, windows: Windows) -> int:
+    """How many windows a waveform of this many samples has.
+
+    A window starts at 0, 1 step, 2 steps ... while ``start + window < samples``: the bound is exclusive
+    (the paper's code), so a waveform of exactly one window has none. Such a waveform, or a shorter one,
+    counts as one zero-padded window, or is refused where ``short_files`` says so.
+    """
+    if windows.mode == "whole":
+        return 1
+    room = samples - window_samples(windows)
+    if room > 0:
+        return (room - 1) // step_samples(windows) + 1
+    if windows.short_files == "refuse":
+        raise SpiraError(
+            f"a recording of {samples / SAMPLE_RATE_HZ:.2f} s has no window of {windows.window_seconds} s: "
+            "it must be longer; windows.short_files=pad would zero-pad it"
+        )
+    return 1
+
+
+def cut(waveform: Tensor, windows: Windows) -> Tensor:
+    """``[samples] -> [windows, window_samples]``, a view where nothing is padded.
+
+    In mode ``whole`` the one window is the whole waveform, zero-padded or cut to ``window_seconds``.
+    """
+    length = window_samples(windows)
+    number = count(len(waveform), windows)
+    needed = length + (number - 1) * step_samples(windows)
+    missing = needed - len(waveform)
+    padded = F.pad(waveform, (0, missing)) if missing > 0 else waveform[:needed]
+    return padded.unfold(0, length, step_samples(windows))

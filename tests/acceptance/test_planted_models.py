@@ -1,0 +1,183 @@
+"""Planted bad models: every one is rejected, and for the right reason; the good one they stem from is approved."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from spira import checkpoint, config, corpus, evaluation, gates, training
+from spira.corpus import Corpus
+from spira.demo import make_demo
+from spira.prediction import predict_files
+
+EPOCHS = 40
+SEED = 42
+
+
+@pytest.fixture(scope="module")
+def voices(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """The demo set of ``make run``, preprocessed."""
+    folder = tmp_path_factory.mktemp("voices")
+    corpus.build(make_demo(folder / "demo"), folder / "corpus", config.Preprocess())
+    return Corpus.open(folder / "corpus")
+
+
+def settings(**noise: int) -> config.Config:
+    return config.from_dict({"noise": noise, "training": {"max_epochs": EPOCHS, "seeds": [SEED]}})
+
+
+@pytest.fixture(scope="module")
+def good(voices: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network trained as it should be."""
+    out = tmp_path_factory.mktemp("good") / "checkpoint"
+    training.train(voices, settings(), SEED, out)
+    return out
+
+
+def failures(voices: Corpus, planted: Path, out: Path) -> dict[str, str]:
+    """The names of the failed checks with their messages; a rejection must have at least one."""
+    verdict = evaluation.evaluate(voices, [planted], gates.load(), out)
+    failed = {check["name"]: check["message"] for check in verdict["checks"] if not check["passed"]}
+    assert verdict["approved"] is (not failed)
+    assert verdict["reasons"] == list(failed.values())
+    assert json.loads((out / "verdict.json").read_text())["approved"] is verdict["approved"]
+    return failed
+
+
+def plant(good: Path, out: Path, change: Any = None, **info: Any) -> Path:
+    """A copy of the good checkpoint with its weights, or what it says of itself, changed."""
+    shutil.copytree(good, out)
+    if change:
+        weights = load_file(out / checkpoint.WEIGHTS)
+        save_file({name: change(name, value).contiguous() for name, value in weights.items()}, out / checkpoint.WEIGHTS)
+    told = json.loads((out / checkpoint.INFO).read_text())
+    (out / checkpoint.INFO).write_text(json.dumps(told | info))
+    return out
+
+
+def test_the_good_model_is_approved(voices: Corpus, good: Path, tmp_path: Path) -> None:
+    """Without this the rejections below would prove nothing."""
+    assert failures(voices, good, tmp_path / "verdict") == {}
+
+
+def test_random_weights_are_no_better_than_chance(voices: Corpus, good: Path, tmp_path: Path) -> None:
+    """Weights drawn anew."""
+
+    def randomly(name: str, value: torch.Tensor) -> torch.Tensor:
+        return value if value.dtype != torch.float32 or "norm" in name else torch.randn_like(value) * 0.1
+
+    torch.manual_seed(0)
+    failed = failures(voices, plant(good, tmp_path / "planted", randomly), tmp_path / "verdict")
+    assert "better_than_chance" in failed
+
+
+def test_swapped_labels_are_told_from_mere_chance(voices: Corpus, good: Path, tmp_path: Path) -> None:
+    """A network that learnt 0 for patient is this one with its last layer negated."""
+
+    def swapped(name: str, value: torch.Tensor) -> torch.Tensor:
+        return -value if name.startswith("head.") else value
+
+    failed = failures(voices, plant(good, tmp_path / "planted", swapped), tmp_path / "verdict")
+    assert "the labels look swapped" in failed["labels_not_swapped"]
+
+
+def test_constant_output_is_named(voices: Corpus, good: Path, tmp_path: Path) -> None:
+    """A last layer of zeros says 0.5 to everybody."""
+
+    def constant(name: str, value: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(value) if name.startswith("head.") else value
+
+    failed = failures(voices, plant(good, tmp_path / "planted", constant), tmp_path / "verdict")
+    assert "the output is constant" in failed["answers_differ"]
+    assert "coverage" in failed
+
+
+def test_nan_weights_stop_the_evaluation(voices: Corpus, good: Path, tmp_path: Path) -> None:
+    """One NaN in one layer."""
+
+    def broken(name: str, value: torch.Tensor) -> torch.Tensor:
+        return torch.full_like(value, float("nan")) if name == "head.bias" else value
+
+    failed = failures(voices, plant(good, tmp_path / "planted", broken), tmp_path / "verdict")
+    assert list(failed) == ["weights_finite"]
+
+
+def test_a_noise_shortcut_learner_fails_the_noise_tests(voices: Corpus, tmp_path: Path) -> None:
+    """Trained without inserted noise it knows the ward: perfect as recorded, wrong once controls have noise."""
+    training.train(voices, settings(train_controls=0, train_patients=0), SEED, tmp_path / "planted")
+    failed = failures(voices, tmp_path / "planted", tmp_path / "verdict")
+    assert {"noisy.accuracy", "noisy.specificity", "noise_drop", "background"} <= set(failed)
+    assert "clean.accuracy" not in failed
+    assert "inserting ward noise" in failed["noise_drop"]
+    assert "the background alone separates the classes" in failed["background"]
+
+
+def test_other_preprocessing_than_it_was_trained_with_is_noticed(voices: Corpus, good: Path, tmp_path: Path) -> None:
+    """Settings edited beside the weights no longer have the digest that training wrote down."""
+    planted = plant(good, tmp_path / "planted")
+    told = json.loads((planted / checkpoint.CONFIG).read_text())
+    told["features"]["win_length"] = 1200
+    (planted / checkpoint.CONFIG).write_text(json.dumps(told))
+    failed = failures(voices, planted, tmp_path / "verdict")
+    assert list(failed) == ["configuration_intact"]
+
+
+def test_other_preprocessing_with_a_forged_digest_fails_on_its_figures(
+    voices: Corpus, good: Path, tmp_path: Path
+) -> None:
+    """Where the digest says nothing, the recordings do."""
+    planted = plant(good, tmp_path / "planted")
+    told = json.loads((planted / checkpoint.CONFIG).read_text())
+    told["features"] |= {"top_db": 15.0, "hop_length": 640}
+    (planted / checkpoint.CONFIG).write_text(json.dumps(told))
+    forged = json.loads((planted / checkpoint.INFO).read_text()) | {"config_digest": config.from_dict(told).digest()}
+    (planted / checkpoint.INFO).write_text(json.dumps(forged))
+    failed = failures(voices, planted, tmp_path / "verdict")
+    assert any(name.startswith("noisy.") for name in failed)
+
+
+def test_training_on_the_tests_speakers_is_leakage(voices: Corpus, tmp_path: Path) -> None:
+    """Half the test's recordings moved to training: files and speakers are both recognised."""
+    moved = voices.index.copy()
+    rows = moved.index[moved["split"] == "test"][::2]
+    moved.loc[rows, "split"] = "train"
+    leaky = dataclasses.replace(voices, index=moved)
+    short = config.from_dict({"training": {"max_epochs": 1, "seeds": [SEED]}})
+    training.train(leaky, short, SEED, tmp_path / "planted")
+    failed = failures(voices, tmp_path / "planted", tmp_path / "verdict")
+    assert list(failed) == ["test_files_unseen", "test_speakers_unseen"]
+    assert "leakage" in failed["test_speakers_unseen"]
+
+
+def test_too_little_data_is_a_refusal_and_not_a_pass(voices: Corpus, good: Path, tmp_path: Path) -> None:
+    """The same good model on a test of three speakers a class."""
+    table = voices.index
+    speakers = table[table["split"] == "test"].drop_duplicates("speaker").groupby("label")["speaker"]
+    kept = speakers.head(3)
+    few = dataclasses.replace(voices, index=table[(table["split"] != "test") | table["speaker"].isin(kept)])
+    failed = failures(few, good, tmp_path / "verdict")
+    assert {"data.patient_speakers", "data.control_speakers"} <= set(failed)
+    assert failed["data.patient_speakers"].startswith("too little data to judge by: 3 test speakers of patients")
+
+
+def test_the_champion_holds_back_a_worse_successor_and_no_equal_one(voices: Corpus, good: Path, tmp_path: Path) -> None:
+    """The same network is not inferior to itself; an oracle is not reached by a network with swapped labels."""
+    trained = checkpoint.load(good)
+    itself = evaluation.Champion("itself", lambda waves: predict_files(trained.network, trained.config, waves))
+    equal = evaluation.evaluate(voices, [good], gates.load(), tmp_path / "equal", itself)
+    assert equal["approved"]
+    assert equal["champion"]["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+    planted = plant(good, tmp_path / "planted", lambda name, value: -value if name.startswith("head.") else value)
+    labels = voices.split("test").labels.astype(float)
+    oracle = evaluation.Champion("oracle", lambda waves: labels)
+    worse = evaluation.evaluate(voices, [planted], gates.load(), tmp_path / "worse", oracle)
+    assert worse["champion"]["difference"]["high"] < 0
+    assert any("not shown to be as good as the champion" in reason for reason in worse["reasons"])

@@ -1,0 +1,204 @@
+"""A small sound data set, and a table of ways to break it, each with the words its refusal must have."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+RATE = 16_000
+SPEAKERS = 2  # of each class and split
+
+
+def voice(seed: int, seconds: float = 1.0, rate: int = RATE) -> np.ndarray:
+    """Something like speech: a modulated tone over a little noise, float32 [samples]; one for each seed."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(int(seconds * rate)) / rate
+    tone = np.sin(2 * np.pi * (150 + 10 * seed) * time) * (np.sin(2 * np.pi * 3 * time) > 0)
+    return (0.3 * tone + 0.003 * rng.standard_normal(len(time))).astype(np.float32)
+
+
+def wav_bytes(samples: np.ndarray, rate: int = RATE, **options: str) -> bytes:
+    """An audio file; a WAV of 16 bit unless told otherwise."""
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, **{"format": "WAV", **options})
+    return file.getvalue()
+
+
+def make(root: Path) -> Path:
+    """A data set in order: 2 speakers of each class in each split, 1 s each, and a noise of 2 s."""
+    seed = 0
+    for split in ("train", "eval", "test"):
+        lines = ["file_path,class,speaker,age"]
+        for label in (0, 1):
+            for speaker in range(SPEAKERS):
+                path = f"{split}/{label}{speaker}.wav"
+                write(root, path, wav_bytes(voice(seed := seed + 1)))
+                lines.append(f"{path},{label},{split}{label}{speaker},{30 + seed}")
+        write(root, f"metadata_{split}.csv", "\n".join(lines) + "\n")
+    write(root, "noise.csv", "file_path\nward.wav\n")
+    write(root, "ward.wav", wav_bytes(voice(99, seconds=2.0)))
+    return root
+
+
+def write(root: Path, path: str, content: bytes | str) -> None:
+    """Put a file in place."""
+    file = root / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def replace(path: str, old: str, new: str) -> Callable[[Path], None]:
+    """Change the first ``old`` in a text file; it must be there."""
+
+    def change(root: Path) -> None:
+        text = (root / path).read_text()
+        assert old in text
+        write(root, path, text.replace(old, new, 1))
+
+    return change
+
+
+def put(path: str, content: bytes | str) -> Callable[[Path], None]:
+    """Replace a whole file."""
+    return lambda root: write(root, path, content)
+
+
+def remove(path: str) -> Callable[[Path], None]:
+    """Take a file away."""
+    return lambda root: (root / path).unlink()
+
+
+def link_out(root: Path) -> None:
+    """A recording that is a link to a file outside the data set."""
+    shutil.move(root / "train/00.wav", root.parent / "outside.wav")
+    (root / "train/00.wav").symlink_to(root.parent / "outside.wav")
+
+
+TRAIN = "metadata_train.csv"
+METADATA: dict[str, tuple[Callable[[Path], None], str]] = {
+    "unknown class": (
+        replace(TRAIN, "00.wav,0", "00.wav,2"),
+        f"{TRAIN}, row 2: class must be 0 (control) or 1",
+    ),
+    "class is a word": (replace(TRAIN, "01.wav,0", "01.wav,control"), f"{TRAIN}, row 3: class must be"),
+    "empty speaker": (replace(TRAIN, "train00", ""), f"{TRAIN}, row 2: speaker must not be empty"),
+    "impossible age": (replace(TRAIN, ",31", ",131"), f"{TRAIN}, row 2: age must be years from 0 to 120"),
+    "path traversal": (
+        replace(TRAIN, "train/00.wav", "../../etc/passwd"),
+        f"{TRAIN}, row 2: file_path must be a rel",
+    ),
+    "absolute path": (
+        replace(TRAIN, "train/00.wav", "/etc/passwd"),
+        f"{TRAIN}, row 2: file_path must be a relative",
+    ),
+    "empty path": (replace(TRAIN, "train/00.wav", ""), f"{TRAIN}, row 2: file_path must be a relative path"),
+    "missing file": (remove("train/00.wav"), f"{TRAIN}, row 2: file_path 'train/00.wav' is not there"),
+    "missing noise": (remove("ward.wav"), "noise.csv, row 2: file_path 'ward.wav' is not there"),
+    "same file twice": (
+        replace(TRAIN, "train/01.wav", "train/./00.wav"),
+        f"{TRAIN}, row 3: file_path 'train/00.wav' is already in {TRAIN}, row 2",
+    ),
+    "same file in two splits": (
+        replace("metadata_test.csv", "test/00.wav", "train/00.wav"),
+        f"metadata_test.csv, row 2: file_path 'train/00.wav' is already in {TRAIN}, row 2",
+    ),
+    "recording as noise": (
+        put("noise.csv", "file_path\ntrain/00.wav\n"),
+        "noise.csv, row 2: file_path 'train/00.wav'",
+    ),
+    "speaker in two splits": (
+        replace("metadata_test.csv", "test00", "train00"),
+        f"metadata_test.csv, row 2: speaker 'train00' is in the test split and, by {TRAIN}, row 2, in",
+    ),
+    "row after a blank line": (
+        replace(TRAIN, "\ntrain/00.wav,0", "\n\ntrain/00.wav,7"),
+        f"{TRAIN}, row 3: class",
+    ),
+    "row too short": (replace(TRAIN, ",train00,31", ""), f"{TRAIN}, row 2: 2 cells where the header has 4"),
+    "semicolons": (
+        put(TRAIN, "file_path;class\na.wav;0\n"),
+        "column file_path is missing; found file_path;class",
+    ),
+    "no class column": (replace(TRAIN, "class", "label_of_it"), f"{TRAIN}, row 1: column class is missing"),
+    "column twice": (replace(TRAIN, "speaker", "class"), f"{TRAIN}, row 1: column class is there twice"),
+    "reserved column": (replace(TRAIN, "age", "offset"), f"{TRAIN}, row 1: column offset is reserved"),
+    "not UTF-8": (put(TRAIN, "file_path,class\nmaçã.wav,0\n".encode("latin-1")), f"{TRAIN}: not UTF-8 text"),
+    "a NUL byte": (
+        put(TRAIN, b"file_path,class\na\0.wav,0\n"),
+        f"{TRAIN}, row 2: file_path must be a relative path",
+    ),
+    "unclosed quote": (put(TRAIN, 'file_path,class\n"a.wav,0\n'), f"{TRAIN}: not a CSV table"),
+    "empty table": (put(TRAIN, ""), f"{TRAIN}, row 1: column file_path is missing; found nothing"),
+    "header only": (put(TRAIN, "file_path,class\n"), f"{TRAIN}: no rows below the header"),
+    "no metadata": (
+        lambda root: [f.unlink() for f in root.glob("metadata_*")],
+        "no metadata found: expected",
+    ),
+    "split missing": (remove("metadata_eval.csv"), "metadata_eval.csv is missing beside metadata_train.csv"),
+    "two layouts": (
+        put("metadata.csv", "file_path,class\n"),
+        "both metadata.csv and metadata_train.csv are there",
+    ),
+    "no noise list": (remove("noise.csv"), "no list of noise recordings found: expected noise.csv"),
+    "one class only": (
+        put(TRAIN, "file_path,class,speaker,age\ntrain/00.wav,0,a,\n"),
+        "the train split has no recording of class 1 (patient)",
+    ),
+}
+
+
+def _lie(promised: int) -> bytes:
+    """A WAV whose data chunk says it has ``promised`` bytes."""
+    content = bytearray(wav_bytes(voice(7)))
+    struct.pack_into("<I", content, content.index(b"data") + 4, promised)
+    return bytes(content)
+
+
+def _at_rate(rate: int) -> bytes:
+    content = bytearray(wav_bytes(voice(7)))
+    struct.pack_into("<I", content, content.index(b"fmt ") + 12, rate)
+    return bytes(content)
+
+
+def _spoilt(value: float) -> bytes:
+    samples = voice(7)
+    samples[800] = value
+    return wav_bytes(samples, subtype="FLOAT")
+
+
+AUDIO: dict[str, tuple[bytes, str]] = {
+    "no bytes": (b"", "is empty: 0 bytes"),
+    "no samples": (wav_bytes(np.zeros(0, np.float32)), "is empty: it holds no samples"),
+    "not audio": (b"<html>404 not found</html>" * 50, "can't be decoded"),
+    "silent": (wav_bytes(np.zeros(RATE, np.float32)), "is silent"),
+    "clipped": (wav_bytes(np.clip(voice(7) * 50, -1, 1)), "is clipped"),
+    "integers as floats": (wav_bytes(voice(7) * 32768, subtype="FLOAT"), "is clipped"),
+    "too short": (wav_bytes(voice(7, seconds=0.1)), "lasts 0.10 s, less than 0.5 s"),
+    "too long": (wav_bytes(voice(7, seconds=11.0)), "lasts 11.0 s, more than the 10 s allowed"),
+    "NaN": (_spoilt(np.nan), "not finite numbers"),
+    "infinity": (_spoilt(np.inf), "not finite numbers"),
+    "sample rate too low": (_at_rate(100), "has a sample rate of 100 Hz, outside 4000 to 384000 Hz"),
+    "sample rate absurd": (_at_rate(2**31 - 1), "Hz, outside 4000 to 384000 Hz"),
+    "header promises 4 GB": (
+        _lie(2**32 - 1),
+        "header that promises 4294967295 bytes where the file holds 32000",
+    ),
+    "header promises 2 GB": (
+        _lie(2**31 - 2),
+        "header that promises 2147483646 bytes where the file holds 32000",
+    ),
+    "truncated WAV": (wav_bytes(voice(7))[:20_000], "truncated upload"),
+    "truncated FLAC": (wav_bytes(voice(7), format="FLAC")[:8_000], "can't be decoded"),
+    "truncated AIFF": (wav_bytes(voice(7), format="AIFF")[:20_000], "truncated upload"),
+    "truncated Ogg": (wav_bytes(voice(7), format="OGG")[:2_000], "can't be decoded"),
+    "truncated MP3": (
+        wav_bytes(voice(7, seconds=4), format="MP3")[:9_000],
+        "promises 64000 samples and holds",
+    ),
+}

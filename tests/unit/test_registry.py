@@ -1,0 +1,492 @@
+"""The model repository on a real SQLite store, and once on a real MLflow server."""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow.pyfunc
+import pytest
+
+from spira.errors import SpiraError
+from spira.registry import Registry, RegistryError, local_uri, package_digest
+
+LINEAGE = {
+    "data_fingerprint": "d" * 64,
+    "model_fingerprint": "m" * 64,
+    "code_fingerprint": "c" * 64,
+    "git_commit": "abc123",
+    "pipeline_run": "run-1",
+}
+PARAMS = {"model": {"architecture": "conv1d", "channels": 8}, "training": {"seeds": [42, 43]}}
+HISTORIES = {
+    seed: [{"epoch": epoch, "train_loss": 1 / (epoch + seed), "eval_loss": 0.5} for epoch in range(3)]
+    for seed in (42, 43)
+}
+PRELOADED = [
+    "pytest",
+    "spira.registry",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.store.model_registry.sqlalchemy_store",
+]
+"""What a process that is to die would else import for seconds."""
+
+SERVED_CODE = """
+import json, os
+def _load_pyfunc(path):
+    return Model(json.load(open(os.path.join(path, "config.json")))["probability"])
+class Model:
+    def __init__(self, probability):
+        self.probability = probability
+    def predict(self, model_input):
+        return [self.probability], "positive"
+"""
+
+
+def verdict(accuracy: float = 0.9, approved: bool = True, reasons: tuple[str, ...] = ()) -> dict:
+    interval = {"value": accuracy, "low": accuracy - 0.05, "high": accuracy + 0.05}
+    return {
+        "approved": approved,
+        "reasons": list(reasons),
+        "gate": {"min_accuracy": 0.8},
+        "seeds": {"42": {"accuracy": accuracy}},
+        "spread": {"accuracy": {"mean": accuracy, "std": 0.01}},
+        "conditions": {
+            "noisy": {"by_file": {"accuracy": interval}, "by_speaker": None, "roc": {"fpr": [0, 1]}}
+        },
+        "data": {"files": 100, "speakers": 10},
+        "champion": None,
+    }
+
+
+def write_package(folder: Path, probability: float) -> Path:
+    """A package of the registry's shape whose model always answers ``probability``."""
+    code = folder / "code" / "spira_inference"
+    code.mkdir(parents=True)
+    (folder / "data" / "golden").mkdir(parents=True)
+    (folder / "data" / "config.json").write_text(json.dumps({"probability": probability}))
+    (folder / "data" / "golden" / "0.wav").write_bytes(b"RIFF")
+    (folder / "package.json").write_text(json.dumps({"spira": "0.1.0"}))
+    (code / "__init__.py").write_text("")
+    (code / "pyfunc.py").write_text(SERVED_CODE)
+    return folder
+
+
+def add_version(registry: Registry, folder: Path, probability: float, approved: bool = True) -> int:
+    outcome = verdict(probability, approved, () if approved else ("noisy accuracy is below its floor",))
+    run_id = registry.log_run(f"run {probability}", PARAMS, HISTORIES, outcome, {}, LINEAGE)
+    package = write_package(folder / f"package-{probability}", probability)
+    return registry.register(package, run_id, outcome, LINEAGE)
+
+
+def aliases(registry: Registry) -> dict[str, int]:
+    return {alias: version.version for version in registry.list_versions() for alias in version.aliases}
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Making the tables takes seconds: once, then copied."""
+    work = tmp_path_factory.mktemp("empty")
+    Registry(local_uri(work), model_name="nobody")
+    return work / "mlflow.db"
+
+
+@pytest.fixture
+def work(tmp_path: Path, empty_database: Path) -> Path:
+    work = tmp_path / "work with a blank"
+    work.mkdir()
+    shutil.copy(empty_database, work / "mlflow.db")
+    return work
+
+
+@pytest.fixture
+def registry(work: Path) -> Registry:
+    return Registry(local_uri(work))
+
+
+def test_a_rejected_run_is_logged_with_its_numbers_and_reasons(registry: Registry, tmp_path: Path) -> None:
+    """Parameters are flattened, epochs are steps, the verdict's numbers are metrics, files are artifacts."""
+    report = tmp_path / "made.html"
+    report.write_text("<p>rejected</p>")
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    (checkpoint / "history.json").write_text("[]")
+    artifacts = {"report.html": report, "checkpoints/42": checkpoint}
+    outcome = verdict(0.4, approved=False, reasons=("too noisy",))
+    run_id = registry.log_run("demo", PARAMS, HISTORIES, outcome, artifacts, LINEAGE, "gs://bucket/digits")
+
+    client = registry._store.client
+    run = client.get_run(run_id)
+    assert run.info.run_name == "demo"
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {
+        "model.architecture": "conv1d",
+        "model.channels": "8",
+        "training.seeds": "[42, 43]",
+        "gate.min_accuracy": "0.8",
+    }
+    assert run.data.metrics["noisy.by_file.accuracy"] == 0.4
+    assert run.data.metrics["noisy.by_file.accuracy.low"] == pytest.approx(0.35)
+    assert run.data.metrics["approved"] == 0
+    curve = client.get_metric_history(run_id, "seed_43.train_loss")
+    assert {point.step: point.value for point in curve} == {epoch: 1 / (epoch + 43) for epoch in range(3)}
+    assert run.data.tags.items() >= {**LINEAGE, "approved": "false"}.items()
+    [data] = run.inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == ("digits", "d" * 36)
+    logged = {file.path for file in client.list_artifacts(run_id)}
+    assert logged == {"report.html", "checkpoints", "verdict.json"}
+    assert client.list_artifacts(run_id, "checkpoints/42")[0].path == "checkpoints/42/history.json"
+
+
+def test_the_same_run_again_is_the_same_run(registry: Registry) -> None:
+    """Logging is repeatable, even of a run that was left half-way; another content is another run."""
+    first = registry.log_run("demo", PARAMS, HISTORIES, verdict(), {}, LINEAGE)
+    registry._store.client.update_run(first, status="RUNNING")  # as a kill leaves it
+    assert registry.log_run("demo", PARAMS, HISTORIES, verdict(), {}, LINEAGE) == first
+    assert len(registry._store.client.get_metric_history(first, "seed_42.eval_loss")) == 3
+    assert registry._store.client.get_run(first).info.status == "FINISHED"
+    assert registry.log_run("demo", PARAMS, HISTORIES, verdict(0.8), {}, LINEAGE) != first
+
+
+def test_long_trainings_and_nan_losses_are_logged(registry: Registry) -> None:
+    """More epochs than a batch holds, more parameters than a batch holds, and a loss that is no number."""
+    epochs = [{"epoch": epoch, "train_loss": 1.0, "eval_loss": float(epoch)} for epoch in range(1100)]
+    epochs[-1]["train_loss"] = math.nan
+    params = {f"key {number}": number for number in range(250)}
+    run_id = registry.log_run("long", params, {1: epochs}, verdict(math.nan), {}, {})
+    run = registry._store.client.get_run(run_id)
+    assert run.data.metrics["seed_1.eval_loss"] == 1099
+    assert math.isnan(run.data.metrics["seed_1.train_loss"])
+    assert len(run.data.params) == 251  # and the gate's
+
+
+def test_a_missing_artifact_is_refused_before_anything_is_logged(registry: Registry) -> None:
+    """The message names the file; no run appears."""
+    with pytest.raises(RegistryError, match=r"nowhere\.html: an artifact of run 'demo' is missing"):
+        registry.log_run("demo", PARAMS, {}, verdict(), {"report.html": Path("nowhere.html")}, {})
+    assert registry._store.client.search_runs([registry._store.experiment_id]) == []
+
+
+def test_a_registered_package_is_a_challenger_with_lineage(registry: Registry, tmp_path: Path) -> None:
+    """What the version says of itself is what it was registered with."""
+    number = add_version(registry, tmp_path, 0.7)
+    version = registry.show("challenger")
+    assert (number, version.version, version.aliases, version.approved) == (1, 1, ("challenger",), True)
+    assert version.tags.items() >= LINEAGE.items()
+    assert version.metrics["noisy.by_file.accuracy"] == 0.7
+    assert registry.list_versions() == [version]
+    assert registry.champion() is None
+
+
+def test_a_version_loads_as_an_mlflow_model_without_spira_or_pickles(
+    registry: Registry, tmp_path: Path
+) -> None:
+    """The Inference Service's contract: loader module, no signature; it answers in another process."""
+    uri = registry.show(add_version(registry, tmp_path, 0.7)).uri
+    model = Path(uri)
+    assert not list(model.rglob("*.pkl"))
+    assert "signature" not in (model / "MLmodel").read_text()
+    assert {"numpy<3,>=1.24", "scipy<2,>=1.9"} <= set((model / "requirements.txt").read_text().split())
+    assert mlflow.pyfunc.load_model(uri).predict([{}, {}]) == ([0.7], "positive")
+
+
+def test_the_same_package_is_the_same_version(registry: Registry, tmp_path: Path) -> None:
+    """Byte code and a new verdict make no new version, but the new verdict stands; new weights do."""
+    number = add_version(registry, tmp_path, 0.7, approved=False)
+    package = tmp_path / "package-0.7"
+    (package / "code" / "spira_inference" / "__pycache__").mkdir()
+    (package / "code" / "spira_inference" / "__pycache__" / "pyfunc.pyc").write_bytes(b"made by running")
+    run_id = registry.log_run("looked at again", PARAMS, {}, verdict(0.75), {}, LINEAGE)
+    assert registry.register(package, run_id, verdict(0.75), LINEAGE) == number
+    again = registry.show(number)
+    assert (again.approved, again.run_id, again.tags["reasons"]) == (True, run_id, "")
+    assert add_version(registry, tmp_path, 0.8) == number + 1
+
+
+def test_a_champion_registered_again_is_no_challenger(registry: Registry, tmp_path: Path) -> None:
+    """A pipeline that runs again over unchanged inputs changes no alias."""
+    registry.promote(add_version(registry, tmp_path, 0.7))
+    champion = registry.champion()
+    assert champion is not None
+    registry.register(tmp_path / "package-0.7", champion.run_id, verdict(0.7), LINEAGE)
+    assert aliases(registry) == {"champion": 1}
+
+
+@pytest.mark.parametrize("part", ["package.json", "data/config.json", "code/spira_inference/pyfunc.py"])
+def test_an_incomplete_package_is_refused(registry: Registry, tmp_path: Path, part: str) -> None:
+    """The message names what is missing, and no version appears."""
+    package = write_package(tmp_path / "package", 0.5)
+    (package / part).unlink()
+    with pytest.raises(RegistryError, match=f"{part} is missing"):
+        registry.register(package, "any", verdict(), {})
+    assert registry.list_versions() == []
+
+
+def test_promotion_moves_the_aliases_and_is_repeatable(registry: Registry, tmp_path: Path) -> None:
+    """Champion, previous and challenger follow; a second promotion of the same version changes nothing."""
+    for probability in (0.6, 0.7):
+        registry.promote(add_version(registry, tmp_path, probability))
+    assert aliases(registry) == {"champion": 2, "previous": 1}
+    before = registry.list_versions()
+    assert "promoted_at" in before[0].tags
+    registry.promote("champion")
+    assert registry.list_versions() == before
+
+
+def test_an_unapproved_version_is_promoted_only_by_force_with_its_reason(
+    registry: Registry, tmp_path: Path
+) -> None:
+    """The refusal says why it isn't approved; the reason to force it is recorded."""
+    number = add_version(registry, tmp_path, 0.6, approved=False)
+    with pytest.raises(RegistryError, match=r"not approved .*below its floor"):
+        registry.promote(number)
+    assert registry.champion() is None
+    assert registry.promote(number, force_reason="a demo").tags["promotion_forced"] == "a demo"
+
+
+def test_rollback_walks_back_and_holds_what_it_left(registry: Registry, tmp_path: Path) -> None:
+    """Back through three champions, then there is none before; what was left isn't promoted again."""
+    for probability in (0.6, 0.7, 0.8):
+        registry.promote(add_version(registry, tmp_path, probability))
+    assert registry.rollback("calls patients well").version == 2
+    assert aliases(registry) == {"champion": 2, "previous": 1}
+    assert registry.show(3).tags["rolled_back_reason"] == "calls patients well"
+    assert registry.rollback("this one too").version == 1
+    with pytest.raises(RegistryError, match="nothing to roll back to"):
+        registry.rollback("again")
+    with pytest.raises(RegistryError, match=r"was rolled back \(calls patients well\)"):
+        registry.promote(3)
+    forced = registry.promote(3, force_reason="it was the microphone")
+    assert "rolled_back_reason" not in forced.tags
+    assert aliases(registry) == {"champion": 3, "previous": 1}
+
+
+def test_rolling_back_a_named_version_twice_goes_back_once(registry: Registry, tmp_path: Path) -> None:
+    """A deployment that reports the same bad version again doesn't roll back a good one."""
+    for probability in (0.6, 0.7, 0.8):
+        registry.promote(add_version(registry, tmp_path, probability))
+    assert [registry.rollback("no answer", bad=3).version for _ in range(2)] == [2, 2]
+
+
+def _dies_at_write(work: Path, action: str, argument: str | int, writes: int) -> None:
+    """In a process of its own: act, and be gone in front of the given write to the repository."""
+    registry = Registry(local_uri(work))
+    done = 0
+
+    def count(write):
+        def counted(*arguments):
+            nonlocal done
+            if done == writes:
+                os._exit(9)
+            done += 1
+            return write(*arguments)
+
+        return counted
+
+    for name in ("set_registered_model_alias", "delete_registered_model_alias", "set_model_version_tag"):
+        setattr(registry._store.client, name, count(getattr(registry._store.client, name)))
+    getattr(registry, action)(argument)
+
+
+@pytest.mark.parametrize(
+    ("action", "argument", "final"),
+    [
+        ("promote", 3, {"champion": 3, "previous": 2}),
+        ("rollback", "it is bad", {"champion": 1, "challenger": 3}),
+    ],
+)
+def test_killed_in_front_of_any_write_a_second_call_converges(
+    work: Path, tmp_path: Path, action: str, argument: str | int, final: dict[str, int]
+) -> None:
+    """Wherever it dies there is a champion, and the same call again ends as if never killed."""
+    registry = Registry(local_uri(work))
+    for probability in (0.6, 0.7, 0.8):
+        number = add_version(registry, tmp_path, probability)
+        if number < 3:
+            registry.promote(number)
+    before = (work / "mlflow.db").read_bytes()
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    for writes in range(12):
+        _restore(work / "mlflow.db", before)
+        process = context.Process(target=_dies_at_write, args=(work, action, argument, writes))
+        process.start()
+        process.join(60)
+        assert process.exitcode in (0, 9)
+        assert aliases(registry)["champion"] in (1, 2, 3)
+        if process.exitcode == 0:
+            break
+        getattr(registry, action)(argument)
+        assert aliases(registry) == final
+    assert process.exitcode == 0
+    assert writes >= 4
+    assert aliases(registry) == final
+
+
+def _restore(database: Path, content: bytes) -> None:
+    """Put a database back under an engine that has it open."""
+    saved = database.with_suffix(".saved")
+    saved.write_bytes(content)
+    source, target = sqlite3.connect(saved), sqlite3.connect(database)
+    source.backup(target)
+    source.close()
+    target.close()
+
+
+def test_a_rollback_undoes_a_promotion_that_was_killed_between_its_aliases(
+    registry: Registry, tmp_path: Path
+) -> None:
+    """``previous`` already points to the champion: the champion stays, and what was before it comes back."""
+    for probability in (0.6, 0.7):
+        registry.promote(add_version(registry, tmp_path, probability))
+    registry._store.point("previous", "2")
+    assert registry.rollback("stop that", bad=3).version == 2
+    assert aliases(registry) == {"champion": 2, "previous": 1}
+
+
+def test_fetch_brings_the_package_back_whole(registry: Registry, tmp_path: Path) -> None:
+    """Byte for byte what was registered; again is no work; a folder with something else is left alone."""
+    add_version(registry, tmp_path, 0.7)
+    out = registry.fetch("challenger", tmp_path / "deep" / "fetched")
+    assert package_digest(out) == package_digest(tmp_path / "package-0.7")
+    assert sorted(path.name for path in out.iterdir()) == ["code", "data", "package.json"]
+    assert registry.fetch(1, out) == out
+    (out / "data" / "config.json").write_text("{}")
+    with pytest.raises(RegistryError, match="exists and isn't version 1"):
+        registry.fetch(1, out)
+
+
+def test_fetch_refuses_artifacts_that_were_changed(registry: Registry, tmp_path: Path) -> None:
+    """The digest of the version is checked, and nothing half-written stays."""
+    model = Path(registry.show(add_version(registry, tmp_path, 0.7)).uri)
+    next(model.rglob("config.json")).write_text(json.dumps({"probability": 1.0}))
+    with pytest.raises(RegistryError, match="aren't what was registered"):
+        registry.fetch(1, tmp_path / "out" / "package")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_compare_shows_only_what_differs(registry: Registry, tmp_path: Path) -> None:
+    """Metrics and parameters side by side; equal ones are left out, and lacking ones are None."""
+    first = add_version(registry, tmp_path, 0.7)
+    wider = {**PARAMS, "model": {"architecture": "conv1d", "channels": 16}, "extra": 1}
+    run_id = registry.log_run("wider", wider, HISTORIES, verdict(0.8), {}, LINEAGE)
+    second = registry.register(write_package(tmp_path / "wider", 0.8), run_id, verdict(0.8), LINEAGE)
+    rows = {row.name: (row.kind, row.a, row.b) for row in registry.compare(first, second)}
+    assert rows["model.channels"] == ("parameter", "8", "16")
+    assert rows["extra"] == ("parameter", None, "1")
+    assert rows["spread.accuracy.mean"] == ("metric", 0.7, 0.8)
+    assert "spread.accuracy.std" not in rows
+    assert registry.compare(first, first) == []
+
+
+def test_an_unknown_version_is_refused_with_those_there_are(registry: Registry, tmp_path: Path) -> None:
+    """A wrong number or alias gets the right ones."""
+    with pytest.raises(SpiraError, match="no version or alias '1'; versions: none yet; aliases: none yet"):
+        registry.show(1)
+    add_version(registry, tmp_path, 0.7)
+    with pytest.raises(SpiraError, match="no version or alias 'champoin'; versions: 1; aliases: challenger"):
+        registry.fetch("champoin", tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["", "two words", "spira/eu", "it's", "spira\n"])
+def test_a_name_that_the_inference_service_refuses_is_refused(tmp_path: Path, name: str) -> None:
+    """The rule stands in the message, and no store is made."""
+    with pytest.raises(RegistryError, match="letters, digits, - and _ only"):
+        Registry(local_uri(tmp_path), model_name=name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_that_is_not_there_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dead server, a file that is no database, a folder of files: named, without a password."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    (tmp_path / "mlflow.db").write_text("no database")
+    dead = f"http://user:secret@127.0.0.1:{_free_port()}"
+    for uri in (dead, local_uri(tmp_path), str(tmp_path / "mlruns"), "sqlite:////proc/none/mlflow.db"):
+        with pytest.raises(RegistryError, match=r"the MLflow store .* can't be used: ") as refusal:
+            Registry(uri)
+        assert "\n" not in str(refusal.value)
+        assert "secret" not in str(refusal.value)
+
+
+def test_a_new_store_is_made_in_silence(tmp_path: Path) -> None:
+    """MLflow's migration logs, hints and telemetry stay off the command line."""
+    script = f"""
+from pathlib import Path
+from spira.registry import Registry, local_uri
+registry = Registry(local_uri(Path({str(tmp_path)!r})))
+registry.log_run("demo", {{}}, {{}}, {{"approved": True}}, {{}}, {{}})
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.fixture
+def server(work: Path) -> Iterator[str]:
+    """A real MLflow server that proxies its artifacts."""
+    url = f"http://127.0.0.1:{_free_port()}"
+    command = [
+        *(sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"),
+        *("--port", url.rpartition(":")[2], "--backend-store-uri", local_uri(work)),
+        *("--artifacts-destination", str(work / "served")),
+    ]
+    with open(work / "server.log", "wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        _wait_until_ready(url, process, seconds=60)
+        yield url
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait(20)
+
+
+def _wait_until_ready(url: str, process: subprocess.Popen, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    pytest.fail("the MLflow server did not become ready")
+
+
+@pytest.mark.timeout(120)
+def test_an_mlflow_server_holds_the_same_story(server: str, tmp_path: Path) -> None:
+    """Log, register, promote, roll back, fetch and load by version over HTTP with proxied artifacts."""
+    registry = Registry(server)
+    add_version(registry, tmp_path, 0.6)
+    assert add_version(registry, tmp_path, 0.7) == 2
+    run_id = registry.log_run("nan", PARAMS, HISTORIES, verdict(math.nan), {}, LINEAGE, "data/digits")
+    assert math.isnan(registry._store.client.get_run(run_id).data.metrics["spread.accuracy.mean"])
+    for number in (1, 2):
+        registry.promote(number)
+    assert aliases(registry) == {"champion": 2, "previous": 1}
+    fetched = registry.fetch("champion", tmp_path / "fetched")
+    assert package_digest(fetched) == package_digest(tmp_path / "package-0.7")
+    assert registry.rollback("slow").version == 1
+    assert registry.show(1).uri.startswith("mlflow-artifacts:/")
+    with pytest.raises(RegistryError, match="versions: 1, 2; aliases: champion"):
+        registry.show(3)
