@@ -220,6 +220,7 @@ def gather(folder: Path, work: Path, seconds: float) -> dict[str, Any]:
         "metrics_of": "the noisy test, by file",
         "model_version": told["push"]["model_version"] if verdict["approved"] else None,
         "candidate": verdict["candidate"],
+        "training": verdict["training"],
         "seeds": verdict["seeds"],
         "spread": verdict["spread"],
         "data": verdict["data"],

@@ -1,103 +1,119 @@
-"""SpiraConv's four blocks a window at a time, so that its maps never leave the processor's cache.
+"""SpiraConv's four blocks trained a window at a time, so that their maps never leave the processor's cache.
 
-Trained as separate operations on a whole batch, SpiraConv moves maps of hundreds of megabytes through memory
-some thirty times a step; the arithmetic is a tenth of the time. Nothing in a block with GroupNorm ties one window
-to another, so here each window goes through all blocks by itself, forward, and forward again and backward for
-the gradients: a few MB of maps, made anew rather than kept. Training on a CPU only; elsewhere eager torch.
-
-A map is ``[channels, time * coefficients]``. A tap of a (k, 1) convolution is then the same row read further on,
-so that a convolution, and its gradient too, is a weighted sum of rows.
+As separate operations on a whole batch they move maps of hundreds of megabytes through memory some thirty times
+a step; the arithmetic is a tenth of the time. No block with GroupNorm ties one window to another, so here each
+window goes through all of them by itself: forward, and for the gradients forward again and backward, in a few
+megabytes made anew rather than kept. For training on a CPU; elsewhere the same layers run as eager torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
-import numba
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-ROWS = 8
-"""Rows summed at once: what the registers hold."""
-TILE = 2048
-"""Columns done at once: what the first-level cache holds."""
+from spira import kernels
+from spira.kernels import ROWS, Block
+
+Result = TypeVar("Result")
+
 CHUNK = 8
-"""Windows a task; gradients are summed by task, so that they don't depend on the number of threads."""
-KINDS = (nn.Conv2d, nn.GroupNorm, nn.Mish, nn.MaxPool2d, nn.Dropout)
+"""Windows a task: gradients are summed by task, so that they don't depend on the number of threads."""
 
 
-class Block(NamedTuple):
-    """A block's weights and sizes, as the compiled code reads them."""
-
-    weight: np.ndarray  # [O, R], R = channels * taps, zeros up to a multiple of ROWS
-    rows: np.ndarray  # [R], where in the flattened input each row begins
-    back_weight: np.ndarray  # [C, R'], R' = O * taps likewise: the transposed convolution
-    back_rows: np.ndarray  # [R'], into gradients [O, edge + N + edge]
-    bias: np.ndarray  # [O]
-    scale: np.ndarray  # [O], GroupNorm's
-    shift: np.ndarray  # [O], GroupNorm's
-    columns: int  # N = time * coefficients after the convolution
-    edge: int  # columns that the convolution takes off
-    width: int  # coefficients: columns of one frame
-    pool: int  # 2, or 1 for none
-    group: int  # channels of a group
-    epsilon: float  # GroupNorm's
+def blocks(conv: nn.Sequential, features: Tensor) -> Tensor:
+    """``conv(features[:, None])`` and its gradients, ``[B, T, F] -> [B, 4, T', F]``; dropout from torch's generator."""
+    count = sum(isinstance(layer, nn.Conv2d) for layer in conv)
+    seeds = torch.randint(2**32, (len(features), count))  # one a window and block
+    return _Blocks.apply(features, seeds, conv, *conv.parameters())
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Machine code without the GIL; NaN stays NaN. Kept beside the source or in the user's cache, if there is one."""
-    options = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "arcp", "nsz"}}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # nowhere to write: compile in every process
-        return numba.njit(**options)(function)
+class _Blocks(torch.autograd.Function):
+    """The blocks as one operation; it keeps the features and the seeds of dropout, nothing else."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, seeds: Tensor, conv: nn.Sequential, *parameters: Tensor) -> Tensor:
+        windows, seeds32 = features.flatten(1).numpy(), seeds.numpy().astype(np.uint32)
+        layers = read_blocks(conv, *features.shape[1:])
+
+        def task(chunk: slice) -> np.ndarray:
+            return kernels.forward(windows[chunk], seeds32[chunk], layers)  # [CHUNK, 4, T' * F]
+
+        out = np.concatenate(_in_chunks(task, len(windows)))
+        ctx.saved = windows, seeds32, layers, [parameter.shape for parameter in parameters]
+        return torch.from_numpy(out).unflatten(2, (-1, features.shape[2]))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        windows, seeds, layers, shapes = ctx.saved
+        incoming = gradients[0].flatten(2).contiguous().numpy()
+
+        def task(chunk: slice) -> list[np.ndarray]:
+            weights = tuple(np.zeros_like(block.weight) for block in layers)
+            vectors = tuple(np.zeros((3, len(block.bias)), np.float32) for block in layers)
+            kernels.backward(windows[chunk], seeds[chunk], layers, incoming[chunk], weights, vectors)
+            return [part for weight, rows in zip(weights, vectors, strict=True) for part in (weight, *rows)]
+
+        parts = zip(*_in_chunks(task, len(windows)), strict=True)
+        totals = [torch.from_numpy(np.sum(part, axis=0)) for part in parts]
+        return None, None, None, *(_fit(total, shape) for total, shape in zip(totals, shapes, strict=True))
 
 
-@compiled
-def sum_rows(x, rows, weight, y):
-    """Add to ``y[o]`` the sum over r of ``weight[o, r] * x[rows[r] : rows[r] + N]``; ``x`` flat, ``y [O, N]``."""
-    for start in range(0, y.shape[1], TILE):
-        n = min(TILE, y.shape[1] - start)
-        for r in range(0, len(rows), ROWS):
-            x0, x1, x2, x3 = x[rows[r] + start :], x[rows[r + 1] + start :], x[rows[r + 2] + start :], x[rows[r + 3] + start :]
-            x4, x5, x6, x7 = x[rows[r + 4] + start :], x[rows[r + 5] + start :], x[rows[r + 6] + start :], x[rows[r + 7] + start :]
-            for o in range(len(y)):
-                w0, w1, w2, w3, w4, w5, w6, w7 = weight[o, r], weight[o, r + 1], weight[o, r + 2], weight[o, r + 3], weight[o, r + 4], weight[o, r + 5], weight[o, r + 6], weight[o, r + 7]
-                out = y[o, start:]
-                for i in range(n):
-                    out[i] += (
-                        w0 * x0[i] + w1 * x1[i] + w2 * x2[i] + w3 * x3[i] + w4 * x4[i] + w5 * x5[i] + w6 * x6[i] + w7 * x7[i]
-                    )
+def _in_chunks(task: Callable[[slice], Result], count: int) -> list[Result]:
+    """The results over chunks of windows in order, worked out on as many threads as torch may use."""
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return list(pool.map(task, (slice(start, start + CHUNK) for start in range(0, count, CHUNK))))
 
-@compiled
-def dot_rows(x, rows, y, weight):
-    """Add to ``weight[o, r]`` the product of ``y[o]`` and row r of ``x``: the gradient of :func:`sum_rows`."""
-    zero = np.float32(0)
-    for start in range(0, y.shape[1], TILE):
-        n = min(TILE, y.shape[1] - start)
-        for r in range(0, len(rows), ROWS):
-            x0, x1, x2, x3 = x[rows[r] + start :], x[rows[r + 1] + start :], x[rows[r + 2] + start :], x[rows[r + 3] + start :]
-            x4, x5, x6, x7 = x[rows[r + 4] + start :], x[rows[r + 5] + start :], x[rows[r + 6] + start :], x[rows[r + 7] + start :]
-            for o in range(len(y)):
-                dy = y[o, start:]
-                s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = zero
-                for i in range(n):
-                    s0 += dy[i] * x0[i]
-                    s1 += dy[i] * x1[i]
-                    s2 += dy[i] * x2[i]
-                    s3 += dy[i] * x3[i]
-                    s4 += dy[i] * x4[i]
-                    s5 += dy[i] * x5[i]
-                    s6 += dy[i] * x6[i]
-                    s7 += dy[i] * x7[i]
-                weight[o, r] += s0
-                weight[o, r + 1] += s1
-                weight[o, r + 2] += s2
-                weight[o, r + 3] += s3
-                weight[o, r + 4] += s4
-                weight[o, r + 5] += s5
-                weight[o, r + 6] += s6
-                weight[o, r + 7] += s7
+
+def _fit(total: Tensor, shape: torch.Size) -> Tensor:
+    """Without the columns that only filled up rows, in the parameter's own shape."""
+    return total[..., : shape[1:].numel()].reshape(shape) if len(shape) > 1 else total
+
+
+def read_blocks(conv: nn.Sequential, frames: int, width: int) -> tuple[Block, ...]:
+    """SpiraConv's ``conv`` for features ``[B, frames, width]``, its weights copied, as the kernels read it."""
+    layers: list[Any] = list(conv)
+    found: list[Block] = []
+    for place, layer in enumerate(layers):
+        if isinstance(layer, nn.Conv2d):
+            norm, pools = layers[place + 1], isinstance(layers[place + 3], nn.MaxPool2d)
+            found.append(_block(layer, norm, 2 if pools else 1, layers[place + 3 + pools].p, frames * width, width))
+            frames = kernels.whole_frames(found[-1])
+    return tuple(found)
+
+
+def _block(conv: Any, norm: nn.GroupNorm, pool: int, drop: float, columns: int, width: int) -> Block:
+    taps, reach = conv.kernel_size[0], conv.dilation[0] * width
+    edge = (taps - 1) * reach
+    read_at = torch.arange(taps) * reach
+    inputs, outputs = torch.arange(conv.in_channels)[:, None], torch.arange(conv.out_channels)[:, None]
+    weight = conv.weight.detach()[..., 0]  # [O, C, taps]
+    return Block(
+        weight=_filled(weight),
+        rows=_filled(inputs * columns + read_at),
+        back_weight=_filled(weight.transpose(0, 1)),
+        back_rows=_filled(outputs * (columns + edge) + edge - read_at),
+        bias=conv.bias.detach().numpy().copy(),
+        scale=norm.weight.detach().numpy().copy(),
+        shift=norm.bias.detach().numpy().copy(),
+        groups=norm.num_groups,
+        epsilon=norm.eps,
+        columns=columns - edge,
+        edge=edge,
+        width=width,
+        pool=pool,
+        drop=drop,
+    )
+
+
+def _filled(values: Tensor) -> np.ndarray:
+    """``[..., channels, taps]`` as rows ``[..., R]``, with zeros up to a multiple of ROWS."""
+    rows = values.flatten(-2)
+    return F.pad(rows, (0, -rows.shape[-1] % ROWS)).contiguous().numpy().copy()

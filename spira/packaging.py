@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -48,7 +49,7 @@ VOICES = 8
 """Recordings of the test split on which the proof is made too; they don't enter the package."""
 
 START_SECONDS, FILE_SECONDS = 120, 30
-"""The longest that a package's process may take to start, and with a recording."""
+"""The longest that a package's process may take to start and check itself, and more for a recording given."""
 
 
 class PackageError(SpiraError):
@@ -74,15 +75,13 @@ def package(
         shutil.copytree(
             Path(inference.__file__).parent, folder / "code" / CODE, ignore=shutil.ignore_patterns("__pycache__")
         )
-        proof = {"golden": prove(folder)}
-        if corpus is not None:
-            proof["test_recordings"] = prove_on_voices(folder, trained.network, trained.config, corpus)
+        difference = prove_with_voices(folder, trained.network, trained.config, corpus) if corpus else prove(folder)
         described = {
             "format": FORMAT,
             "seed": trained.info["seed"],
             "lineage": lineage,
             "training": {key: trained.info.get(key) for key in ("corpus_digest", "config_digest", "best_epoch")},
-            "largest_difference": proof,
+            "largest_difference": difference,
             "files": digests(folder),
         }
         (folder / "package.json").write_text(json.dumps(described, indent=1, sort_keys=True))
@@ -114,6 +113,9 @@ def write_data(data: Path, trained: checkpoint.Checkpoint, abstention: tuple[flo
     }
     (data / "config.json").write_text(json.dumps(settings, indent=1))
     arrays = {name: value.numpy() for name, value in trained.network.state_dict().items() if value.is_floating_point()}
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise PackageError(f"the weights {name} hold NaN or infinity, so this model must not be served")
     np.savez(data / "weights.npz", allow_pickle=False, **arrays)
     golden.write(data, trained.network, config)
 
@@ -128,34 +130,47 @@ def verify(package_dir: Path) -> float:
     return prove(package_dir)
 
 
-def prove(package_dir: Path, recordings: Path | None = None) -> float:
-    """Largest difference between the package's probabilities and those listed in a folder's ``golden.json``.
+def prove(package_dir: Path, *more: Path) -> float:
+    """Largest difference from torch over the package's golden recordings, computed in a process of its own.
+
+    Args:
+        more: other folders with a ``golden.json``.
 
     Raises:
         PackageError: one is off by more than 1e-5, is no number, or there is none to compare.
     """
-    folder = recordings or package_dir / "data"
-    answers = run(package_dir, "golden", [folder], files=len(list(folder.rglob("*.wav"))))
+    answers = run(package_dir, "golden", more)
     if not answers:
         raise PackageError(f"{package_dir}: there is no golden recording to check it with: package it again")
+    return largest_difference(answers)
+
+
+def largest_difference(answers: Iterable[dict[str, Any]]) -> float:
+    """Between the probabilities that a package gives and those expected.
+
+    Raises:
+        PackageError: one is off by more than 1e-5, or is no number.
+    """
+    differences = []
     for answer in answers:
-        difference = abs(answer.get("probability", np.nan) - answer["expected"])
+        difference = abs(answer.get("probability", math.nan) - answer["expected"])
         if not difference <= TOLERANCE:  # NaN is no proof
             found = answer.get("error") or f"{answer['probability']:.7f}"
             raise PackageError(
                 f"{answer['file']}: the package says {found}, torch {answer['expected']:.7f}; "
                 f"they may differ by {TOLERANCE:g}, so this model must not be served"
             )
-    return max(abs(answer["probability"] - answer["expected"]) for answer in answers)
+        differences.append(difference)
+    return max(differences)
 
 
-def prove_on_voices(package_dir: Path, network: nn.Module, config: Config, corpus: Corpus) -> float:
-    """:func:`prove` on recordings of the test split, in a temporary folder: no voice stays in the package."""
+def prove_with_voices(package_dir: Path, network: nn.Module, config: Config, corpus: Corpus) -> float:
+    """:func:`prove`, also on recordings of the test split in a temporary folder: no voice stays in the package."""
     test = corpus.split("test")
     chosen = [int(i) for i in np.unique(np.linspace(0, len(test) - 1, VOICES).round())]
     probabilities = predict_waveforms(network, config, (test.waveform(i) for i in chosen))
     with tempfile.TemporaryDirectory() as temporary:
-        files = [Path(temporary) / f"{i}.wav" for i in chosen]
+        files = [Path(temporary) / f"test-{i}.wav" for i in chosen]
         for i, file in zip(chosen, files, strict=True):
             wavfile.write(file, SAMPLE_RATE_HZ, test.waveform(i))
         golden.write_listing(Path(temporary) / golden.LISTING, list(zip(files, probabilities.tolist(), strict=True)))
@@ -172,7 +187,7 @@ def predict_files(package_dir: Path, files: Sequence[Path]) -> list[dict[str, An
     """
     with tempfile.TemporaryDirectory() as temporary:
         wavs = [_as_wav(Path(file), Path(temporary) / f"{i}.wav") for i, file in enumerate(files)]
-        answers = run(package_dir, "predict", wavs, files=len(wavs))
+        answers = run(package_dir, "predict", wavs)
     return [answer | {"file": str(file)} for answer, file in zip(answers, files, strict=True)]
 
 
@@ -189,24 +204,21 @@ def _as_wav(file: Path, converted: Path) -> Path:
     return converted
 
 
-def run(package_dir: Path, verb: str, places: Iterable[Path], files: int) -> list[dict[str, Any]]:
+def run(package_dir: Path, verb: str, places: Sequence[Path]) -> list[dict[str, Any]]:
     """Run the package's own code (``python -m spira_inference``) in a fresh process, with its folder on the path.
-
-    Args:
-        files: how many recordings it will compute; the time that it may take follows.
 
     Raises:
         PackageError: it fails or hangs.
     """
     command = [sys.executable, "-P", "-s", "-B", "-m", CODE, verb, str((package_dir / "data").resolve())]
-    environment = os.environ | {"PYTHONPATH": str((package_dir / "code").resolve())}
+    environment = os.environ | {"PYTHONPATH": str((package_dir / "code").resolve()), "OMP_NUM_THREADS": "1"}
     try:
         done = subprocess.run(
             [*command, *(str(place.resolve()) for place in places)],
             env=environment,
             capture_output=True,
             text=True,
-            timeout=START_SECONDS + FILE_SECONDS * files,
+            timeout=START_SECONDS + FILE_SECONDS * len(places),
             check=True,
         )
     except subprocess.CalledProcessError as error:

@@ -44,11 +44,14 @@ CLASSES = {0: ("control", "blue", "o"), 1: ("patient", "orange", "s")}
 LINES = (("blue", "-"), ("orange", "--"), ("green", "-."), ("purple", ":"))
 """(colour, style) of the first, second, ... of several lines; they repeat."""
 BINS = np.linspace(0, 1, 21)
-SPECTROGRAM = {"n_fft": 512, "hop_length": 256, "n_mels": 64}
+SPECTROGRAM: dict[str, Any] = {"n_fft": 512, "hop_length": 256, "n_mels": 64}
 """Finer in time and coarser in frequency than the features: for eyes. Samples at 16 kHz."""
 DYNAMIC_RANGE_DB = 70.0
-TEXT = {"svg.fonttype": "none", "font.size": 9.0, "axes.titlesize": 10.0, "axes.titleweight": "bold"}
-DROPPED = re.compile(r'<metadata>.*?</metadata>|<!--.*?-->| id="(?:figure|axes|patch|text|line2d|legend)_\d+"', re.S)
+DROPPED = re.compile(
+    r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->"
+    r'| id="(?:figure|axes|patch|text|line2d|legend|xtick|ytick|matplotlib\.axis)_\d+"',
+    re.DOTALL,
+)
 """Parts of matplotlib's SVG that a page has no use for, or that would be there twice in it."""
 
 
@@ -59,28 +62,30 @@ def training_curves(histories: dict[str, list[dict[str, float]]], candidate: str
         histories: seed -> entries of epoch, train_loss, eval_loss and eval_accuracy.
         candidate: seed of the network that is judged.
     """
-    figure, (loss, accuracy) = _panels(1, 2, 9.4, 3.1)
+    figure, (loss, accuracy) = _panels(1, 2, 10.4, 3.3)
     for number, (seed, history) in enumerate(histories.items()):
-        colour, style = LINES[number % len(LINES)]
-        table, width = pd.DataFrame(history), 2.2 if seed == candidate else 1.0
-        line = {"color": LIGHT[colour], "linestyle": style, "linewidth": width}
-        best = table.loc[table["eval_loss"].idxmin()]
-        loss.plot(table["epoch"], table["train_loss"], **line | {"linewidth": 0.8, "alpha": 0.55})
-        for axes, column in ((loss, "eval_loss"), (accuracy, "eval_accuracy")):
-            axes.plot(table["epoch"], table[column], label=f"seed {seed}", **line)
-            axes.plot(best["epoch"], best[column], marker="D", markersize=5, color=LIGHT[colour])
+        table = pd.DataFrame(history)
+        best = table["eval_loss"].argmin()
+        line: dict[str, Any] = {
+            "color": LIGHT[LINES[number % len(LINES)][0]],
+            "ls": LINES[number % len(LINES)][1],
+        }
+        loss.plot(table["epoch"], table["train_loss"], lw=0.8, alpha=0.55, **line)
+        line |= {"lw": 2.2 if seed == candidate else 1.0, "marker": "D", "markersize": 5, "markevery": [best]}
+        loss.plot(table["epoch"], table["eval_loss"], **line)
+        accuracy.plot(table["epoch"], table["eval_accuracy"], label=f"seed {seed}", **line)
     _label(loss, "Loss: validation, and training (thin)", "epoch", "cross-entropy")
     _label(accuracy, "Validation accuracy", "epoch", "share of files")
     loss.set_ylim(bottom=0)
     for axes in (loss, accuracy):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _legend(accuracy, loc="lower right")
+    _legend(figure, accuracy, columns=8)
     return _svg(figure, "training")
 
 
 def roc(conditions: dict[str, dict[str, Any]], titles: dict[str, str]) -> str:
     """True against false positive rate of every condition (its ``roc`` and AUROC by file)."""
-    figure, (axes,) = _panels(1, 1, 4.4, 4.0)
+    figure, (axes,) = _panels(1, 1, 3.9, 4.5)
     axes.plot([0, 1], [0, 1], color=LIGHT["faint"], linewidth=1)
     for number, (name, measured) in enumerate(conditions.items()):
         colour, style = LINES[number % len(LINES)]
@@ -90,20 +95,22 @@ def roc(conditions: dict[str, dict[str, Any]], titles: dict[str, str]) -> str:
         axes.plot(curve["fpr"], curve["tpr"], color=LIGHT[colour], linestyle=style, linewidth=2, label=label)
     _label(axes, "ROC", "controls called patient", "patients called patient")
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-    _legend(axes, loc="lower right")
+    _legend(figure, axes, columns=1)
     return _svg(figure, "roc")
 
 
 def calibration(conditions: dict[str, dict[str, Any]], titles: dict[str, str]) -> str:
     """Reliability diagram of each condition over the number of answers in each bin."""
-    figure, grid = _panels(2, len(conditions), 3.4 * len(conditions), 4.0, heights=(3, 1))
+    figure, grid = _panels(2, len(conditions), 3.1 * len(conditions), 4.5, heights=(3, 1))
     for column, (name, measured) in enumerate(conditions.items()):
         reliability, counts = grid[column], grid[len(conditions) + column]
         bins = measured["calibration"]
         predicted, count = np.array(bins["predicted"]), bins["count"]
         reliability.plot([0, 1], [0, 1], color=LIGHT["faint"], linewidth=1)
         reliability.plot(predicted, bins["observed"], color=LIGHT["blue"], marker="o", linewidth=1.6)
-        bars = counts.bar(np.minimum(np.floor(predicted * 10), 9) / 10 + 0.05, count, 0.085, color=LIGHT["blue"])
+        bars = counts.bar(
+            np.minimum(np.floor(predicted * 10), 9) / 10 + 0.05, count, 0.085, color=LIGHT["blue"]
+        )
         counts.bar_label(bars, fontsize=7, color=LIGHT["ink"], padding=1)
         _label(reliability, titles[name], "", "observed share of patients")
         _label(counts, "", "predicted probability", "answers")
@@ -122,7 +129,7 @@ def distributions(
         threshold: at least this is called patient.
         band: between these the answer is 'inconclusive'.
     """
-    figure, row = _panels(1, len(titles), 3.15 * len(titles), 2.9, sharey=True)
+    figure, row = _panels(1, len(titles), 3.4 * len(titles), 2.9, sharey=True)
     for axes, (name, title) in zip(row, titles.items(), strict=True):
         axes.axvspan(*band, color=LIGHT["faint"], alpha=0.5, linewidth=0)
         axes.axvline(threshold, color=LIGHT["ink"], linewidth=1, linestyle="--")
@@ -132,7 +139,7 @@ def distributions(
             axes.bar(BINS[:-1] + 0.025, share if label else -share, 0.045, color=LIGHT[colour])
         axes.axhline(0, color=LIGHT["ink"], linewidth=0.8)
         _label(axes, title, "probability of being a patient", "")
-        axes.set(xlim=(0, 1), ylim=(-1.05, 1.05))
+        axes.set(xlim=(0, 1), ylim=(-1.05, 1.05), xticks=[0.25, 0.5, 0.75])
         axes.set_yticks([-1, -0.5, 0, 0.5, 1], ["100 %", "50 %", "0", "50 %", "100 %"])
     row[0].set_ylabel("← controls    patients →", color=LIGHT["ink"])
     return _svg(figure, "distributions")
@@ -155,48 +162,62 @@ def background_levels(splits: dict[str, dict[str, Any]]) -> str:
 
 def spectrogram(waveform: np.ndarray, name: str) -> str:
     """Mel spectrogram of ``waveform [samples]`` at 16 kHz, 70 dB down from its peak; ``name`` tells several apart."""
-    power = librosa.feature.melspectrogram(y=np.asarray(waveform, np.float32), sr=SAMPLE_RATE_HZ, **SPECTROGRAM)
+    power = librosa.feature.melspectrogram(
+        y=np.asarray(waveform, np.float32), sr=SAMPLE_RATE_HZ, **SPECTROGRAM
+    )
     levels = librosa.power_to_db(power, ref=np.max, top_db=DYNAMIC_RANGE_DB)  # [mels, frames]
     figure, (axes,) = _panels(1, 1, 5.4, 2.0)
-    seconds = len(waveform) / SAMPLE_RATE_HZ
-    axes.imshow(levels, origin="lower", aspect="auto", cmap="magma", extent=(0, seconds, 0, len(levels)))
+    extent = (0, len(waveform) / SAMPLE_RATE_HZ, 0, len(levels))
+    axes.imshow(levels, origin="lower", aspect="auto", cmap="magma", interpolation="none", extent=extent)
     centres = librosa.mel_frequencies(len(levels) + 2, fmax=SAMPLE_RATE_HZ / 2)[1:-1]
-    ticks = np.array([250, 500, 1000, 2000, 4000])
-    axes.set_yticks(np.interp(ticks, centres, np.arange(len(levels)) + 0.5), [f"{hertz:,}" for hertz in ticks])
+    ticks = np.array([500, 1000, 2000, 4000])
+    axes.set_yticks(
+        np.interp(ticks, centres, np.arange(len(levels)) + 0.5), [f"{hertz:,}" for hertz in ticks]
+    )
     _label(axes, "", "time, s", "frequency, Hz")
     axes.grid(visible=False)
     return _svg(figure, name)
 
 
 def _panels(
-    rows: int, columns: int, width: float, height: float, heights: tuple[int, ...] | None = None, sharey: bool = False
+    rows: int,
+    columns: int,
+    width: float,
+    height: float,
+    heights: tuple[int, ...] | None = None,
+    sharey: bool = False,
 ) -> tuple[Figure, list[Axes]]:
     """A figure of ``width`` and ``height`` inches, and its axes row by row."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
-    grid = figure.subplots(rows, columns, squeeze=False, sharey=sharey, gridspec_kw={"height_ratios": heights})
+    grid = figure.subplots(
+        rows, columns, squeeze=False, sharey=sharey, gridspec_kw={"height_ratios": heights}
+    )
     return figure, list(grid.flat)
 
 
 def _label(axes: Axes, title: str, x: str, y: str) -> None:
     """Name the axes, and take from them what is not data."""
-    axes.set_title(title, loc="left", color=LIGHT["ink"])
-    axes.set_xlabel(x, color=LIGHT["ink"])
-    axes.set_ylabel(y, color=LIGHT["ink"])
+    axes.set_title(title, loc="left", color=LIGHT["ink"], fontsize=10, fontweight="bold")
+    axes.set_xlabel(x, color=LIGHT["ink"], fontsize=9)
+    axes.set_ylabel(y, color=LIGHT["ink"], fontsize=9)
     axes.set_facecolor("none")
     axes.grid(color=LIGHT["faint"], linewidth=0.5)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
-    axes.tick_params(color=LIGHT["faint"], labelcolor=LIGHT["ink"])
+    axes.tick_params(color=LIGHT["faint"], labelcolor=LIGHT["ink"], labelsize=8.5)
 
 
-def _legend(axes: Axes, loc: str) -> None:
-    axes.legend(loc=loc, frameon=False, labelcolor=LIGHT["ink"], fontsize=8)
+def _legend(figure: Figure, axes: Axes, columns: int) -> None:
+    """The lines of ``axes`` below the figure, where they hide nothing."""
+    handles, labels = axes.get_legend_handles_labels()
+    style: dict[str, Any] = {"frameon": False, "labelcolor": LIGHT["ink"], "fontsize": 8.5, "handlelength": 3}
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, **style)
 
 
 def _svg(figure: Figure, name: str) -> str:
     """An ``<svg>`` element; ``name`` keeps its identifiers apart from those of the page's other pictures."""
     target = io.StringIO()
-    with matplotlib.rc_context(TEXT | {"svg.hashsalt": name}):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         FigureCanvasSVG(figure).print_svg(target, metadata={"Date": None})
     text = target.getvalue()
     text = DROPPED.sub("", text[text.index("<svg") :])

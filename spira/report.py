@@ -14,16 +14,18 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import soundfile
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from spira import plots
 from spira import checkpoint as checkpoints
+from spira import plots
 from spira.checkpoint import Checkpoint
 from spira.config import SAMPLE_RATE_HZ, Config
 from spira.corpus import Corpus
+from spira.recordings import SPLITS
 
 PLAYABLE = 6
 """Worst mistakes that can be heard and seen; the rest are listed."""
@@ -113,7 +115,7 @@ def status(verdict: dict[str, Any]) -> str:
 
 def number(value: float | None, digits: int = 3) -> str:
     """A number as the page shows it; a dash where there is none."""
-    return "–" if value is None else f"{value:.{digits}f}"
+    return "\N{EN DASH}" if value is None else f"{value:.{digits}f}"
 
 
 def description(corpus: Corpus) -> str:
@@ -148,7 +150,7 @@ def pictures(
 ) -> dict[str, Markup]:
     """Every picture of the page but the spectrograms; without measurements only what doesn't need them."""
     seed, measured = str(verdict["candidate"]["seed"]), verdict["conditions"]
-    drawn = {"background": plots.background_levels(corpus.quality["splits"])}
+    drawn = {"background": plots.background_levels({name: corpus.quality["splits"][name] for name in SPLITS})}
     if any(histories.values()):
         drawn["training"] = plots.training_curves(histories, seed)
     if measured:
@@ -180,7 +182,7 @@ def mistakes(verdict: dict[str, Any], predictions: pd.DataFrame, corpus: Corpus)
     return shown
 
 
-def audio(waveform: Any) -> str:
+def audio(waveform: np.ndarray) -> str:
     """``waveform [samples]`` at 16 kHz as a data URI: 16-bit FLAC, which browsers play."""
     target = io.BytesIO()
     soundfile.write(target, waveform, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
@@ -197,32 +199,35 @@ def model_card(verdict: dict[str, Any], trained: Checkpoint, corpus: Corpus) -> 
 def card(verdict: dict[str, Any], trained: Checkpoint, corpus: Corpus) -> dict[str, list[str]]:
     """The model card (Mitchell and others, 2019): heading -> sentences."""
     return {
-        "Intended use": intended_use(verdict),
+        "Intended use": intended_use(verdict, made_up=bool(notice(corpus))),
         "Not for": [
-            "Diagnosis, triage or treatment of a person, or any decision without a clinician: it is no medical device.",
-            "Other languages, other sentences, other microphones or rooms than those of its data, until tested on them.",
+            "Diagnosis, triage or treatment of a person: it is no medical device and replaces no clinician.",
+            "Other languages, sentences, microphones or rooms than those of its data, until tested on them.",
             "Concluding that somebody is well: patients are missed, and other illness is not looked for.",
         ],
         "Model": about_model(trained),
-        "Data": about_data(verdict, corpus),
+        "Data": about_data(corpus),
         "Training": about_training(verdict, trained),
         "Limits": limits(verdict, corpus),
         "Ethics": [
-            "A voice is personal data: recordings need consent for this use, and this page, where it holds recordings, "
-            "needs the same care as they do.",
-            "Where slices differ, some people get worse answers; a group that is no column of the data was not looked at.",
-            "Patients and controls recorded in different places give shortcuts; the probes look for one, not for all.",
+            "A voice is personal data: recordings need consent for this use, and a report that holds some needs "
+            "the same care as they do.",
+            "Where slices differ, some people get worse answers; a group without a column was not looked at.",
+            "Classes recorded in different places give shortcuts; the probe looks for one of them, not for all.",
         ],
     }
 
 
-def intended_use(verdict: dict[str, Any]) -> list[str]:
-    """What a model is for, by whether it passed."""
+def intended_use(verdict: dict[str, Any], made_up: bool) -> list[str]:
+    """What a model is for, by whether it passed, and on what data."""
     if not verdict["approved"]:
         return ["None: it did not pass its gate and must not answer anybody. This page says why."]
     low, high = verdict["gate"]["abstention"]["band"]
+    use = "Research on respiratory insufficiency in read speech; support of staff who examine the patient."
+    if made_up:
+        use = "Showing that the system works: its data are not of patients, whatever the figures."
     return [
-        "Research on respiratory insufficiency in read speech, and support of trained staff who examine the patient.",
+        use,
         f"Its answer is a probability; strictly between {low:g} and {high:g} the answer is 'inconclusive', "
         "and the person is to be examined as if there were no model.",
     ]
@@ -230,33 +235,37 @@ def intended_use(verdict: dict[str, Any]) -> list[str]:
 
 def about_model(trained: Checkpoint) -> list[str]:
     """The network, its input and its output."""
-    windows, features, network = trained.config.windows, trained.config.features, trained.network
+    windows, features = trained.config.windows, trained.config.features
+    weights = sum(parameter.numel() for parameter in trained.network.parameters())
     cut = "whole files" if windows.mode == "whole" else f"windows of {windows.window_seconds:g} s"
     return [
-        f"{trained.config.model.architecture}, {sum(p.numel() for p in network.parameters()):,} parameters.",
+        f"{trained.config.model.architecture}, {weights:,} weights.",
         f"Input: speech at {SAMPLE_RATE_HZ // 1000} kHz mono, {cut}, {features.n_mfcc} MFCC.",
-        f"Output: mean probability of a recording's windows; from {trained.config.evaluation.threshold:g} on: patient.",
+        "Output: mean probability of a recording's windows, called patient from "
+        f"{trained.config.evaluation.threshold:g} on.",
     ]
 
 
-def about_data(verdict: dict[str, Any], corpus: Corpus) -> list[str]:
+def about_data(corpus: Corpus) -> list[str]:
     """How much data, and what it says of itself."""
-    splits = corpus.quality["splits"]
-    told = notice(corpus)
-    return [
-        *(
+    lines = []
+    for split in SPLITS:
+        found = corpus.quality["splits"][split]
+        speakers = f"{found['speakers']} speakers" if found["speakers"] else "speakers not known"
+        lines.append(
             f"{split}: {found['classes']['0']} recordings of controls and {found['classes']['1']} of patients, "
-            f"{found['seconds'] / 60:.0f} min" + (f", {found['speakers']} speakers." if found["speakers"] else ".")
-            for split, found in ((name, splits[name]) for name in ("train", "eval", "test"))
-        ),
-        f"Not of patients, the data set says of itself: {told}" if told else "Labels are taken as the data set gives them.",
-    ]
+            f"{found['seconds'] / 60:.0f} min, {speakers}."
+        )
+    told = notice(corpus)
+    return [*lines, f"Synthetic or a stand-in, by its own description: {told}"] if told else lines
 
 
 def about_training(verdict: dict[str, Any], trained: Checkpoint) -> list[str]:
     """How it was trained and chosen."""
     noise, info = trained.config.noise, trained.info
-    inserted = f"{noise.train_controls} ward noises in each control and {noise.train_patients} in each patient"
+    inserted = (
+        f"noises inserted: {noise.train_controls} in each control, {noise.train_patients} in each patient"
+    )
     if not noise.train_controls + noise.train_patients:
         inserted = "no noise inserted: the ward may have been learnt instead of the voice"
     seeds = ", ".join(verdict["training"])
@@ -268,14 +277,16 @@ def about_training(verdict: dict[str, Any], trained: Checkpoint) -> list[str]:
 
 def limits(verdict: dict[str, Any], corpus: Corpus) -> list[str]:
     """What the numbers can't show, as far as the verdict knows."""
-    classes, least = verdict["data"]["classes"], verdict["gate"]["slices"]["minimum_files"]
-    small = [part for part in verdict["slices"] if part["files"] < least]
-    unknown = any("speakers" not in found for found in classes.values())
-    return [
-        f"Tested on {verdict['data']['files']} recordings from one data set; the intervals cover chance in these, not "
-        "another hospital, microphone or season.",
-        *(["Speakers are not known: a voice may be in two splits, and the intervals are too narrow."] if unknown else []),
-        *([f"{len(small)} slices hold fewer than {least} recordings and were not judged."] if small else []),
-        *([] if verdict["slices"] else ["Sex, age and the like are not known or not measured: no slice was judged."]),
-        *corpus.quality["warnings"],
+    least = verdict["gate"]["slices"]["minimum_files"]
+    small = sum(part["files"] < least for part in verdict["slices"])
+    found = [
+        f"Tested on {verdict['data']['files']} recordings of one data set: the intervals cover chance in these, "
+        "not another hospital, microphone or season."
     ]
+    if any("speakers" not in counts for counts in verdict["data"]["classes"].values()):
+        found.append("Speakers are not known: a voice may be in two splits, and intervals are too narrow.")
+    if small:
+        found.append(f"Slices not judged, as they hold fewer than {least} recordings: {small}.")
+    if not verdict["slices"]:
+        found.append("Sex, age and the like are not known or not measured.")
+    return found + corpus.quality["warnings"]

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 import numpy as np
 
 from spira import lineage
-from spira.config import Config, from_dict
+from spira.config import SAMPLE_RATE_HZ, Config, from_dict
 from spira.errors import SpiraError
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def stage(work: Callable[Arguments, dict[str, Any]]) -> Callable[Arguments, dict
                 result = work(*args, **kwargs)
             except SpiraError as error:
                 log.error("%s", error)
+                error.told = True
                 raise
             seconds = round(time.monotonic() - began, 3)
             log.info("%s: done in %.1f s", work.__name__, seconds)
@@ -122,6 +123,7 @@ def preprocess(
         SpiraError: the data set breaks a rule, or is not the one that the digest names.
     """
     from spira.corpus import FILES, Corpus, build
+    from spira.recordings import SPLITS
 
     log.info("preprocess: reads %s", data)
     key = _key(data, config.preprocess.model_dump_json(), str(skip_bad))
@@ -134,8 +136,9 @@ def preprocess(
         raise SpiraError(f"{data} holds data {corpus.digest}, not {data_digest} as asked for: it has changed meanwhile")
     for warning in quality["warnings"]:
         log.warning("%s", warning)
-    counts = {f"{split}_files": len(corpus.split(split)) for split in ("train", "eval", "test")}
-    log.info("preprocess: %s", ", ".join(f"{count} {name}" for name, count in counts.items()))
+    files = {split: len(corpus.split(split)) for split in SPLITS}
+    log.info("preprocess: %s recordings", ", ".join(f"{count} {split}" for split, count in files.items()))
+    counts = {f"{split}_files": count for split, count in files.items()}
     return {**counts, "noises": len(corpus.noises), "skipped": len(quality["skipped"]), "digest": corpus.digest}
 
 
@@ -185,7 +188,7 @@ def evaluate(
 
     Args:
         gate: the gate, JSON.
-        out: the verdict folder to make: ``verdict.json``, ``predictions.parquet``, ``lineage.json``, ``histories.json``.
+        out: the verdict folder to make: verdict, predictions, lineage and histories.
         report: the HTML file to make.
         chosen: where the candidate's checkpoint folder goes.
         registry_uri: MLflow URL, or a folder for SQLite; its champion is the one to compare with.
@@ -200,7 +203,8 @@ def evaluate(
 
     opened = Corpus.open(corpus)
     with _champion(registry_uri) as champion:
-        verdict = evaluation.evaluate(opened, checkpoints, Gate.model_validate_json(gate), out, champion)
+        evaluation.evaluate(opened, checkpoints, Gate.model_validate_json(gate), out, champion)
+    verdict = _read_json(out / VERDICT)  # as every later reader sees it: what is no number is null
     by_seed = {_read_json(path / checkpoint.INFO)["seed"]: path for path in checkpoints}
     _hand_on(by_seed[verdict["candidate"]["seed"]], checkpoint.FILES, chosen)
     tags = lineage.of(opened.digest, checkpoint.load(chosen).config, pipeline_run)
@@ -216,27 +220,42 @@ def evaluate(
 @contextmanager
 def _champion(registry_uri: str) -> Iterator[Champion | None]:
     """The version in production, answering by its own code in its own process; None before the first."""
-    from spira import packaging
     from spira.evaluation import Champion
 
     if "://" not in registry_uri and not (Path(registry_uri) / "mlflow.db").exists():
         yield None  # nothing was ever logged there: spares loading MLflow
         return
-    registry = _registry(registry_uri)
+    registry = open_registry(registry_uri)
     version = registry.champion()
     if version is None:
         yield None
         return
     with tempfile.TemporaryDirectory() as temporary:
         package = registry.fetch(version.version, Path(temporary) / "package")
-        yield Champion(f"version {version.version}", partial(packaging.predict_waveforms_by, package))
+        yield Champion(f"version {version.version}", partial(_answers, package))
+
+
+def _answers(package: Path, waveforms: Sequence[np.ndarray]) -> np.ndarray:
+    """A package's probabilities of waveforms, float32 [samples] at 16 kHz each -> [files]."""
+    from scipy.io import wavfile
+
+    from spira.packaging import predict_files
+
+    with tempfile.TemporaryDirectory() as temporary:
+        files = [Path(temporary) / f"{i}.wav" for i in range(len(waveforms))]
+        for file, waveform in zip(files, waveforms, strict=True):
+            wavfile.write(file, SAMPLE_RATE_HZ, waveform)
+        answers = predict_files(package, files)
+    if mute := [answer["error"] for answer in answers if "error" in answer]:
+        raise SpiraError(f"the champion can't be compared with, it refuses {len(mute)} test recordings: {mute[0]}")
+    return np.array([answer["probability"] for answer in answers])
 
 
 def headline(verdict: dict[str, Any]) -> dict[str, Any]:
     """The numbers of a verdict that a dashboard shows: those of the paper's noisy test, by file."""
     noisy = verdict["conditions"].get("noisy", {}).get("by_file", {})
     return {"approved": verdict["approved"], "seconds": verdict["seconds"]} | {
-        name: measured["value"] for name, measured in noisy.items()
+        name: measured["value"] for name, measured in noisy.items() if measured["value"] is not None
     }
 
 
@@ -268,7 +287,7 @@ def push(corpus: Path, candidate: Path, verdict: Path, report: Path, out: Path, 
         raise SpiraError("the verdict is no approval: a model that fails its gate is not registered")
     origin = {name: tag for name, tag in tags.items() if name != "pipeline_run"}  # repeated, it is the same version
     packaging.package(candidate, Corpus.open(corpus), judged, out, origin)
-    registry = _registry(registry_uri)
+    registry = open_registry(registry_uri)
     run_id = _log_run(registry, corpus, candidate, verdict, report)
     version = registry.register(out, run_id, judged, tags)
     log.info("push: version %d of %s", version, registry.model_name)
@@ -284,18 +303,19 @@ def reject(corpus: Path, candidate: Path, verdict: Path, report: Path, *, regist
     """
     if _read_json(verdict / VERDICT)["approved"] is True:
         raise SpiraError("the verdict is an approval: an approved model is not to be rejected")
-    run_id = _log_run(_registry(registry_uri), corpus, candidate, verdict, report)
+    run_id = _log_run(open_registry(registry_uri), corpus, candidate, verdict, report)
     log.info("reject: logged, no version registered")
     return {"run_id": run_id}
 
 
 @stage
-def deploy(package: Path, version: int, serving: Path, *, registry_uri: str) -> dict[str, Any]:
+def deploy(package: Path, version: int, serving: Path, *, registry_uri: str, force_reason: str = "") -> dict[str, Any]:
     """A registered version -> it serves, and only then is champion.
 
     Args:
         package: the version's package folder.
         serving: folder that the local server reads.
+        force_reason: why a version that isn't approved, or was rolled back, may serve; empty if it may not.
 
     Raises:
         SpiraError: its golden recordings come out wrong or it can't be champion; what served before serves on.
@@ -306,7 +326,7 @@ def deploy(package: Path, version: int, serving: Path, *, registry_uri: str) -> 
     local.apply(serving, package, version)
     log.info("deploy: version %d serves, its golden recordings are right", version)
     try:
-        _registry(registry_uri).promote(version)
+        open_registry(registry_uri).promote(version, force_reason or None)
     except SpiraError as error:
         if before not in (None, str(version)):
             local.rollback(serving, str(error), bad=version)
@@ -331,7 +351,7 @@ def _log_run(registry: Registry, corpus: Path, candidate: Path, verdict: Path, r
     )
 
 
-def _registry(uri: str) -> Registry:
+def open_registry(uri: str) -> Registry:
     """The model repository at an MLflow URL, or in a folder (SQLite)."""
     from spira.registry import Registry, local_uri
 

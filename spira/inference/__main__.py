@@ -1,7 +1,7 @@
 """Use a package in a process of its own, with the code that travels in it.
 
     PYTHONPATH=package/code python -m spira_inference predict package/data a.wav b.wav
-    PYTHONPATH=package/code python -m spira_inference golden package/data [folder of golden.json]
+    PYTHONPATH=package/code python -m spira_inference golden package/data [more folders with a golden.json]
 
 Both print a JSON list, an entry a recording: file, probability, diagnosis (or error); ``golden`` adds what was
 expected. The exit code is 0 whatever the entries say.
@@ -27,7 +27,7 @@ def main(verb: str, data: str, *places: str) -> List[Dict[str, Any]]:
     if verb == "predict":
         return [answer(model, file) for file in places]
     if verb == "golden":
-        return golden(model, places[0] if places else data)
+        return [entry for folder in (data, *places) for entry in golden(model, folder)]
     raise ValueError("unknown verb %r: predict or golden" % verb)
 
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from packages import ARCHITECTURES, config_of, make_checkpoint, signal
+from threadpoolctl import threadpool_limits
 
 from spira import checkpoint
 from spira.features import file_mfcc
@@ -58,16 +59,17 @@ def test_unknown_architecture_is_refused() -> None:
 
 
 def test_eight_seconds_take_less_than_50_ms(trained: checkpoint.Checkpoint) -> None:
-    """Features and network of an 8 s recording; the best of five, for the machine may be busy."""
+    """Features and network of an 8 s recording, in a core's own time: how busy the machine is doesn't count."""
     config = trained.config
     mfcc, logit = Mfcc(config.features.model_dump()), served.build(config.model.architecture, arrays(trained))
     waveform, plan = signal(8.0), config.windows.model_dump()
     seconds = []
-    for _ in range(5):
-        began = time.perf_counter()
-        for window in windows(waveform, plan):
-            logit(mfcc(window))
-        seconds.append(time.perf_counter() - began)
+    with threadpool_limits(1):
+        for _ in range(5):
+            began = time.thread_time()
+            for window in windows(waveform, plan):
+                logit(mfcc(window))
+            seconds.append(time.thread_time() - began)
     assert min(seconds) < 0.05
 
 

@@ -15,6 +15,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import mlflow.pyfunc
@@ -35,14 +37,14 @@ HISTORIES = {
     seed: [{"epoch": epoch, "train_loss": 1 / (epoch + seed), "eval_loss": 0.5} for epoch in range(3)]
     for seed in (42, 43)
 }
-PRELOADED = [
-    "pytest",
-    "spira.registry",
-    "mlflow.store.tracking.sqlalchemy_store",
-    "mlflow.store.model_registry.sqlalchemy_store",
-]
-"""What a process that is to die would else import for seconds."""
+FORK = multiprocessing.get_context("fork")
+"""A forked process needn't import MLflow again, which takes seconds."""
 
+NEW_STORE = """
+import sys
+from spira.registry import Registry
+Registry(sys.argv[1], model_name="nobody").log_run("demo", {}, {}, {"approved": True}, {}, {})
+"""
 SERVED_CODE = """
 import json, os
 def _load_pyfunc(path):
@@ -63,9 +65,7 @@ def verdict(accuracy: float = 0.9, approved: bool = True, reasons: tuple[str, ..
         "gate": {"min_accuracy": 0.8},
         "seeds": {"42": {"accuracy": accuracy}},
         "spread": {"accuracy": {"mean": accuracy, "std": 0.01}},
-        "conditions": {
-            "noisy": {"by_file": {"accuracy": interval}, "by_speaker": None, "roc": {"fpr": [0, 1]}}
-        },
+        "conditions": {"noisy": {"by_file": {"accuracy": interval}, "by_speaker": None, "roc": {"fpr": [0, 1]}}},
         "data": {"files": 100, "speakers": 10},
         "champion": None,
     }
@@ -95,19 +95,23 @@ def aliases(registry: Registry) -> dict[str, int]:
     return {alias: version.version for version in registry.list_versions() for alias in version.aliases}
 
 
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Making the tables takes seconds: once, then copied."""
-    work = tmp_path_factory.mktemp("empty")
-    Registry(local_uri(work), model_name="nobody")
-    return work / "mlflow.db"
+@pytest.fixture(scope="session")
+def new_store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The database of a store that was just made, with a run of another model; and all that was printed.
+
+    Making the tables takes seconds: once, then copied.
+    """
+    work = tmp_path_factory.mktemp("new")
+    command = [sys.executable, "-c", NEW_STORE, local_uri(work)]
+    made = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True, timeout=120)
+    return work / "mlflow.db", made.stdout
 
 
 @pytest.fixture
-def work(tmp_path: Path, empty_database: Path) -> Path:
+def work(tmp_path: Path, new_store: tuple[Path, str]) -> Path:
     work = tmp_path / "work with a blank"
     work.mkdir()
-    shutil.copy(empty_database, work / "mlflow.db")
+    shutil.copy(new_store[0], work / "mlflow.db")
     return work
 
 
@@ -190,9 +194,7 @@ def test_a_registered_package_is_a_challenger_with_lineage(registry: Registry, t
     assert registry.champion() is None
 
 
-def test_a_version_loads_as_an_mlflow_model_without_spira_or_pickles(
-    registry: Registry, tmp_path: Path
-) -> None:
+def test_a_version_loads_as_an_mlflow_model_without_spira_or_pickles(registry: Registry, tmp_path: Path) -> None:
     """The Inference Service's contract: loader module, no signature; it answers in another process."""
     uri = registry.show(add_version(registry, tmp_path, 0.7)).uri
     model = Path(uri)
@@ -245,9 +247,7 @@ def test_promotion_moves_the_aliases_and_is_repeatable(registry: Registry, tmp_p
     assert registry.list_versions() == before
 
 
-def test_an_unapproved_version_is_promoted_only_by_force_with_its_reason(
-    registry: Registry, tmp_path: Path
-) -> None:
+def test_an_unapproved_version_is_promoted_only_by_force_with_its_reason(registry: Registry, tmp_path: Path) -> None:
     """The refusal says why it isn't approved; the reason to force it is recorded."""
     number = add_version(registry, tmp_path, 0.6, approved=False)
     with pytest.raises(RegistryError, match=r"not approved .*below its floor"):
@@ -300,6 +300,18 @@ def _dies_at_write(work: Path, action: str, argument: str | int, writes: int) ->
     getattr(registry, action)(argument)
 
 
+@pytest.fixture(scope="module")
+def three_versions(new_store: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The database of a store whose second version is champion, the first previous, the third challenger."""
+    work = tmp_path_factory.mktemp("three")
+    shutil.copy(new_store[0], work / "mlflow.db")
+    registry = Registry(local_uri(work))
+    for probability in (0.6, 0.7):
+        registry.promote(add_version(registry, work, probability))
+    add_version(registry, work, 0.8)
+    return work / "mlflow.db"
+
+
 @pytest.mark.parametrize(
     ("action", "argument", "final"),
     [
@@ -308,24 +320,19 @@ def _dies_at_write(work: Path, action: str, argument: str | int, writes: int) ->
     ],
 )
 def test_killed_in_front_of_any_write_a_second_call_converges(
-    work: Path, tmp_path: Path, action: str, argument: str | int, final: dict[str, int]
+    work: Path, tmp_path: Path, three_versions: Path, action: str, argument: str | int, final: dict[str, int]
 ) -> None:
     """Wherever it dies there is a champion, and the same call again ends as if never killed."""
     registry = Registry(local_uri(work))
-    for probability in (0.6, 0.7, 0.8):
-        number = add_version(registry, tmp_path, probability)
-        if number < 3:
-            registry.promote(number)
-    before = (work / "mlflow.db").read_bytes()
-
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
     for writes in range(12):
-        _restore(work / "mlflow.db", before)
-        process = context.Process(target=_dies_at_write, args=(work, action, argument, writes))
+        killed = tmp_path / f"killed-{writes}"  # of its own: a forked process must not use the engine of this one
+        killed.mkdir()
+        shutil.copy(three_versions, killed)
+        process = FORK.Process(target=_dies_at_write, args=(killed, action, argument, writes))
         process.start()
         process.join(60)
         assert process.exitcode in (0, 9)
+        _restore(work / "mlflow.db", killed / "mlflow.db")
         assert aliases(registry)["champion"] in (1, 2, 3)
         if process.exitcode == 0:
             break
@@ -336,19 +343,13 @@ def test_killed_in_front_of_any_write_a_second_call_converges(
     assert aliases(registry) == final
 
 
-def _restore(database: Path, content: bytes) -> None:
-    """Put a database back under an engine that has it open."""
-    saved = database.with_suffix(".saved")
-    saved.write_bytes(content)
-    source, target = sqlite3.connect(saved), sqlite3.connect(database)
-    source.backup(target)
-    source.close()
-    target.close()
+def _restore(database: Path, saved: Path) -> None:
+    """Put a database in the place of one that an engine has open."""
+    with closing(sqlite3.connect(saved)) as source, closing(sqlite3.connect(database)) as target:
+        source.backup(target)
 
 
-def test_a_rollback_undoes_a_promotion_that_was_killed_between_its_aliases(
-    registry: Registry, tmp_path: Path
-) -> None:
+def test_a_rollback_undoes_a_promotion_that_was_killed_between_its_aliases(registry: Registry, tmp_path: Path) -> None:
     """``previous`` already points to the champion: the champion stays, and what was before it comes back."""
     for probability in (0.6, 0.7):
         registry.promote(add_version(registry, tmp_path, probability))
@@ -409,9 +410,7 @@ def test_a_name_that_the_inference_service_refuses_is_refused(tmp_path: Path, na
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_store_that_is_not_there_is_said_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_that_is_not_there_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A dead server, a file that is no database, a folder of files: named, without a password."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     (tmp_path / "mlflow.db").write_text("no database")
@@ -423,18 +422,9 @@ def test_a_store_that_is_not_there_is_said_in_one_line(
         assert "secret" not in str(refusal.value)
 
 
-def test_a_new_store_is_made_in_silence(tmp_path: Path) -> None:
+def test_a_new_store_is_made_in_silence(new_store: tuple[Path, str]) -> None:
     """MLflow's migration logs, hints and telemetry stay off the command line."""
-    script = f"""
-from pathlib import Path
-from spira.registry import Registry, local_uri
-registry = Registry(local_uri(Path({str(tmp_path)!r})))
-registry.log_run("demo", {{}}, {{}}, {{"approved": True}}, {{}}, {{}})
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
-    )
-    assert (done.stdout, done.stderr) == ("", "")
+    assert new_store[1] == ""
 
 
 def _free_port() -> int:
@@ -445,31 +435,38 @@ def _free_port() -> int:
 
 @pytest.fixture
 def server(work: Path) -> Iterator[str]:
-    """A real MLflow server that proxies its artifacts."""
-    url = f"http://127.0.0.1:{_free_port()}"
-    command = [
-        *(sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"),
-        *("--port", url.rpartition(":")[2], "--backend-store-uri", local_uri(work)),
-        *("--artifacts-destination", str(work / "served")),
-    ]
-    with open(work / "server.log", "wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    """MLflow's own server, proxying its artifacts; what ``mlflow server`` runs, without its second interpreter."""
+    port = _free_port()
+    process = FORK.Process(target=_serve, args=(work, port))
+    process.start()
     try:
-        _wait_until_ready(url, process, seconds=60)
-        yield url
+        _wait_until_ready(f"http://127.0.0.1:{port}", process, seconds=60)
+        yield f"http://127.0.0.1:{port}"
     finally:
-        os.killpg(process.pid, 15)
-        process.wait(20)
+        process.kill()
+        process.join()
 
 
-def _wait_until_ready(url: str, process: subprocess.Popen, seconds: float) -> None:
+def _serve(work: Path, port: int) -> None:
+    """In a process of its own: MLflow's application reads its settings from the environment at import."""
+    import mlflow.server as settings
+    import uvicorn
+
+    os.environ[settings.BACKEND_STORE_URI_ENV_VAR] = local_uri(work)
+    os.environ[settings.ARTIFACT_ROOT_ENV_VAR] = "mlflow-artifacts:/"
+    os.environ[settings.ARTIFACTS_DESTINATION_ENV_VAR] = str(work / "served")
+    os.environ[settings.SERVE_ARTIFACTS_ENV_VAR] = "true"
+    uvicorn.run("mlflow.server.fastapi_app:app", host="127.0.0.1", port=port, log_level="warning")
+
+
+def _wait_until_ready(url: str, process: BaseProcess, seconds: float) -> None:
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and process.is_alive():
         try:
             with urllib.request.urlopen(f"{url}/health", timeout=2):
                 return
         except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
+            time.sleep(0.1)
     pytest.fail("the MLflow server did not become ready")
 
 

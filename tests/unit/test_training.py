@@ -174,9 +174,9 @@ def test_a_training_killed_at_any_moment_ends_with_the_same_weights(
     corpus: Corpus, trained: Path, tmp_path: Path
 ) -> None:
     """SIGKILL at random moments of real processes; the last one resumes and ends bit-identical, history too."""
-    PROCESSES.set_forkserver_preload(["pytest", "spira.training"])
+    PROCESSES.set_forkserver_preload(["pytest", "spira.training", "torch._dynamo"])
     moments = random.Random(0)
-    killed = [train_and_kill(corpus, tmp_path, moments.randint(0, 1), moments.uniform(0, 0.1)) for _ in range(4)]
+    killed = [train_and_kill(corpus, tmp_path, moments.randint(0, 1), moments.uniform(0, 0.1)) for _ in range(5)]
     assert any(killed)
     resumed = train(corpus, CONFIG, 42, tmp_path, device="cpu")
     assert weights(tmp_path) == weights(trained)
