@@ -130,9 +130,11 @@ def show_config(
     config: ConfigFile = None,
     setting: Settings = [],  # noqa: B006
     seed: Seeds = [],  # noqa: B006
+    paper: Annotated[bool, typer.Option("--paper", help="The paper's best experiment, 3.6, instead.")] = False,
 ) -> None:
     """Print the resolved configuration, as YAML that --config takes."""
-    print(yaml.safe_dump(settings_of(config, setting, seed).model_dump(mode="json"), sort_keys=False), end="")
+    resolved = configuration.paper() if paper else settings_of(config, setting, seed)
+    print(yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False), end="")
 
 
 @app.command()
@@ -297,6 +299,38 @@ def rollback(
     champion = registry_of(work, mlflow).rollback(reason)
     local.apply(work / "serving", fetched(str(champion.version), work, mlflow), champion.version)
     tell(f"version {champion.version} serves and is champion again")
+
+
+@app.command("import-checkpoint")
+def import_checkpoint(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint file of the paper's code.")],
+    to: Out,
+    setting: Settings = [],  # noqa: B006
+) -> None:
+    """Turn a checkpoint of the paper's code into a checkpoint folder; nothing in it is executed."""
+    from spira import paper_checkpoint
+
+    imported = paper_checkpoint.convert(checkpoint, to, setting)
+    windows = imported.config.windows
+    tell(f"{imported.config.model.architecture}, windows of {windows.window_seconds:g} s: {to}")
+
+
+@app.command("experiments")
+def run_experiments(
+    corpus: Corpus,
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NUMBER]...", help="Such as 1.1 3.6; all if none.")] = None,
+    seed: Seeds = [],  # noqa: B006
+    setting: Settings = [],  # noqa: B006
+    work: Work = DEFAULT_WORK,
+    device: Device = "auto",
+) -> None:
+    """Train and test the paper's experiments, and print the table beside the published one."""
+    from spira import experiments, stages
+    from spira.corpus import Corpus as Voices
+
+    with stages.telling():
+        table = experiments.run(Voices.open(corpus), work / "experiments", names or (), seed, setting, device)
+    print(experiments.text(table))
 
 
 if __name__ == "__main__":

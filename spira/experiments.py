@@ -62,8 +62,8 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
     "3.12": noises(7, 6),
 }
 
-PUBLISHED = {"1.1": {"noisy": 0.51, "clean": 0.98}, "3.6": {"noisy": 0.9167}}
-"""Accuracy by file on the paper's own test, where the paper's text gives it."""
+PUBLISHED = {"1.1": {"noisy": 0.5093, "clean": 0.9815}, "3.6": {"noisy": 0.9167}}
+"""Accuracy by file on the paper's own test of 108 files, as far as it is known here."""
 
 CONDITIONS = ("noisy", "clean")
 """The test with one noise inserted in controls, and as it was recorded."""
@@ -136,7 +136,7 @@ def accuracy(corpus: Corpus, trained: Checkpoint, condition: str) -> float:
 
 
 def row(name: str, config: Config, results: pd.DataFrame) -> dict[str, Any]:
-    """An experiment: its settings, mean and standard deviation over seeds, and what the paper's text gives."""
+    """An experiment: its settings, mean and standard deviation over seeds, and what is published."""
     windows = "whole files" if config.windows.mode == "whole" else f"{config.windows.window_seconds:g} s"
     measured = {
         key: value

@@ -101,10 +101,9 @@ def whole_frames(block: Block) -> int:
 
 @compiled
 def exponential(z: Float) -> Float:
-    """e to the power z for z in [-87, 88], to 2 units in the last place: 2^k by its bits, the rest by its series."""
-    t = z * Float(1.4426950408889634)
-    k = np.floor(t + Float(0.5))
-    f = (t - k) * Float(0.6931471805599453)
+    """e to the power z for z in [-87, 88], within a part in two million: 2^k by its bits, the rest by its series."""
+    k = np.floor(z * Float(1.4426950408889634) + Float(0.5))
+    f = z - k * Float(0.6931471805599453)
     series = Float(1 / 720)
     for factor in (1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0):
         series = series * f + Float(factor)
@@ -132,7 +131,7 @@ def kept(seed: np.uint32, place: int, threshold: np.uint32) -> np.bool_:
 
 @compiled
 def normalised(block: Block, x: Array) -> tuple[Array, Array]:
-    """Convolution of ``x [C, *]`` with each group scaled to mean 0 and variance 1, ``[O, N]``; and by what, ``[groups]``."""
+    """Convolution of ``x [C, *]``, each group brought to mean 0, variance 1: ``[O, N]``; the factors: ``[groups]``."""
     y = np.empty((len(block.bias), block.columns), Float)
     for o in range(len(y)):
         y[o] = block.bias[o]
@@ -246,7 +245,8 @@ def backward(
             out, totals = activated_back(block, maps[k + 1], seeds[b, k], incoming)
             normalised_back(block, maps[k + 1], rates[k + 1], totals, out)
             dot_rows(x.ravel(), block.rows, out, block.edge, weights[k])
-            vectors[k][0] += out.sum(axis=1)
+            for o in range(len(out)):
+                vectors[k][0, o] += out[o].sum()
             vectors[k][1:] += totals
             if k > 0:
                 incoming = np.zeros(x.shape, Float)

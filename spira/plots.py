@@ -18,6 +18,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from spira.config import SAMPLE_RATE_HZ
@@ -85,7 +86,7 @@ def training_curves(histories: dict[str, list[dict[str, float]]], candidate: str
 
 def roc(conditions: dict[str, dict[str, Any]], titles: dict[str, str]) -> str:
     """True against false positive rate of every condition (its ``roc`` and AUROC by file)."""
-    figure, (axes,) = _panels(1, 1, 3.9, 4.5)
+    figure, (axes,) = _panels(1, 1, 3.9, 4.9)
     axes.plot([0, 1], [0, 1], color=LIGHT["faint"], linewidth=1)
     for number, (name, measured) in enumerate(conditions.items()):
         colour, style = LINES[number % len(LINES)]
@@ -188,7 +189,7 @@ def _panels(
     sharey: bool = False,
 ) -> tuple[Figure, list[Axes]]:
     """A figure of ``width`` and ``height`` inches, and its axes row by row."""
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1), facecolor="none")
     grid = figure.subplots(
         rows, columns, squeeze=False, sharey=sharey, gridspec_kw={"height_ratios": heights}
     )

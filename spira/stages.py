@@ -55,7 +55,7 @@ class _Teller(logging.StreamHandler):
 
 
 @contextmanager
-def _telling() -> Iterator[None]:
+def telling() -> Iterator[None]:
     """What spira logs goes to standard error, once."""
     logger, teller = logging.getLogger("spira"), _Teller(sys.stderr)
     level, propagate = logger.level, logger.propagate
@@ -76,7 +76,7 @@ def stage(work: Callable[Arguments, dict[str, Any]]) -> Callable[Arguments, dict
     @wraps(work)
     def told(*args: Arguments.args, **kwargs: Arguments.kwargs) -> dict[str, Any]:
         began = time.monotonic()
-        with _telling():
+        with telling():
             try:
                 result = work(*args, **kwargs)
             except SpiraError as error:

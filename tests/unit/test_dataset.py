@@ -103,6 +103,17 @@ def test_a_class_gets_its_number_of_noises(corpus: Corpus) -> None:
         assert np.array_equal(noisy, train.waveform(index)) == bool(label)
 
 
+def test_every_recording_has_noise_of_its_own(corpus: Corpus) -> None:
+    """No two recordings get the same slices at the same levels."""
+    train = corpus.split("train")
+    added = [
+        noisy_waveform(train, index, corpus.noises, (1, 1), CONFIG, [42, 1])[:1_000] - train.waveform(index)[:1_000]
+        for index in range(len(train))
+    ]
+    likeness = np.corrcoef(added)  # [recordings, recordings]
+    assert np.abs(likeness - np.eye(len(train))).max() < 0.5
+
+
 def test_validation_is_the_same_draw_every_time(corpus: Corpus) -> None:
     """Epochs and seeds are compared on equal terms; every recording is there, in order, the last batch too."""
     evaluation = corpus.split("eval")

@@ -45,9 +45,7 @@ def librosa_mfcc(window: np.ndarray) -> np.ndarray:
 
 
 @st.composite
-def signals(
-    draw: st.DrawFn, min_samples: int = 2_000, max_samples: int = 70_000, broadband: bool = False
-) -> Tensor:
+def signals(draw: st.DrawFn, min_samples: int = 2_000, max_samples: int = 70_000, broadband: bool = False) -> Tensor:
     """Waveforms with what recordings have: any level, clicks, silent ends, and unless broadband, tones and offset."""
     samples = draw(st.integers(min_samples, max_samples))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))

@@ -44,9 +44,7 @@ def test_all_problems_at_once(dataset: Path) -> None:
         bad_input.METADATA[name][0](dataset)
     with pytest.raises(DataError) as refusal:
         read_dataset(dataset)
-    assert [
-        words for words in (bad_input.METADATA[name][1] for name in names) if words not in str(refusal.value)
-    ] == []
+    assert [words for words in (bad_input.METADATA[name][1] for name in names) if words not in str(refusal.value)] == []
 
 
 def test_first_twenty_problems_are_shown(dataset: Path) -> None:
@@ -82,11 +80,7 @@ def test_spreadsheet_export(dataset: Path) -> None:
 
 def unsplit(root: Path, speakers: dict[str, str]) -> Path:
     """A data set of one metadata.csv: speaker -> the classes of its recordings."""
-    rows = [
-        (f"{name}_{i}.wav", label, name)
-        for name, labels in speakers.items()
-        for i, label in enumerate(labels)
-    ]
+    rows = [(f"{name}_{i}.wav", label, name) for name, labels in speakers.items() for i, label in enumerate(labels)]
     for path, _, _ in rows:
         bad_input.write(root, path, b"")
     pd.DataFrame(rows, columns=["file_path", "class", "speaker"]).to_csv(root / "metadata.csv", index=False)
@@ -135,9 +129,7 @@ def test_training_speakers_stay_out_of_the_test_as_data_grows(tmp_path: Path) ->
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from(["0", "1", "01", "0011"]), min_size=8, max_size=30), st.integers(0, 5))
-def test_no_speaker_in_two_splits(
-    tmp_path_factory: pytest.TempPathFactory, labels: list[str], seed: int
-) -> None:
+def test_no_speaker_in_two_splits(tmp_path_factory: pytest.TempPathFactory, labels: list[str], seed: int) -> None:
     """Whatever the speakers: a split is refused, or speaker-disjoint with both classes everywhere."""
     speakers = {f"s{i}": classes for i, classes in enumerate(labels)}
     root = unsplit(tmp_path_factory.mktemp("split"), speakers)

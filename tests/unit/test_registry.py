@@ -120,6 +120,27 @@ def registry(work: Path) -> Registry:
     return Registry(local_uri(work))
 
 
+@pytest.fixture(scope="module")
+def three_versions(new_store: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The database of a store whose second version is champion, the first previous, the third challenger."""
+    work = tmp_path_factory.mktemp("three")
+    shutil.copy(new_store[0], work / "mlflow.db")
+    registry = Registry(local_uri(work))
+    for probability in (0.6, 0.7):
+        registry.promote(add_version(registry, work, probability))
+    add_version(registry, work, 0.8)
+    return work / "mlflow.db"
+
+
+@pytest.fixture
+def third_champion(work: Path, three_versions: Path) -> Registry:
+    """A registry in which three versions were promoted one after the other."""
+    shutil.copy(three_versions, work)
+    registry = Registry(local_uri(work))
+    registry.promote(3)
+    return registry
+
+
 def test_a_rejected_run_is_logged_with_its_numbers_and_reasons(registry: Registry, tmp_path: Path) -> None:
     """Parameters are flattened, epochs are steps, the verdict's numbers are metrics, files are artifacts."""
     report = tmp_path / "made.html"
@@ -256,28 +277,24 @@ def test_an_unapproved_version_is_promoted_only_by_force_with_its_reason(registr
     assert registry.promote(number, force_reason="a demo").tags["promotion_forced"] == "a demo"
 
 
-def test_rollback_walks_back_and_holds_what_it_left(registry: Registry, tmp_path: Path) -> None:
+def test_rollback_walks_back_and_holds_what_it_left(third_champion: Registry) -> None:
     """Back through three champions, then there is none before; what was left isn't promoted again."""
-    for probability in (0.6, 0.7, 0.8):
-        registry.promote(add_version(registry, tmp_path, probability))
-    assert registry.rollback("calls patients well").version == 2
-    assert aliases(registry) == {"champion": 2, "previous": 1}
-    assert registry.show(3).tags["rolled_back_reason"] == "calls patients well"
-    assert registry.rollback("this one too").version == 1
+    assert third_champion.rollback("calls patients well").version == 2
+    assert aliases(third_champion) == {"champion": 2, "previous": 1}
+    assert third_champion.show(3).tags["rolled_back_reason"] == "calls patients well"
+    assert third_champion.rollback("this one too").version == 1
     with pytest.raises(RegistryError, match="nothing to roll back to"):
-        registry.rollback("again")
+        third_champion.rollback("again")
     with pytest.raises(RegistryError, match=r"was rolled back \(calls patients well\)"):
-        registry.promote(3)
-    forced = registry.promote(3, force_reason="it was the microphone")
+        third_champion.promote(3)
+    forced = third_champion.promote(3, force_reason="it was the microphone")
     assert "rolled_back_reason" not in forced.tags
-    assert aliases(registry) == {"champion": 3, "previous": 1}
+    assert aliases(third_champion) == {"champion": 3, "previous": 1}
 
 
-def test_rolling_back_a_named_version_twice_goes_back_once(registry: Registry, tmp_path: Path) -> None:
+def test_rolling_back_a_named_version_twice_goes_back_once(third_champion: Registry) -> None:
     """A deployment that reports the same bad version again doesn't roll back a good one."""
-    for probability in (0.6, 0.7, 0.8):
-        registry.promote(add_version(registry, tmp_path, probability))
-    assert [registry.rollback("no answer", bad=3).version for _ in range(2)] == [2, 2]
+    assert [third_champion.rollback("no answer", bad=3).version for _ in range(2)] == [2, 2]
 
 
 def _dies_at_write(work: Path, action: str, argument: str | int, writes: int) -> None:
@@ -298,18 +315,6 @@ def _dies_at_write(work: Path, action: str, argument: str | int, writes: int) ->
     for name in ("set_registered_model_alias", "delete_registered_model_alias", "set_model_version_tag"):
         setattr(registry._store.client, name, count(getattr(registry._store.client, name)))
     getattr(registry, action)(argument)
-
-
-@pytest.fixture(scope="module")
-def three_versions(new_store: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The database of a store whose second version is champion, the first previous, the third challenger."""
-    work = tmp_path_factory.mktemp("three")
-    shutil.copy(new_store[0], work / "mlflow.db")
-    registry = Registry(local_uri(work))
-    for probability in (0.6, 0.7):
-        registry.promote(add_version(registry, work, probability))
-    add_version(registry, work, 0.8)
-    return work / "mlflow.db"
 
 
 @pytest.mark.parametrize(

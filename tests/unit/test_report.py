@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import soundfile
 from hypothesis import given, settings
@@ -50,7 +49,9 @@ class Case:
         return json.loads((self.verdict_dir / "verdict.json").read_text())
 
     def page(self, out: Path, lineage: dict[str, str] = LINEAGE) -> Page:
-        return Page(report.write(self.verdict_dir, self.checkpoint, self.corpus, out, lineage).read_text("utf-8"))
+        return Page(
+            report.write(self.verdict_dir, self.checkpoint, self.corpus, out, lineage).read_text("utf-8")
+        )
 
 
 class Page(HTMLParser):
@@ -103,7 +104,12 @@ def mistaken(case: Case, count: int) -> list[dict[str, Any]]:
     """As a verdict lists mistakes, whether they were made or not."""
     table = case.corpus.split("test").table[:count]
     return [
-        {"file_path": row.file_path, "label": row.label, "probability": 0.9 - 0.8 * row.label, "split": "test"}
+        {
+            "file_path": row.file_path,
+            "label": row.label,
+            "probability": 0.9 - 0.8 * row.label,
+            "split": "test",
+        }
         for row in table.itertuples()
     ]
 
@@ -147,7 +153,11 @@ def test_all_seeds_are_drawn(page: Page) -> None:
 
 @pytest.mark.parametrize(
     ("approved", "failing", "word"),
-    [(True, None, "approved"), (False, "noisy.accuracy", "rejected"), (False, "data.patient_files", "refused")],
+    [
+        (True, None, "approved"),
+        (False, "noisy.accuracy", "rejected"),
+        (False, "data.patient_files", "refused"),
+    ],
 )
 def test_status_is_one_of_three(approved: bool, failing: str | None, word: str) -> None:
     """Approved; refused where data are too few; rejected for anything else."""
@@ -265,7 +275,9 @@ def test_a_failure_leaves_the_old_report(case: Case, tmp_path: Path) -> None:
 def test_settings_that_differ_are_marked() -> None:
     """The changed ones, and only they, beside their defaults."""
     chosen = config.from_dict({"model": {"dropout": 0.7}, "training": {"seeds": [42]}})
-    rows = [(section, row) for section, rows in report.settings(chosen).items() for row in rows if row["changed"]]
+    rows = [
+        (section, row) for section, rows in report.settings(chosen).items() for row in rows if row["changed"]
+    ]
     assert [(section, row["name"], row["value"]) for section, row in rows] == [
         ("model", "dropout", 0.7),
         ("training", "seeds", [42]),
@@ -279,7 +291,9 @@ def test_made_up_data_is_said_to_be(case: Case, tmp_path: Path) -> None:
     (tmp_path / "README.txt").write_text("Title\n\nA **stand-in**,\nno patients.\n\nMore.")
     beside = dataclasses.replace(case.corpus, manifest=case.corpus.manifest | {"uri": str(tmp_path)})
     assert report.notice(beside) == "A stand-in, no patients."
-    kept = dataclasses.replace(case.corpus, quality=case.corpus.quality | {"about": "SYNTHETIC: by a computer"})
+    kept = dataclasses.replace(
+        case.corpus, quality=case.corpus.quality | {"about": "SYNTHETIC: by a computer"}
+    )
     assert report.notice(kept) == "SYNTHETIC: by a computer"
 
 
@@ -317,9 +331,3 @@ def test_undefined_metrics_can_be_shown(case: Case, tmp_path: Path) -> None:
     conditions["noisy"]["by_file"]["auroc"] = dict.fromkeys(("value", "low", "high"))
     page = case.changed(tmp_path / "v", conditions=conditions).page(tmp_path / "report.html")
     assert "AUROC, noisy test \N{EN DASH}" in page.text("verdict")
-
-
-def test_predictions_are_those_of_the_verdict(case: Case) -> None:
-    """The columns that the page reads are those that an evaluation writes."""
-    table = pd.read_parquet(case.verdict_dir / "predictions.parquet")
-    assert {"file_path", "label", "condition", "probability"} <= set(table)

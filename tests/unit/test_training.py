@@ -53,9 +53,7 @@ def weights(path: Path) -> bytes:
 # The schedule and the end
 
 
-@pytest.mark.parametrize(
-    ("step", "rate"), [(1, 0.00001), (50, 0.0005), (100, 0.001), (400, 0.0005), (10_000, 0.0001)]
-)
+@pytest.mark.parametrize(("step", "rate"), [(1, 0.00001), (50, 0.0005), (100, 0.001), (400, 0.0005), (10_000, 0.0001)])
 def test_the_learning_rate_rises_linearly_and_falls_with_the_root(step: int, rate: float) -> None:
     """Noam with 100 warm-up steps and a peak of 0.001, by hand."""
     assert noam(step, 0.001, 100) == pytest.approx(rate)
