@@ -317,19 +317,23 @@ def import_checkpoint(
 
 @app.command("experiments")
 def run_experiments(
-    corpus: Corpus,
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NUMBER]...", help="Such as 1.1 3.6; all if none.")] = None,
+    data: Annotated[str, typer.Option("--data", help="Data set: folder or gs:// prefix.")],
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NUMBER]...", help="Such as 1.1 3.6; all 18 if none.")
+    ] = None,
     seed: Seeds = [],  # noqa: B006
     setting: Settings = [],  # noqa: B006
     work: Work = DEFAULT_WORK,
     device: Device = "auto",
 ) -> None:
-    """Train and test the paper's experiments, and print the table beside the published one."""
+    """Train and test the paper's experiments, and print the table beside the published figures."""
     from spira import experiments, stages
     from spira.corpus import Corpus as Voices
 
+    place = work / "experiments"
+    preprocess(data, place / "corpus")
     with stages.telling():
-        table = experiments.run(Voices.open(corpus), work / "experiments", names or (), seed, setting, device)
+        table = experiments.run(Voices.open(place / "corpus"), place, names or (), seed, setting, device)
     print(experiments.text(table))
 
 

@@ -70,13 +70,14 @@ def _refuse_promise(log: str) -> None:
 
     Some programs write a RIFF size a few bytes too large, hence the slack.
     """
-    for promised, held in re.findall(r"(\d+) \(?should be (\d+)", log):
+    said = log.partition("\n")[2]  # the first line is the file's own path
+    for promised, held in re.findall(r"(\d+) \(?should be (\d+)", said):
         if int(promised) > int(held) + 64:
             raise wav.AudioError(
                 f"has a header that promises {promised} bytes where the file holds {held}: a truncated "
                 "upload or a damaged header, copy the file again"
             )
-    if "truncated" in log:
+    if "truncated" in said:
         raise wav.AudioError("is truncated: copy the file again")
 
 

@@ -70,7 +70,7 @@ def compose(waveforms: Sequence[np.ndarray], labels: np.ndarray, config: Config,
 def training_batches(
     recordings: Labelled, noises: Sequence[np.ndarray], config: Config, seed: int, epoch: int, device: torch.device
 ) -> Iterator[Batch]:
-    """One epoch: every recording at most once, in an order of its own, with fresh noise; the last part batch dropped."""
+    """One epoch: every recording at most once, in its own order, with fresh noise; the last part batch dropped."""
     order = np.random.default_rng([seed, epoch]).permutation(len(recordings))
     size = min(config.training.batch_files, len(recordings))
     counts = (config.noise.train_controls, config.noise.train_patients)

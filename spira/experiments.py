@@ -1,8 +1,9 @@
 """The paper's 18 experiments: each states only its differences from :func:`spira.config.paper`.
 
-Certain, from the paper and its authors' configuration files: files a batch, warm-up, windows and noises of
-every experiment. Not so: the files' early stopping is off in some and 20 epochs in others (here the paper's 40),
-and where whole files are taken the authors pad features, here the waveform is padded before.
+Noises of every experiment are the paper's; files a batch, warm-up and windows were read from those of its
+authors' configuration files that could be seen (1.1 to 1.3, 2.1, 2.2, 3.2, 3.6) and are inferred for the rest. Their
+early stopping differs from file to file: here it is the paper's 40 epochs. Where whole files are taken the authors
+seem to pad features; here the waveform is padded before.
 
     python -m spira experiments --data DIR 1.1 3.6
 """
@@ -63,7 +64,8 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
 }
 
 PUBLISHED = {"1.1": {"noisy": 0.5093, "clean": 0.9815}, "3.6": {"noisy": 0.9167}}
-"""Accuracy by file on the paper's own test of 108 files, as far as it is known here."""
+"""Accuracy by file on the paper's own test of 108 files, as far as it is known here; the authors' repositories hold
+other runs of 3.6 with other figures."""
 
 CONDITIONS = ("noisy", "clean")
 """The test with one noise inserted in controls, and as it was recorded."""

@@ -109,9 +109,7 @@ def calibration(conditions: dict[str, dict[str, Any]], titles: dict[str, str]) -
         predicted, count = np.array(bins["predicted"]), bins["count"]
         reliability.plot([0, 1], [0, 1], color=LIGHT["faint"], linewidth=1)
         reliability.plot(predicted, bins["observed"], color=LIGHT["blue"], marker="o", linewidth=1.6)
-        bars = counts.bar(
-            np.minimum(np.floor(predicted * 10), 9) / 10 + 0.05, count, 0.085, color=LIGHT["blue"]
-        )
+        bars = counts.bar(np.minimum(np.floor(predicted * 10), 9) / 10 + 0.05, count, 0.085, color=LIGHT["blue"])
         counts.bar_label(bars, fontsize=7, color=LIGHT["ink"], padding=1)
         _label(reliability, titles[name], "", "observed share of patients")
         _label(counts, "", "predicted probability", "answers")
@@ -163,18 +161,14 @@ def background_levels(splits: dict[str, dict[str, Any]]) -> str:
 
 def spectrogram(waveform: np.ndarray, name: str) -> str:
     """Mel spectrogram of ``waveform [samples]`` at 16 kHz, 70 dB down from its peak; ``name`` tells several apart."""
-    power = librosa.feature.melspectrogram(
-        y=np.asarray(waveform, np.float32), sr=SAMPLE_RATE_HZ, **SPECTROGRAM
-    )
+    power = librosa.feature.melspectrogram(y=np.asarray(waveform, np.float32), sr=SAMPLE_RATE_HZ, **SPECTROGRAM)
     levels = librosa.power_to_db(power, ref=np.max, top_db=DYNAMIC_RANGE_DB)  # [mels, frames]
     figure, (axes,) = _panels(1, 1, 5.4, 2.0)
     extent = (0, len(waveform) / SAMPLE_RATE_HZ, 0, len(levels))
     axes.imshow(levels, origin="lower", aspect="auto", cmap="magma", interpolation="none", extent=extent)
     centres = librosa.mel_frequencies(len(levels) + 2, fmax=SAMPLE_RATE_HZ / 2)[1:-1]
     ticks = np.array([500, 1000, 2000, 4000])
-    axes.set_yticks(
-        np.interp(ticks, centres, np.arange(len(levels)) + 0.5), [f"{hertz:,}" for hertz in ticks]
-    )
+    axes.set_yticks(np.interp(ticks, centres, np.arange(len(levels)) + 0.5), [f"{hertz:,}" for hertz in ticks])
     _label(axes, "", "time, s", "frequency, Hz")
     axes.grid(visible=False)
     return _svg(figure, name)
@@ -190,9 +184,7 @@ def _panels(
 ) -> tuple[Figure, list[Axes]]:
     """A figure of ``width`` and ``height`` inches, and its axes row by row."""
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1), facecolor="none")
-    grid = figure.subplots(
-        rows, columns, squeeze=False, sharey=sharey, gridspec_kw={"height_ratios": heights}
-    )
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=sharey, gridspec_kw={"height_ratios": heights})
     return figure, list(grid.flat)
 
 

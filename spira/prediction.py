@@ -26,8 +26,6 @@ def predict_files(
     device = device or next(network.parameters()).device
     means = []
     for waveform in waveforms:
-        windows = file_mfcc(
-            torch.tensor(waveform, device=device), config.windows, config.features
-        )  # [W, T, F]
+        windows = file_mfcc(torch.tensor(waveform, device=device), config.windows, config.features)  # [W, T, F]
         means.append(network(windows).sigmoid().double().mean().item())
     return np.array(means)

@@ -67,9 +67,7 @@ class Dataset:
     """Path -> the stored file, of CSVs, recordings and noises; a missing one is not in it."""
 
 
-def read_dataset(
-    root: Path | str | Store, preprocess: Preprocess | None = None, missing_ok: bool = False
-) -> Dataset:
+def read_dataset(root: Path | str | Store, preprocess: Preprocess | None = None, missing_ok: bool = False) -> Dataset:
     """Read and validate the metadata of a data set.
 
     Args:
@@ -170,9 +168,7 @@ def _lines(path: str, content: bytes) -> list[tuple[int, list[str]]]:
         reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
         return [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
     except UnicodeDecodeError as error:
-        raise DataError(
-            [f"{path}: not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8"]
-        ) from error
+        raise DataError([f"{path}: not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8"]) from error
     except csv.Error as error:
         raise DataError([f"{path}: not a CSV table: {error}"]) from error
 
@@ -277,9 +273,7 @@ def _split_by_speaker(recordings: pd.DataFrame, path: str, settings: Preprocess)
         )  # fmt: skip
     for label, speakers in recordings.groupby("class")["speaker"].nunique().items():
         if speakers < MIN_SPEAKERS:
-            raise DataError(
-                [f"{path}: class {label} has {speakers} speakers: to be split it needs {MIN_SPEAKERS}"]
-            )
+            raise DataError([f"{path}: class {label} has {speakers} speakers: to be split it needs {MIN_SPEAKERS}"])
     classes = recordings.groupby("speaker")["class"].agg(lambda labels: "".join(sorted(set(labels))))
     splits: dict[str, str] = {}
     for group in sorted(set(classes)):
@@ -302,9 +296,7 @@ def _deal(speakers: Iterable[str], settings: Preprocess) -> dict[str, str]:
     return dict(zip(order, splits, strict=False))
 
 
-def _dataset(
-    store: Store, recordings: pd.DataFrame, named: pd.DataFrame, csvs: list[str], stored: Files
-) -> Dataset:
+def _dataset(store: Store, recordings: pd.DataFrame, named: pd.DataFrame, csvs: list[str], stored: Files) -> Dataset:
     noises = list(named["file_path"][len(recordings) :])
     where = dict(zip(named["file_path"], named["row"], strict=True))
     files = {path: stored[path] for path in [*csvs, *where] if path in stored}

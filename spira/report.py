@@ -263,9 +263,7 @@ def about_data(corpus: Corpus) -> list[str]:
 def about_training(verdict: dict[str, Any], trained: Checkpoint) -> list[str]:
     """How it was trained and chosen."""
     noise, info = trained.config.noise, trained.info
-    inserted = (
-        f"noises inserted: {noise.train_controls} in each control, {noise.train_patients} in each patient"
-    )
+    inserted = f"noises inserted: {noise.train_controls} in each control, {noise.train_patients} in each patient"
     if not noise.train_controls + noise.train_patients:
         inserted = "no noise inserted: the ward may have been learnt instead of the voice"
     seeds = ", ".join(verdict["training"])

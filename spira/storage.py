@@ -232,9 +232,7 @@ class Bucket:
             self._blob(path).upload_from_string(data, retry=DEFAULT_RETRY)
 
     def _blob(self, path: str, generation: str | None = None) -> Any:
-        return self.bucket.blob(
-            self.prefix + clean(path), generation=None if generation is None else int(generation)
-        )
+        return self.bucket.blob(self.prefix + clean(path), generation=None if generation is None else int(generation))
 
 
 @contextmanager

@@ -244,7 +244,8 @@ def resume(state: State, path: Path, identity: dict[str, Any]) -> None:
         raise SpiraError(f"{path} is no state of a training: delete it to start again ({error})") from error
     if told["identity"] != identity:
         raise SpiraError(
-            f"{path} was left by another training (data, configuration or seed differ): delete it or choose another folder"
+            f"{path} was left by another training (data, configuration or seed differ): delete it or choose "
+            "another folder"
         )
     state.history, state.step = told["history"], told["step"]
     state.best = _under("best.", tensors)

@@ -61,9 +61,7 @@ def decode(content: bytes, max_seconds: float = MAX_SECONDS) -> Tuple[np.ndarray
     if not frames:
         raise AudioError("the WAV holds no samples")
     if frames > max_seconds * layout.sample_rate:
-        raise AudioError(
-            "the recording lasts %.1f s, more than %g s" % (frames / layout.sample_rate, max_seconds)
-        )
+        raise AudioError("the recording lasts %.1f s, more than %g s" % (frames / layout.sample_rate, max_seconds))
     samples = mono(_to_float(data[: frames * layout.frame_bytes], layout))
     if not np.isfinite(samples).all():
         raise AudioError("the recording holds samples that are not finite numbers (NaN or infinity)")
@@ -119,8 +117,7 @@ def _format(chunks: Dict[bytes, memoryview]) -> Format:
     layout = Format(code, channels, sample_rate, bits)
     if (code, bits) not in READERS:
         raise AudioError(
-            "WAV encoding %#06x with %d bits is not read: write PCM 8, 16, 24 or 32 bit, or float"
-            % (code, bits)
+            "WAV encoding %#06x with %d bits is not read: write PCM 8, 16, 24 or 32 bit, or float" % (code, bits)
         )
     if not 1 <= channels <= MAX_CHANNELS or block_bytes != layout.frame_bytes:
         raise AudioError("a WAV of %d channels, %d bytes a frame, is damaged" % (channels, block_bytes))

@@ -36,9 +36,7 @@ def good_conditions() -> dict:
 
 
 def failed(conditions: dict) -> list[str]:
-    return [
-        check["name"] for check in gates.performance_checks(gates.load(), conditions) if not check["passed"]
-    ]
+    return [check["name"] for check in gates.performance_checks(gates.load(), conditions) if not check["passed"]]
 
 
 def test_a_good_model_passes_every_check() -> None:
@@ -63,9 +61,7 @@ def test_a_good_model_passes_every_check() -> None:
         ("background", "balanced_accuracy", {"value": 0.71, "low": 0.6, "high": 0.8}, ["background"]),
     ],
 )
-def test_each_limit_rejects_by_its_own_name(
-    condition: str, metric: str, values: dict, expected: list[str]
-) -> None:
+def test_each_limit_rejects_by_its_own_name(condition: str, metric: str, values: dict, expected: list[str]) -> None:
     """One number off, its check fails."""
     conditions = good_conditions()
     conditions[condition]["by_file"] = conditions[condition]["by_file"] | {metric: values}

@@ -56,7 +56,8 @@ pyfunc.get_model_dependencies(sys.argv[1])
 model = pyfunc.load_model(sys.argv[1])
 answers = [ask(model, file) for file in sys.argv[2:]]
 heavy = sorted({"torch", "librosa", "soundfile", "spira"} & set(sys.modules))
-print(json.dumps({"python": sys.version, "versions": [mlflow.__version__, numpy.__version__], "heavy": heavy, "answers": answers}))
+versions = [mlflow.__version__, numpy.__version__]
+print(json.dumps({"python": sys.version, "versions": versions, "heavy": heavy, "answers": answers}))
 """
 
 

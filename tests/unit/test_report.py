@@ -49,9 +49,7 @@ class Case:
         return json.loads((self.verdict_dir / "verdict.json").read_text())
 
     def page(self, out: Path, lineage: dict[str, str] = LINEAGE) -> Page:
-        return Page(
-            report.write(self.verdict_dir, self.checkpoint, self.corpus, out, lineage).read_text("utf-8")
-        )
+        return Page(report.write(self.verdict_dir, self.checkpoint, self.corpus, out, lineage).read_text("utf-8"))
 
 
 class Page(HTMLParser):
@@ -275,9 +273,7 @@ def test_a_failure_leaves_the_old_report(case: Case, tmp_path: Path) -> None:
 def test_settings_that_differ_are_marked() -> None:
     """The changed ones, and only they, beside their defaults."""
     chosen = config.from_dict({"model": {"dropout": 0.7}, "training": {"seeds": [42]}})
-    rows = [
-        (section, row) for section, rows in report.settings(chosen).items() for row in rows if row["changed"]
-    ]
+    rows = [(section, row) for section, rows in report.settings(chosen).items() for row in rows if row["changed"]]
     assert [(section, row["name"], row["value"]) for section, row in rows] == [
         ("model", "dropout", 0.7),
         ("training", "seeds", [42]),
@@ -291,9 +287,7 @@ def test_made_up_data_is_said_to_be(case: Case, tmp_path: Path) -> None:
     (tmp_path / "README.txt").write_text("Title\n\nA **stand-in**,\nno patients.\n\nMore.")
     beside = dataclasses.replace(case.corpus, manifest=case.corpus.manifest | {"uri": str(tmp_path)})
     assert report.notice(beside) == "A stand-in, no patients."
-    kept = dataclasses.replace(
-        case.corpus, quality=case.corpus.quality | {"about": "SYNTHETIC: by a computer"}
-    )
+    kept = dataclasses.replace(case.corpus, quality=case.corpus.quality | {"about": "SYNTHETIC: by a computer"})
     assert report.notice(kept) == "SYNTHETIC: by a computer"
 
 
