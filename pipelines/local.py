@@ -132,7 +132,7 @@ class _Listener(io.TextIOBase):
     """Stands for standard output: everything goes to the log, marked lines to the reader."""
 
     def __init__(self, file: io.TextIOBase, tell: Callable[[str], None]) -> None:
-        self.file, self.tell, self.lock = file, tell, threading.RLock()
+        self.file, self.progress, self.lock = file, tell, threading.RLock()
         self.refusals: list[str] = []
 
     def write(self, text: str) -> int:
@@ -147,9 +147,9 @@ class _Listener(io.TextIOBase):
         if line.startswith(mark := MARKS[logging.ERROR]):
             self.refusals.append(line.removeprefix(mark))
         elif line.startswith(mark := MARKS[logging.WARNING]):
-            self.tell(f"warning: {line.removeprefix(mark)}")
+            self.progress(f"warning: {line.removeprefix(mark)}")
         elif line.startswith(mark := MARKS[logging.INFO]):
-            self.tell(line.removeprefix(mark))
+            self.progress(line.removeprefix(mark))
 
 
 @contextmanager

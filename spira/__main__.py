@@ -15,7 +15,6 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 import yaml
 from rich.console import Console
@@ -31,7 +30,7 @@ out, err = Console(), Console(stderr=True)
 class Refusing(TyperGroup):
     """Commands whose refusals are a message and exit code 2."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except SpiraError as error:

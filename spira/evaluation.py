@@ -139,7 +139,7 @@ def integrity_checks(candidate: Checkpoint, corpus: Corpus, test: Recordings) ->
         gates.holds(
             "configuration_intact",
             info.get("config_digest") == candidate.config.digest(),
-            "the preprocessing or network settings beside the weights are not those it was trained with (digests differ)",
+            "the settings beside the weights, preprocessing or network, are not those of its training (digests differ)",
         ),
         gates.holds(
             "test_files_unseen",
@@ -149,7 +149,7 @@ def integrity_checks(candidate: Checkpoint, corpus: Corpus, test: Recordings) ->
         gates.holds(
             "test_speakers_unseen",
             not shared_speakers,
-            f"{len(shared_speakers)} speakers of the test were in its training: leakage ({', '.join(shared_speakers[:5])})",
+            f"{len(shared_speakers)} test speakers were in its training: leakage ({', '.join(shared_speakers[:5])})",
         ),
     ]
 

@@ -68,7 +68,7 @@ def _number(value: float | None) -> str:
 
 def _places(summary: dict[str, Any]) -> Text:
     times = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in summary["stages"].items())
-    lines = [f"Report:   {summary['paths']['report']}"]
+    lines: list[Any] = [f"Report:   {summary['paths']['report']}"]
     if summary["approved"]:
         lines.append(f"Model:    {summary['paths']['package']}")
     lines += [f"MLflow:   {summary['mlflow']}", f"Times:    {times}"]

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gatefiles import LENIENT, STRICT
 from kfp import local
 
-from spira import checkpoint, config, corpus, gates, stages, training
-from tests.gatefiles import LENIENT, STRICT
+from spira import config, corpus, gates, stages, training
 
 
 @pytest.fixture(scope="session")
@@ -56,16 +56,16 @@ def judged(prepared: Path, trained: list[Path], tmp_path_factory: pytest.TempPat
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Callable[[Any], dict[str, Any]]:
+def run(tmp_path: Path) -> Callable[[Any, str], Outputs]:
     """Run a pipeline in subprocesses; gives its one component's output folder, parameters and metadata."""
 
-    def run(pipeline: Any, component: str) -> Outputs:
+    def alone(pipeline: Any, component: str) -> Outputs:
         local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "run"))
         pipeline()
         (written,) = (tmp_path / "run").rglob(f"{component}/executor_output.json")
         return Outputs(written.parent, json.loads(written.read_text()))
 
-    return run
+    return alone
 
 
 class Outputs:
@@ -84,8 +84,3 @@ class Outputs:
     def value(self) -> Any:
         """The returned parameter."""
         return self.told["parameterValues"]["Output"]
-
-
-def seeds(folders: list[Path]) -> list[int]:
-    """The seeds of checkpoints."""
-    return [checkpoint.load(folder).info["seed"] for folder in folders]

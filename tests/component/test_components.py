@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gatefiles import LENIENT
 from kfp import dsl
 
 from components.deploy import deploy
@@ -20,10 +21,8 @@ from spira import checkpoint, config, corpus, gates
 from spira.deployment import local as serving
 from spira.packaging import verify
 from spira.registry import Registry, local_uri
-from tests.component.conftest import Outputs
-from tests.gatefiles import LENIENT
 
-Run = Callable[[Any, str], Outputs]
+Run = Callable[[Any, str], Any]
 
 
 def imported(path: Path, kind: type[dsl.Artifact]) -> Any:

@@ -1,0 +1,130 @@
+"""Features, batches and training epochs: ours and the reference's in turn, and whether the numbers are the same."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks import reference
+from spira import dataset, training
+from spira.checkpoint import build_network
+from spira.config import Config
+from spira.corpus import Corpus
+from spira.features import file_mfcc
+
+SEED, EPOCH = 42, 1
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of the fastest of several runs."""
+
+    wall: float  # s
+    cpu: float  # s of all processes
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One data set in both forms: the files for the reference, the corpus for us."""
+
+    root: Path
+    corpus: Corpus
+    config: Config
+
+    def recordings(self) -> reference.Recordings:
+        table = self.corpus.split("train").table
+        return reference.Recordings(
+            self.root, list(table["file_path"]), list(table["label"]), self.config, [SEED, EPOCH]
+        )  # fmt: skip
+
+    def reference_batches(self) -> reference.DataLoader:
+        recordings = self.recordings()
+        order = np.random.default_rng([SEED, EPOCH]).permutation(len(recordings)).tolist()
+        return reference.loader(recordings, order, self.config.training.batch_files)
+
+    def batches(self) -> dataset.Iterator[dataset.Batch]:
+        split, noises = self.corpus.split("train"), self.corpus.noises
+        return dataset.training_batches(split, noises, self.config, SEED, EPOCH, CPU)
+
+
+def cost(work: Callable[[], object]) -> Cost:
+    """Of one run, its child processes included once they have ended."""
+    before, began = _cpu_seconds(), time.monotonic()
+    work()
+    return Cost(time.monotonic() - began, _cpu_seconds() - before)
+
+
+def _cpu_seconds() -> float:
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def in_turn(ours: Callable[[], object], theirs: Callable[[], object], rounds: int) -> tuple[Cost, Cost]:
+    """The best of both, run in turn so that a busy machine slows both."""
+    pairs = [(cost(ours), cost(theirs)) for _ in range(rounds)]
+    fastest = [min(costs, key=lambda one: one.wall) for costs in zip(*pairs, strict=True)]
+    return fastest[0], fastest[1]
+
+
+def features(bench: Bench, rounds: int) -> tuple[Cost, Cost]:
+    """Of a batch of waveforms that are in memory, in one process."""
+    split = bench.corpus.split("train")
+    waveforms = [torch.tensor(split.waveform(i)) for i in range(bench.config.training.batch_files)]
+    return in_turn(
+        lambda: [file_mfcc(one, bench.config.windows, bench.config.features) for one in waveforms],
+        lambda: [reference.features(one, bench.config) for one in waveforms],
+        rounds,
+    )
+
+
+def batches(bench: Bench, rounds: int) -> tuple[Cost, Cost]:
+    """An epoch's batches ready to train on: recordings and noise, windows, features."""
+    return in_turn(lambda: list(bench.batches()), lambda: list(bench.reference_batches()), rounds)
+
+
+def epoch(bench: Bench, rounds: int) -> tuple[Cost, Cost]:
+    """A training epoch from its recordings to its weights, without validation."""
+
+    def ours() -> None:
+        state = training.start(bench.config, SEED, CPU)
+        for batch in bench.batches():
+            training.train_step(state, batch, bench.config, EPOCH)
+
+    def theirs() -> None:
+        network = reference.Network(bench.config.model.dropout)
+        reference.train(network, bench.reference_batches(), bench.config)
+
+    return in_turn(ours, theirs, rounds)
+
+
+def differences(bench: Bench) -> dict[str, float]:
+    """Largest differences between both in the first batch of an epoch: features, loss, gradients (of their largest).
+
+    Without dropout, whose random numbers are other ones.
+    """
+    without = bench.config.model_copy(update={"model": bench.config.model.model_copy(update={"dropout": 0.0})})
+    torch.manual_seed(SEED)
+    ours, theirs = build_network(without).train(), reference.Network(0.0).train()
+    theirs.load_state_dict(ours.state_dict())
+    batch, (features, labels) = next(bench.batches()), next(iter(bench.reference_batches()))
+    losses = [
+        nn.functional.binary_cross_entropy_with_logits(network(x), y)
+        for network, x, y in ((ours, batch.features, batch.labels), (theirs, features, labels))
+    ]
+    for loss in losses:
+        loss.backward()
+    pairs = zip(ours.parameters(), theirs.parameters(), strict=True)
+    gradients = [float((a.grad - b.grad).abs().max() / b.grad.abs().max()) for a, b in pairs]
+    return {
+        "features": float((batch.features - features).abs().max()),
+        "loss": abs(float(losses[0] - losses[1])),
+        "gradients": max(gradients),
+    }
