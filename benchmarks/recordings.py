@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,6 @@ def write(path: Path, waveform: np.ndarray) -> None:
     soundfile.write(path, waveform, SAMPLE_RATE_HZ, subtype="PCM_16")
 
 
-def write_csv(path: Path, names: tuple[str, ...], rows: list[tuple[object, ...]]) -> None:
+def write_csv(path: Path, names: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> None:
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([names, *rows])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +50,7 @@ class Bench:
         order = np.random.default_rng([SEED, EPOCH]).permutation(len(recordings)).tolist()
         return reference.loader(recordings, order, self.config.training.batch_files)
 
-    def batches(self) -> dataset.Iterator[dataset.Batch]:
+    def batches(self) -> Iterator[dataset.Batch]:
         split, noises = self.corpus.split("train"), self.corpus.noises
         return dataset.training_batches(split, noises, self.config, SEED, EPOCH, CPU)
 
@@ -119,12 +119,14 @@ def differences(bench: Bench) -> dict[str, float]:
         nn.functional.binary_cross_entropy_with_logits(network(x), y)
         for network, x, y in ((ours, batch.features, batch.labels), (theirs, features, labels))
     ]
-    for loss in losses:
-        loss.backward()
-    pairs = zip(ours.parameters(), theirs.parameters(), strict=True)
-    gradients = [float((a.grad - b.grad).abs().max() / b.grad.abs().max()) for a, b in pairs]
+    pairs = zip(
+        torch.autograd.grad(losses[0], list(ours.parameters())),
+        torch.autograd.grad(losses[1], list(theirs.parameters())),
+        strict=True,
+    )
+    gradients = [float((a - b).abs().max() / b.abs().max()) for a, b in pairs]
     return {
         "features": float((batch.features - features).abs().max()),
-        "loss": abs(float(losses[0] - losses[1])),
+        "loss": abs(losses[0].item() - losses[1].item()),
         "gradients": max(gradients),
     }

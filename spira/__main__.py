@@ -56,6 +56,7 @@ Corpus = Annotated[Path, typer.Option("--corpus", help="What preprocess made.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to make.")]
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 DEFAULT_WORK = Path("work")
+DEMO = "the data is SYNTHETIC, made by a computer: its figures say nothing about patients"
 
 
 def settings_of(config: Path | None, setting: list[str], seed: list[int]) -> configuration.Config:
@@ -98,6 +99,8 @@ def run(
         tell=tell,
     )
     summary.show(result, str(work), out)
+    if demo:
+        tell(f"Remember: {DEMO}")
 
 
 def tell(line: str) -> None:
@@ -114,7 +117,7 @@ def make_demo(folder: Path) -> Path:
     """The synthetic data set, told as such."""
     from spira import demo
 
-    tell(f"demo: {demo.SYNTHETIC}")
+    tell(f"demo: {DEMO}")
     return demo.make_demo(folder)
 
 

@@ -37,7 +37,8 @@ from spira.recordings import DataError, Dataset, read_dataset
 from spira.storage import Store, open_store
 
 FILES = ("audio.npy", "noise.npy", "index.parquet", "quality.json", "manifest.json")
-FORMAT = 1
+READMES = ("README.md", "README.txt")
+FORMAT = 2
 """Part of the manifest: raise it when the same input must give another corpus."""
 ORDER = ("test", "eval", "train", "noise")
 """Test first: of the same audio in two splits, the copy outside the frozen test is the one to refuse."""
@@ -257,7 +258,8 @@ class _Builder:
         index = index[first + [name for name in index if name not in first]]
         index.to_parquet(self.folder / "index.parquet")
         measures = pd.DataFrame(self.measures).assign(speaker=index.get("speaker"))
-        _write_json(self.folder / "quality.json", quality_report(measures, self.repeats, self.skipped))
+        quality = quality_report(measures, self.repeats, self.skipped) | {"about": _about(self.store)}
+        _write_json(self.folder / "quality.json", quality)
         _write_json(self.folder / "manifest.json", _manifest(self.dataset, self.settings, self.hashes))
 
 
@@ -299,6 +301,12 @@ def _in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iter
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def _about(store: Store) -> str:
+    """What the data set says of itself: its README, or nothing."""
+    readmes = [entry for entry in store.list() if entry.path in READMES]
+    return store.read(readmes[0].path, readmes[0].generation).decode(errors="replace") if readmes else ""
 
 
 def _catalogue(dataset: Dataset) -> list[dict[str, Any]]:

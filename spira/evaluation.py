@@ -296,9 +296,17 @@ def slices(rows: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
     for column in columns:
         values = rows[column]
         if pd.api.types.is_numeric_dtype(values) and values.nunique() > 6:
-            values = pd.qcut(values, 3, duplicates="drop")
+            values = thirds(values)
         parts += [(column, str(value), rows[values == value]) for value in values.dropna().unique()]
     return sorted(parts, key=lambda part: part[:2])
+
+
+def thirds(values: pd.Series) -> pd.Series:
+    """Each number's third of all, by the smallest and largest in it: "20 to 43"."""
+    third = pd.qcut(values, 3, labels=False, duplicates="drop")
+    grouped = values.groupby(third)
+    named = grouped.transform("min").map("{:g}".format) + " to " + grouped.transform("max").map("{:g}".format)
+    return named.where(third.notna())
 
 
 def worst_mistakes(rows: pd.DataFrame, threshold: float) -> list[dict[str, Any]]:

@@ -31,7 +31,6 @@ PLAYABLE = 6
 """Worst mistakes that can be heard and seen; the rest are listed."""
 CLIP_SECONDS = 12.0
 """Of a longer recording only the beginning is heard, so that a page stays below 4 MB."""
-READMES = ("README.md", "README.txt")
 MADE_UP = re.compile(r"\b(synthetic|stand-in|simulated|artificial)\b", re.IGNORECASE)
 """Words by which a data set says that it is not of patients."""
 
@@ -89,7 +88,7 @@ def render(
         status=status(verdict),
         card=card(verdict, trained, corpus),
         notice=notice(corpus),
-        description=description(corpus),
+        description=corpus.quality["about"],
         pictures=pictures(verdict, predictions, histories, corpus),
         mistakes=mistakes(verdict, predictions, corpus),
         settings=settings(trained.config),
@@ -118,17 +117,9 @@ def number(value: float | None, digits: int = 3) -> str:
     return "\N{EN DASH}" if value is None else f"{value:.{digits}f}"
 
 
-def description(corpus: Corpus) -> str:
-    """What the data set says of itself: kept with the corpus, or its README where its folder is at hand."""
-    if told := corpus.quality.get("about"):
-        return str(told)
-    readmes = [Path(corpus.manifest["uri"]) / name for name in READMES]
-    return next((file.read_text("utf-8", errors="replace") for file in readmes if file.is_file()), "")
-
-
 def notice(corpus: Corpus) -> str:
     """The paragraph in which a data set says that it is synthetic or a stand-in; empty where it doesn't."""
-    paragraphs = (" ".join(part.replace("**", "").split()) for part in description(corpus).split("\n\n"))
+    paragraphs = (" ".join(part.replace("**", "").split()) for part in corpus.quality["about"].split("\n\n"))
     return next((part for part in paragraphs if MADE_UP.search(part)), "")
 
 

@@ -16,7 +16,7 @@ REASONS_SHOWN = 10
 
 def show(summary: dict[str, Any], work: str, console: Console) -> None:
     """Print the summary of :func:`pipelines.local.run`."""
-    parts = [_verdict(summary), _trained(summary)]
+    parts: list[Any] = [_verdict(summary), _trained(summary)]
     if summary["metrics"]:
         parts.append(_metrics(summary))
     console.print(Panel(Group(*parts, _places(summary)), title="SPIRA", expand=False))

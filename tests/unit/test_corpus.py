@@ -276,3 +276,10 @@ def test_manifest_names_every_file(dataset: Path, tmp_path: Path) -> None:
     files = json.loads((tmp_path / "corpus/manifest.json").read_text())["files"]
     assert sorted(files) == sorted(str(path.relative_to(dataset)) for path in dataset.rglob("*.*"))
     assert files["ward.wav"]["size"] == (dataset / "ward.wav").stat().st_size
+
+
+def test_what_the_data_set_says_of_itself_is_kept(dataset: Path, tmp_path: Path) -> None:
+    """Its README goes with the corpus, since the folder or bucket won't be at hand where the report is written."""
+    assert build(dataset, tmp_path / "without")["about"] == ""
+    (dataset / "README.md").write_text("Synthetic voices.")
+    assert build(dataset, tmp_path / "with")["about"] == "Synthetic voices."

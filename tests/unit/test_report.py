@@ -199,12 +199,10 @@ def test_names_from_users_stay_text(case: Case, tmp_path: Path) -> None:
     """A file name, speaker, slice, reason, lineage tag or README that is HTML or a template is shown as it is."""
     named = mistaken(case, 1)[0]
     index = case.corpus.index.replace({named["file_path"]: HOSTILE, "test0": HOSTILE})
-    (tmp_path / "README.md").write_text(f"Synthetic {HOSTILE}")
     corpus = dataclasses.replace(
         case.corpus,
         index=index,
-        manifest=case.corpus.manifest | {"uri": str(tmp_path)},
-        quality=case.corpus.quality | {"warnings": [HOSTILE]},
+        quality=case.corpus.quality | {"warnings": [HOSTILE], "about": f"Synthetic {HOSTILE}"},
     )
     part = {"value": 0.5, "low": None, "high": None}
     metrics = dict.fromkeys(("accuracy", "sensitivity", "specificity"), part)
@@ -281,14 +279,12 @@ def test_settings_that_differ_are_marked() -> None:
     assert rows[0][1]["default"] == config.Model().dropout
 
 
-def test_made_up_data_is_said_to_be(case: Case, tmp_path: Path) -> None:
-    """By the data set's own README or what the corpus kept of it; no claim without one."""
+def test_made_up_data_is_said_to_be(case: Case) -> None:
+    """By the README that the corpus kept of the data set; no claim without one."""
     assert report.notice(case.corpus) == ""
-    (tmp_path / "README.txt").write_text("Title\n\nA **stand-in**,\nno patients.\n\nMore.")
-    beside = dataclasses.replace(case.corpus, manifest=case.corpus.manifest | {"uri": str(tmp_path)})
-    assert report.notice(beside) == "A stand-in, no patients."
-    kept = dataclasses.replace(case.corpus, quality=case.corpus.quality | {"about": "SYNTHETIC: by a computer"})
-    assert report.notice(kept) == "SYNTHETIC: by a computer"
+    told = "Title\n\nA **stand-in**,\nno patients.\n\nMore."
+    kept = dataclasses.replace(case.corpus, quality=case.corpus.quality | {"about": told})
+    assert report.notice(kept) == "A stand-in, no patients."
 
 
 def test_the_model_card_follows_the_verdict(case: Case) -> None:
