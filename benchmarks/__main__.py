@@ -24,8 +24,8 @@ from spira.packaging import package
 TRADED = (
     "Same numbers: features within 1e-4 dB, loss and gradients (without dropout) as above; sums run in another order.",
     "Traded: dropout draws from a hash keyed by torch's generator, so its places are others than torch's; maps are "
-    "made twice rather than kept (arithmetic for memory); recordings lie decoded on disk, 4 bytes a sample; a machine's "
-    "first training compiles for 10 s.",
+    "made twice rather than kept (arithmetic for memory); recordings lie decoded on disk, 4 bytes a sample; a "
+    "machine's first training compiles for 10 s.",
     "Neither epoch holds validation. Ratios are of wall time, the fastest of the runs in turn; CPU s of all processes.",
 )
 LIMITS = {"features": 1e-4, "loss": 1e-5, "gradients": 1e-3}
