@@ -182,7 +182,7 @@ def performance_checks(gate: Gate, conditions: dict[str, Any]) -> list[Check]:
         ),
         holds(
             "labels_not_swapped",
-            noisy["auroc"]["high"] >= 0.5,
+            clean["auroc"]["high"] >= 0.5,
             "the classes are ranked the wrong way round: the labels look swapped",
         ),
         low_end_at_least(

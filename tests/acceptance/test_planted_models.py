@@ -114,7 +114,7 @@ def test_a_noise_shortcut_learner_fails_the_noise_tests(voices: Corpus, tmp_path
     training.train(voices, settings(train_controls=0, train_patients=0), SEED, tmp_path / "planted")
     failed = failures(voices, tmp_path / "planted", tmp_path / "verdict")
     assert {"noisy.accuracy", "noisy.specificity", "noise_drop", "background"} <= set(failed)
-    assert "clean.accuracy" not in failed
+    assert {"clean.accuracy", "labels_not_swapped"}.isdisjoint(failed)
     assert "inserting ward noise" in failed["noise_drop"]
     assert "the background alone separates the classes" in failed["background"]
 

@@ -53,7 +53,7 @@ def test_a_good_model_passes_every_check() -> None:
         ("noisy", "specificity", {"value": 0.69, "low": 0.6, "high": 0.9}, ["noisy.specificity"]),
         ("noisy", "auroc", {"value": 0.84, "low": 0.7, "high": 0.9}, ["noisy.auroc"]),
         ("noisy", "auroc", {"value": 0.9, "low": 0.59, "high": 0.95}, ["better_than_chance"]),
-        ("noisy", "auroc", {"value": 0.9, "low": 0.7, "high": 0.4}, ["labels_not_swapped"]),
+        ("clean", "auroc", {"value": 0.3, "low": 0.2, "high": 0.4}, ["labels_not_swapped"]),
         ("noisy", "brier", {"value": 0.21, "low": 0.1, "high": 0.3}, ["calibration.brier"]),
         ("noisy", "ece", {"value": 0.21, "low": 0.1, "high": 0.3}, ["calibration.ece"]),
         ("noisy", "coverage", {"value": 0.69, "low": 0.6, "high": 0.8}, ["coverage"]),
