@@ -28,6 +28,7 @@ from typing import Any
 from kfp import components, local
 
 from pipelines.training import compile_pipeline
+from spira import files
 from spira.config import Config
 from spira.errors import SpiraError
 from spira.gates import Gate
@@ -256,13 +257,7 @@ def _label(task: str, metrics: dict[str, Any]) -> str:
 def _publish(summary: dict[str, Any], folder: Path, work: Path) -> None:
     """The report first, then the summary, each under its name only when it is whole."""
     report = Path(summary["paths"]["verdict"]).parents[1] / "report"
-    _replace(work / REPORT, report.read_bytes())
-    text = json.dumps(summary, indent=1).encode()
-    _replace(folder / SUMMARY, text)
-    _replace(work / SUMMARY, text)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.writing")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    files.replace(work / REPORT, report.read_text("utf-8"))
+    text = json.dumps(summary, indent=1)
+    files.replace(folder / SUMMARY, text)
+    files.replace(work / SUMMARY, text)

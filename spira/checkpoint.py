@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from spira import model
+from spira import files, model
 from spira.config import Config, from_dict
 from spira.errors import SpiraError
 from spira.features import frame_count
@@ -54,9 +54,9 @@ def save(
     """Write the folder; ``checkpoint.json`` comes last, so a folder that has it is complete."""
     out.mkdir(parents=True, exist_ok=True)
     save_file({name: value.contiguous() for name, value in weights.items()}, out / WEIGHTS)
-    _write(out / CONFIG, config.model_dump(mode="json"))
-    _write(out / HISTORY, history)
-    _write(out / INFO, identity | info)
+    files.replace(out / CONFIG, json.dumps(config.model_dump(mode="json"), indent=1))
+    files.replace(out / HISTORY, json.dumps(history, indent=1))
+    files.replace(out / INFO, json.dumps(identity | info, indent=1))
     return load(out)
 
 
@@ -106,9 +106,3 @@ def _read(file: Path, how: Callable[[Path], Read]) -> Read:
 
 def _json(file: Path) -> Any:
     return json.loads(file.read_text())
-
-
-def _write(path: Path, value: Any) -> None:
-    temporary = path.with_suffix(".writing")
-    temporary.write_text(json.dumps(value, indent=1))
-    temporary.replace(path)

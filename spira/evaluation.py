@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from spira import checkpoint, gates, metrics, probes
+from spira import checkpoint, files, gates, metrics, probes
 from spira.checkpoint import Checkpoint
 from spira.config import Config
 from spira.corpus import Corpus, Recordings
@@ -38,6 +37,9 @@ RESERVED = {"file_path", "label", "class", "split", "offset", "samples", "second
 
 TEST_KEY = 0x7E57
 """Keeps the test's draws of noise apart from those of training and validation."""
+
+SPREAD = ("noisy", "clean")
+"""Conditions under which every seed is measured."""
 
 MISTAKES = 10
 
@@ -72,7 +74,8 @@ def evaluate(
         judge = Judge(corpus, candidate.config, gate)
         predictions = judge.predictions(candidate)
         verdict |= judge.measure(predictions)
-        verdict |= spread_over_seeds({each.info["seed"]: judge.seed_metrics(each) for each in trained})
+        heard = {each.info["seed"]: predictions if each is candidate else judge.other_seed(each) for each in trained}
+        verdict |= spread_over_seeds({seed: judge.seed_metrics(rows) for seed, rows in heard.items()})
         checks += gates.performance_checks(gate, verdict["conditions"]) + gates.slice_checks(gate, verdict["slices"])
         if champion:
             verdict["champion"] = judge.compare(predictions, champion)
@@ -237,14 +240,16 @@ class Judge:
         weights = metrics.resamples(scores, settings.bootstrap_samples, settings.seed)
         return metrics.with_intervals(scores, weights, settings.confidence, names)
 
-    def seed_metrics(self, trained: Checkpoint) -> dict[str, dict[str, float]]:
-        """The metrics of one seed, by condition, without intervals."""
-        if not is_finite(trained):
-            return {}
-        predictions = self.predictions(trained, ("noisy", "clean"))
+    def other_seed(self, trained: Checkpoint) -> pd.DataFrame:
+        """The predictions of a seed that is no candidate, for the spread; none where its weights are broken."""
+        return self.predictions(trained, SPREAD) if is_finite(trained) else pd.DataFrame({"condition": []})
+
+    def seed_metrics(self, predictions: pd.DataFrame) -> dict[str, dict[str, float]]:
+        """The metrics of one seed, by condition of the spread, without intervals."""
+        spread = predictions[predictions["condition"].isin(SPREAD)]
         return {
             str(name): {metric: float(METRICS[metric](scores, np.ones((1, len(rows))))[0]) for metric in METRICS}
-            for name, rows in predictions.groupby("condition", sort=False)
+            for name, rows in spread.groupby("condition", sort=False)
             for scores in [self.scores(rows)]
         }
 
@@ -320,7 +325,7 @@ def worst_mistakes(rows: pd.DataFrame, threshold: float) -> list[dict[str, Any]]
 def spread_over_seeds(seeds: dict[int, dict[str, dict[str, float]]]) -> dict[str, Any]:
     """Each seed's metrics, and mean and standard deviation over seeds, by condition."""
     spread: dict[str, dict[str, dict[str, float]]] = {}
-    for condition in ("noisy", "clean"):
+    for condition in SPREAD:
         measured = [found[condition] for found in seeds.values() if found]
         spread[condition] = {
             name: {
@@ -338,9 +343,7 @@ def write(out: Path, verdict: dict[str, Any], predictions: pd.DataFrame) -> None
     """Predictions first, then the verdict under its name: where it stands, both are complete."""
     out.mkdir(parents=True, exist_ok=True)
     predictions.to_parquet(out / "predictions.parquet")
-    temporary = out / "verdict.writing"
-    temporary.write_text(json.dumps(json_safe(verdict), indent=1, allow_nan=False))
-    os.replace(temporary, out / "verdict.json")
+    files.replace(out / "verdict.json", json.dumps(json_safe(verdict), indent=1, allow_nan=False))
 
 
 def json_safe(value: Any) -> Any:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from spira import checkpoint, training
+from spira import checkpoint, files, training
 from spira.checkpoint import Checkpoint
 from spira.config import PAPER_MODEL, PAPER_TRAINING, Config, from_dict
 from spira.corpus import Corpus
@@ -121,9 +121,7 @@ def result(corpus: Corpus, config: Config, seed: int, out: Path, device: str) ->
             return told
     trained = training.train(corpus, config, seed, out, device=device)
     accuracies = {condition: accuracy(corpus, trained, condition) for condition in CONDITIONS}
-    temporary = kept.with_suffix(".writing")
-    temporary.write_text(json.dumps({"of": identity} | accuracies))
-    temporary.replace(kept)
+    files.replace(kept, json.dumps({"of": identity} | accuracies))
     return accuracies
 
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 import re
-from importlib.resources import files
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from spira import checkpoint as checkpoints
-from spira import plots
+from spira import files, plots
 from spira.checkpoint import Checkpoint
 from spira.config import SAMPLE_RATE_HZ, Config
 from spira.corpus import Corpus
@@ -66,9 +65,7 @@ def write(verdict_dir: Path, checkpoint: Path, corpus: Corpus, out: Path, lineag
         histories = json.loads((verdict_dir / "histories.json").read_text())
     html = render(verdict, predictions, trained, histories, corpus, lineage)
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f"{out.name}.writing")
-    temporary.write_text(html, encoding="utf-8")
-    os.replace(temporary, out)
+    files.replace(out, html)
     return out
 
 
@@ -83,7 +80,7 @@ def render(
     """The page; see :func:`write`."""
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page.filters["number"] = number
-    return page.from_string((files("spira") / "report.html").read_text("utf-8")).render(
+    return page.from_string((resources.files("spira") / "report.html").read_text("utf-8")).render(
         verdict=verdict,
         status=status(verdict),
         card=card(verdict, trained, corpus),

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 
-from spira import lineage
+from spira import files, lineage
 from spira.config import SAMPLE_RATE_HZ, Config, from_dict
 from spira.errors import SpiraError
 
@@ -412,6 +412,4 @@ def _read_json(path: Path) -> Any:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    temporary = path.with_suffix(".writing")
-    temporary.write_text(json.dumps(value, indent=1))
-    temporary.replace(path)
+    files.replace(path, json.dumps(value, indent=1))

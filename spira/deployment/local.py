@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from spira import packaging
+from spira import files, packaging
 from spira.errors import SpiraError
 
 
@@ -192,9 +192,7 @@ def _read(serving: Path) -> list[dict[str, Any]]:
 
 def _point(serving: Path, version: str, action: str, **told: Any) -> None:
     entry = {"version": version, "action": action, "at": datetime.now(UTC).isoformat(timespec="seconds")}
-    temporary = serving / "serving.writing"
-    temporary.write_text(json.dumps({"history": [*_read(serving), entry | told]}, indent=1))
-    temporary.replace(serving / "serving.json")
+    files.replace(serving / "serving.json", json.dumps({"history": [*_read(serving), entry | told]}, indent=1))
 
 
 @contextmanager
