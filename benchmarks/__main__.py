@@ -61,6 +61,7 @@ def measure(work: Path, quick: bool) -> dict[str, Any]:
         for name, compare, times in (
             ("features of a batch in memory", speed.features, 3),
             ("an epoch's batches", speed.batches, rounds),
+            ("an epoch's batches on one core", speed.batches_on_one_core, rounds),
             ("a training epoch", speed.epoch, rounds),
         ):
             status.update(f"{name}, both in turn")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from spira import dataset, training
 from spira.checkpoint import build_network
 from spira.config import Config
 from spira.corpus import Corpus
-from spira.features import file_mfcc
+from spira.features import files_mfcc
 
 SEED, EPOCH = 42, 1
 CPU = torch.device("cpu")
@@ -79,15 +80,33 @@ def features(bench: Bench, rounds: int) -> tuple[Cost, Cost]:
     split = bench.corpus.split("train")
     waveforms = [torch.tensor(split.waveform(i)) for i in range(bench.config.training.batch_files)]
     return in_turn(
-        lambda: [file_mfcc(one, bench.config.windows, bench.config.features) for one in waveforms],
+        lambda: files_mfcc(waveforms, bench.config.windows, bench.config.features),
         lambda: [reference.features(one, bench.config) for one in waveforms],
         rounds,
     )
 
 
 def batches(bench: Bench, rounds: int) -> tuple[Cost, Cost]:
-    """An epoch's batches ready to train on: recordings and noise, windows, features."""
-    return in_turn(lambda: list(bench.batches()), lambda: list(bench.reference_batches()), rounds)
+    """An epoch's batches ready to train on: recordings and noise, windows, features; each dropped for the next."""
+    return in_turn(lambda: consume(bench.batches()), lambda: consume(bench.reference_batches()), rounds)
+
+
+def consume(items: Iterable[object]) -> None:
+    """Take all, keep none."""
+    for _ in items:
+        pass
+
+
+def batches_on_one_core(bench: Bench, rounds: int) -> tuple[Cost, Cost]:
+    """The same where one core is all there is, as for each of the seeds that the pipeline trains side by side."""
+    cores, threads = os.sched_getaffinity(0), torch.get_num_threads()
+    os.sched_setaffinity(0, {min(cores)})
+    torch.set_num_threads(1)
+    try:
+        return batches(bench, rounds)
+    finally:
+        os.sched_setaffinity(0, cores)
+        torch.set_num_threads(threads)
 
 
 def epoch(bench: Bench, rounds: int) -> tuple[Cost, Cost]:

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spira import noise
+from spira import noise, windows
 from spira.config import Config
-from spira.features import file_mfcc
+from spira.features import files_mfcc
 
 
 class Labelled(Protocol):
@@ -56,39 +56,46 @@ def noisy_waveform(
     return noise.insert(recordings.waveform(index), noises, number, config.noise, rng)
 
 
+def noisy_batch(
+    recordings: Labelled,
+    noises: Sequence[np.ndarray],
+    chosen: Sequence[int],
+    config: Config,
+    key: list[int],
+    device: torch.device,
+) -> Batch:
+    """Some recordings under the training's noise."""
+    counts = (config.noise.train_controls, config.noise.train_patients)
+    waveforms = [noisy_waveform(recordings, index, noises, counts, config, key) for index in chosen]
+    return compose(waveforms, recordings.labels[list(chosen)], config, device)
+
+
 def compose(waveforms: Sequence[np.ndarray], labels: np.ndarray, config: Config, device: torch.device) -> Batch:
     """The windows' features of some waveforms as one batch on the device."""
-    pieces = [
-        file_mfcc(torch.from_numpy(waveform).to(device), config.windows, config.features) for waveform in waveforms
-    ]
-    counts = torch.tensor([len(piece) for piece in pieces])
-    files = torch.repeat_interleave(torch.arange(len(pieces)), counts)  # [W]
+    counts = torch.tensor([windows.count(len(waveform), config.windows) for waveform in waveforms])
+    files = torch.repeat_interleave(torch.arange(len(waveforms)), counts)  # [W]
     targets = torch.from_numpy(labels.astype(np.float32))[files]  # [W]
-    return Batch(torch.cat(pieces), targets.to(device), files.to(device))
+    on_device = [torch.from_numpy(waveform).to(device) for waveform in waveforms]
+    return Batch(files_mfcc(on_device, config.windows, config.features), targets.to(device), files.to(device))
 
 
 def training_batches(
     recordings: Labelled, noises: Sequence[np.ndarray], config: Config, seed: int, epoch: int, device: torch.device
 ) -> Iterator[Batch]:
     """One epoch: every recording at most once, in its own order, with fresh noise; the last part batch dropped."""
-    order = np.random.default_rng([seed, epoch]).permutation(len(recordings))
+    order = np.random.default_rng([seed, epoch]).permutation(len(recordings)).tolist()
     size = min(config.training.batch_files, len(recordings))
-    counts = (config.noise.train_controls, config.noise.train_patients)
     for start in range(0, len(order) - size + 1, size):
-        chosen = order[start : start + size]
-        waveforms = [noisy_waveform(recordings, int(i), noises, counts, config, [seed, epoch]) for i in chosen]
-        yield compose(waveforms, recordings.labels[chosen], config, device)
+        yield noisy_batch(recordings, noises, order[start : start + size], config, [seed, epoch], device)
 
 
 def validation_batches(
     recordings: Labelled, noises: Sequence[np.ndarray], config: Config, device: torch.device
 ) -> Iterator[Batch]:
     """The validation split under the training's noise, the same draw in every epoch and for every seed."""
-    counts = (config.noise.train_controls, config.noise.train_patients)
-    for start in range(0, len(recordings), config.training.batch_files):
-        chosen = range(start, min(start + config.training.batch_files, len(recordings)))
-        waveforms = [noisy_waveform(recordings, i, noises, counts, config, [VALIDATION_KEY]) for i in chosen]
-        yield compose(waveforms, recordings.labels[chosen.start : chosen.stop], config, device)
+    places, size = list(range(len(recordings))), config.training.batch_files
+    for start in range(0, len(places), size):
+        yield noisy_batch(recordings, noises, places[start : start + size], config, [VALIDATION_KEY], device)
 
 
 VALIDATION_KEY = 0x5E1EC7

@@ -7,11 +7,11 @@ and stay in the processor's cache. Loops are plain, so that the compiler makes v
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numba
 import numpy as np
+
+from spira.compiled import compiled
 
 Array = np.ndarray
 Float = np.float32
@@ -42,19 +42,6 @@ class Block(NamedTuple):
     width: int  # columns of a frame: its coefficients
     pool: int  # frames pooled: 2, or 1 for none
     drop: float  # probability of dropout
-
-
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Machine code that holds no GIL; NaN stays NaN. Kept beside the source or in the user's cache folder."""
-    options: dict[str, Any] = {
-        "nogil": True,
-        "error_model": "numpy",
-        "fastmath": {"reassoc", "contract", "arcp", "nsz"},
-    }
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # neither can be written: compile in every process
-        return numba.njit(**options)(function)
 
 
 @compiled

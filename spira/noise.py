@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from spira.compiled import compiled
 from spira.config import Noise
 from spira.errors import SpiraError
 
@@ -30,11 +31,21 @@ def insert(
     """
     mixed = waveform.astype(np.float32, copy=True)
     for _ in range(count):
-        mixed += _slice(noises[int(rng.integers(len(noises)))], len(waveform), noise, rng)
+        piece, gain = _slice(noises[int(rng.integers(len(noises)))], len(waveform), noise, rng)
+        _add(mixed, piece, gain)
     return mixed
 
 
-def _slice(recording: np.ndarray, samples: int, noise: Noise, rng: np.random.Generator) -> np.ndarray:
+@compiled
+def _add(mixed: np.ndarray, piece: np.ndarray, gain: np.float32) -> None:
+    for i in range(len(mixed)):
+        mixed[i] += gain * piece[i]
+
+
+def _slice(
+    recording: np.ndarray, samples: int, noise: Noise, rng: np.random.Generator
+) -> tuple[np.ndarray, np.float32]:
+    """A random piece of the recording, float32 [samples], and the gain that brings its maximum to a random target."""
     room = len(recording) - samples
     if room < 0:
         raise SpiraError(f"a noise of {len(recording)} samples is shorter than an utterance of {samples}")
@@ -42,7 +53,7 @@ def _slice(recording: np.ndarray, samples: int, noise: Noise, rng: np.random.Gen
     piece = recording[start : start + samples]  # [samples]
     peak = piece.max()
     target = rng.uniform(noise.min_peak, noise.max_peak)
-    return piece * np.float32(target / peak) if peak > SILENT_PEAK else piece  # a silent slice stays silent
+    return piece, np.float32(target / peak if peak > SILENT_PEAK else 1)  # a silent slice stays silent
 
 
 def class_count(label: int, controls: int, patients: int) -> int:
