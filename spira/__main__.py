@@ -296,10 +296,11 @@ def rollback(
     mlflow: MLflow = "",
 ) -> None:
     """Make the previous version champion again, and serve it."""
-    from spira.deployment import local
+    from spira.deployment import Release
+    from spira.deployment.local import Local
 
     champion = registry_of(work, mlflow).rollback(reason)
-    local.apply(work / "serving", fetched(str(champion.version), work, mlflow), champion.version)
+    Local(work / "serving").apply(Release(str(champion.version), fetched(str(champion.version), work, mlflow)))
     tell(f"version {champion.version} serves and is champion again")
 
 

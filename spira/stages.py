@@ -320,16 +320,18 @@ def deploy(package: Path, version: int, serving: Path, *, registry_uri: str, for
     Raises:
         SpiraError: its golden recordings come out wrong or it can't be champion; what served before serves on.
     """
-    from spira.deployment import local
+    from spira.deployment import Release
+    from spira.deployment.local import Local
 
-    before = local.status(serving).version
-    local.apply(serving, package, version)
+    target, release = Local(serving), Release(str(version), package)
+    before = target.status().version
+    target.apply(release)
     log.info("deploy: version %d serves, its golden recordings are right", version)
     try:
         open_registry(registry_uri).promote(version, force_reason or None)
     except SpiraError as error:
-        if before not in (None, str(version)):
-            local.rollback(serving, str(error), bad=version)
+        if before not in (None, release.version):
+            target.rollback(str(error), bad=release.version)
         raise
     log.info("deploy: version %d is champion", version)
     return {"model_version": version}

@@ -15,137 +15,107 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from spira import files, packaging
-from spira.errors import SpiraError
+from spira.deployment import DeploymentError, Plan, Release, Status
 
 
-class DeploymentError(SpiraError):
-    """What is asked can't be served; the message says why and what to do."""
+class Local:
+    """The target in a folder; see :class:`spira.deployment.Target`."""
 
+    name = "local"
 
-@dataclass(frozen=True)
-class Status:
-    """What a ``serving`` folder serves."""
+    def __init__(self, serving: Path) -> None:
+        self.serving = serving
 
-    version: str | None
-    """None before the first apply."""
-    package: Path | None
-    """Its folder."""
-    previous: str | None
-    """What a rollback goes back to."""
-    history: tuple[dict[str, Any], ...]
-    """Every change, oldest first: version, action (apply or rollback), at (UTC), reason of a rollback."""
+    def status(self) -> Status:
+        """See :class:`~spira.deployment.Target`.
 
+        Raises:
+            DeploymentError: the pointer is damaged.
+        """
+        history = _read(self.serving)
+        line = _line(history)
+        return Status(line[-1] if line else None, line[-2] if len(line) > 1 else None, history=tuple(history))
 
-@dataclass(frozen=True)
-class Plan:
-    """What :func:`apply` would do."""
+    @property
+    def package(self) -> Path | None:
+        """The folder of the package that serves."""
+        version = self.status().version
+        return self._place(version) if version else None
 
-    version: str
-    serving: str | None
-    """What serves now."""
-    steps: tuple[str, ...]
-    """In order; the check alone where the version serves already."""
+    def plan(self, release: Release) -> Plan:
+        """See :class:`~spira.deployment.Target`.
 
+        Raises:
+            DeploymentError: the version is there with other content.
+            PackageError: the package is incomplete or was changed.
+        """
+        place, serves = self._place(release.version), self.status().version
+        packaging.check_files(release.package)
+        steps = []
+        if not _is_copied(place, release.package):
+            steps.append(f"copy {release.package} to {place}")
+        steps.append("check its golden recordings")
+        if serves != release.version:
+            steps.append(f"serve version {release.version} instead of {serves or 'nothing'}")
+        return Plan(release.version, serves, tuple(steps))
 
-def status(serving: Path) -> Status:
-    """Read the pointer.
+    def apply(self, release: Release) -> Status:
+        """See :class:`~spira.deployment.Target`.
 
-    Raises:
-        DeploymentError: it is damaged.
-    """
-    history = _read(serving)
-    line = _line(history)
-    version = line[-1] if line else None
-    return Status(
-        version,
-        serving / "versions" / version if version else None,
-        line[-2] if len(line) > 1 else None,
-        tuple(history),
-    )
+        Raises:
+            DeploymentError: the version is there with other content.
+            PackageError: the package was changed, or its probabilities are not torch's.
+        """
+        place = self._place(release.version)
+        with _locked(self.serving):
+            packaging.check_files(release.package)
+            if _is_copied(place, release.package):
+                packaging.verify(place)
+            else:
+                _copy(release.package, place)
+            if self.status().version != release.version:
+                _point(self.serving, release.version, "apply")
+        return self.status()
 
+    def verify(self) -> float:
+        """See :class:`~spira.deployment.Target`.
 
-def plan(serving: Path, package: Path, version: str | int) -> Plan:
-    """Say what applying a package as a version would do; changes nothing.
+        Raises:
+            DeploymentError: nothing serves.
+            PackageError: it was changed, or a probability is off.
+        """
+        package = self.package
+        if package is None:
+            raise DeploymentError(f"{self.serving} serves nothing yet: apply a version first")
+        return packaging.verify(package)
 
-    Raises:
-        DeploymentError: the version is there with other content.
-        PackageError: the package is incomplete or was changed.
-    """
-    version, now = _name(version), status(serving)
-    packaging.check_files(package)
-    steps = []
-    if not _is_copied(serving, package, version):
-        steps.append(f"copy {package} to {serving / 'versions' / version}")
-    steps.append("check its golden recordings")
-    if now.version != version:
-        steps.append(f"serve version {version} instead of {now.version or 'nothing'}")
-    return Plan(version, now.version, tuple(steps))
+    def rollback(self, reason: str, bad: str | None = None) -> Status:
+        """See :class:`~spira.deployment.Target`.
 
+        Raises:
+            DeploymentError: there is nothing to go back to.
+            PackageError: what served before was changed, or its probabilities are off.
+        """
+        with _locked(self.serving):
+            now = self.status()
+            if bad is not None and now.version != bad:
+                return now
+            if now.previous is None:
+                serves = now.version or "now"
+                raise DeploymentError(f"{self.serving}: nothing served before {serves}: apply a version instead")
+            packaging.verify(self._place(now.previous))
+            _point(self.serving, now.previous, "rollback", reason=reason, left=now.version)
+        return self.status()
 
-def apply(serving: Path, package: Path, version: str | int) -> Status:
-    """Serve a package as a version, if its golden recordings come out right; else what served goes on.
-
-    Raises:
-        DeploymentError: the version is there with other content.
-        PackageError: the package was changed, or its probabilities are not torch's.
-    """
-    version = _name(version)
-    with _locked(serving):
-        packaging.check_files(package)
-        if _is_copied(serving, package, version):
-            packaging.verify(serving / "versions" / version)
-        else:
-            _copy(package, serving / "versions" / version)
-        if status(serving).version != version:
-            _point(serving, version, "apply")
-    return status(serving)
-
-
-def verify(serving: Path) -> float:
-    """Check what serves with its golden recordings; gives the largest difference from torch.
-
-    Raises:
-        DeploymentError: nothing serves.
-        PackageError: it was changed, or a probability is off.
-    """
-    package = status(serving).package
-    if package is None:
-        raise DeploymentError(f"{serving} serves nothing yet: apply a version first")
-    return packaging.verify(package)
-
-
-def rollback(serving: Path, reason: str, bad: str | int | None = None) -> Status:
-    """Serve what served before, if it still checks.
-
-    Args:
-        reason: kept in the history.
-        bad: only while this version serves (makes the call safe to repeat).
-
-    Raises:
-        DeploymentError: there is nothing to go back to.
-        PackageError: what served before was changed, or its probabilities are off.
-    """
-    with _locked(serving):
-        now = status(serving)
-        if bad is not None and now.version != _name(bad):
-            return now
-        if now.previous is None:
-            raise DeploymentError(f"{serving}: nothing served before {now.version or 'now'}: apply a version instead")
-        packaging.verify(serving / "versions" / now.previous)
-        _point(serving, now.previous, "rollback", reason=reason, left=now.version)
-    return status(serving)
-
-
-def _name(version: str | int) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", str(version)):
-        raise DeploymentError(f"version {version!r}: use letters, digits, - and _ only")
-    return str(version)
+    def _place(self, version: str) -> Path:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", version):
+            raise DeploymentError(f"version {version!r}: use letters, digits, - and _ only")
+        return self.serving / "versions" / version
 
 
 def _line(history: list[dict[str, Any]]) -> list[str]:
@@ -159,8 +129,7 @@ def _line(history: list[dict[str, Any]]) -> list[str]:
     return line
 
 
-def _is_copied(serving: Path, package: Path, version: str) -> bool:
-    there = serving / "versions" / version
+def _is_copied(there: Path, package: Path) -> bool:
     if not there.exists():
         return False
     if packaging.same(there, package):

@@ -18,7 +18,7 @@ from components.push import push
 from components.reject import reject
 from components.train import train
 from spira import checkpoint, config, corpus, gates
-from spira.deployment import local as serving
+from spira.deployment.local import Local
 from spira.packaging import verify
 from spira.registry import Registry, local_uri
 
@@ -203,8 +203,8 @@ def test_deploy_serves_and_makes_champion(run: Run, prepared: Path, judged: Call
     run(alone, "deploy")
     champion = Registry(local_uri(tmp_path)).champion()
     assert champion is not None
-    assert serving.status(tmp_path / "serving").version == str(champion.version) == "1"
-    assert serving.verify(tmp_path / "serving") <= 1e-5
+    assert Local(tmp_path / "serving").status().version == str(champion.version) == "1"
+    assert Local(tmp_path / "serving").verify() <= 1e-5
 
 
 def _accuracy(made: Path) -> float:

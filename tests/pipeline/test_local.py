@@ -22,7 +22,7 @@ from spira import config, gates
 from spira.__main__ import app
 from spira.checkpoint import WEIGHTS
 from spira.corpus import Corpus
-from spira.deployment import local as serving
+from spira.deployment.local import Local
 from spira.registry import Registry, local_uri
 
 
@@ -37,7 +37,7 @@ def test_an_approved_model_is_registered_and_serves(runs):
     champion = Registry(local_uri(runs.work)).champion()
     assert (summary["approved"], summary["reasons"], summary["model_version"]) == (True, [], 1)
     assert champion.version == 1
-    assert serving.status(runs.work / "serving").version == "1"
+    assert Local(runs.work / "serving").status().version == "1"
     assert champion.tags["data_fingerprint"] == Corpus.open(Path(summary["paths"]["corpus"])).digest
     assert champion.tags["model_fingerprint"] == config.smoke().digest()
     assert champion.tags["pipeline_run"].startswith("spira-training-")
@@ -51,7 +51,7 @@ def test_a_rejected_model_is_logged_and_nothing_else(runs):
     versions = Registry(local_uri(runs.work)).list_versions()
     assert [version.version for version in versions] == [1]
     assert "champion" in versions[0].aliases
-    assert serving.status(runs.work / "serving").version == "1"
+    assert Local(runs.work / "serving").status().version == "1"
 
 
 def test_the_last_run_is_in_the_work_folder(runs):

@@ -14,8 +14,8 @@ import pytest
 from packages import make_package
 
 from spira import packaging
-from spira.deployment import local
-from spira.deployment.local import DeploymentError
+from spira.deployment import DeploymentError, Release
+from spira.deployment.local import Local
 from spira.packaging import PackageError
 
 FORK = multiprocessing.get_context("fork")
@@ -32,8 +32,8 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def applied(packages: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that has served version 1 and serves version 2; to read only."""
     serving = tmp_path_factory.mktemp("applied") / "serving"
-    for package, version in zip(packages, (1, "2"), strict=True):
-        local.apply(serving, package, version)
+    for package, version in zip(packages, ("1", "2"), strict=True):
+        Local(serving).apply(Release(version, package))
     return serving
 
 
@@ -59,24 +59,24 @@ def wrong(packages: tuple[Path, Path], tmp_path: Path) -> Path:
 def test_nothing_serves_before_the_first_apply(tmp_path: Path) -> None:
     """Status says so, verify and rollback refuse."""
     serving = tmp_path / "serving"
-    assert local.status(serving).version is None
+    assert Local(serving).status().version is None
     with pytest.raises(DeploymentError, match="serves nothing"):
-        local.verify(serving)
+        Local(serving).verify()
     with pytest.raises(DeploymentError, match="nothing served before"):
-        local.rollback(serving, "bad")
+        Local(serving).rollback("bad")
 
 
 def test_what_is_applied_serves(applied: Path, packages: tuple[Path, Path]) -> None:
     """Whole, checked, and the one before it known."""
-    status = local.status(applied)
+    status = Local(applied).status()
     assert (status.version, status.previous) == ("2", "1")
-    assert packaging.same(status.package, packages[1])
-    assert local.verify(applied) <= 1e-5
+    assert packaging.same(Local(applied).package, packages[1])
+    assert Local(applied).verify() <= 1e-5
 
 
 def test_rollback_goes_back(serving: Path) -> None:
     """To what served before, with its reason in the history; once, even if it is called again for the same."""
-    status = local.rollback(serving, "too many alarms", bad=2)
+    status = Local(serving).rollback("too many alarms", bad="2")
     assert (status.version, status.previous) == ("1", None)
     assert [(entry["version"], entry["action"]) for entry in status.history] == [
         ("1", "apply"),
@@ -85,24 +85,24 @@ def test_rollback_goes_back(serving: Path) -> None:
     ]
     assert status.history[-1]["reason"] == "too many alarms"
     assert status.history[-1]["left"] == "2"
-    assert local.rollback(serving, "too many alarms", bad=2) == status
+    assert Local(serving).rollback("too many alarms", bad="2") == status
     with pytest.raises(DeploymentError, match="nothing served before"):
-        local.rollback(serving, "again")
+        Local(serving).rollback("again")
 
 
 def test_apply_again_changes_nothing(serving: Path, packages: tuple[Path, Path]) -> None:
     """A verb that was killed after it was done runs again."""
-    before = local.status(serving)
-    assert local.apply(serving, packages[1], 2) == before
+    before = Local(serving).status()
+    assert Local(serving).apply(Release("2", packages[1])) == before
 
 
 def test_plan_tells_and_changes_nothing(tmp_path: Path, applied: Path, packages: tuple[Path, Path]) -> None:
     """Copy, check, switch at first; switch for a version that is there; only the check for what serves."""
-    first = local.plan(tmp_path / "serving", packages[0], 1)
+    first = Local(tmp_path / "serving").plan(Release("1", packages[0]))
     assert [step.split()[0] for step in first.steps] == ["copy", "check", "serve"]
     assert not (tmp_path / "serving").exists()
-    assert [step.split()[0] for step in local.plan(applied, packages[0], 1).steps] == ["check", "serve"]
-    assert [step.split()[0] for step in local.plan(applied, packages[1], 2).steps] == ["check"]
+    assert [step.split()[0] for step in Local(applied).plan(Release("1", packages[0])).steps] == ["check", "serve"]
+    assert [step.split()[0] for step in Local(applied).plan(Release("2", packages[1])).steps] == ["check"]
 
 
 def test_a_package_with_wrong_probabilities_never_serves(
@@ -110,31 +110,31 @@ def test_a_package_with_wrong_probabilities_never_serves(
 ) -> None:
     """What served goes on, and its version's place stays free for a right package."""
     with pytest.raises(PackageError, match="must not be served"):
-        local.apply(serving, wrong, 3)
-    assert local.status(serving).version == "2"
+        Local(serving).apply(Release("3", wrong))
+    assert Local(serving).status().version == "2"
     assert sorted(path.name for path in (serving / "versions").iterdir()) == ["1", "2"]
 
 
 def test_a_version_never_changes(applied: Path, packages: tuple[Path, Path]) -> None:
     """Another package under the same number is refused, by plan too."""
-    for verb in (local.plan, local.apply):
+    for verb in (Local(applied).plan, Local(applied).apply):
         with pytest.raises(DeploymentError, match="another package"):
-            verb(applied, packages[1], 1)
+            verb(Release("1", packages[1]))
 
 
 def test_rollback_refuses_what_was_damaged(serving: Path) -> None:
     """The previous version is checked before the pointer moves."""
     (serving / "versions" / "1" / "data" / "config.json").write_text("{}")
     with pytest.raises(PackageError, match="was changed"):
-        local.rollback(serving, "bad")
-    assert local.status(serving).version == "2"
+        Local(serving).rollback("bad")
+    assert Local(serving).status().version == "2"
 
 
 @pytest.mark.parametrize("version", ["../1", "", "a b", "."])
 def test_a_version_is_a_plain_name(serving: Path, packages: tuple[Path, Path], version: str) -> None:
     """It is the name of a folder."""
     with pytest.raises(DeploymentError, match="letters"):
-        local.apply(serving, packages[0], version)
+        Local(serving).apply(Release(version, packages[0]))
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"history": []'])
@@ -142,7 +142,7 @@ def test_a_damaged_pointer_is_said(tmp_path: Path, content: str) -> None:
     """Rather than taken for an empty one."""
     (tmp_path / "serving.json").write_text(content)
     with pytest.raises(DeploymentError, match="damaged"):
-        local.status(tmp_path)
+        Local(tmp_path).status()
 
 
 KILLS: dict[str, tuple[object, str]] = {
@@ -160,8 +160,8 @@ def test_a_killed_apply_runs_again(serving: Path, packages: tuple[Path, Path], m
     process.start()
     process.join()
     assert process.exitcode == 9
-    assert local.status(serving).version == "2"
-    assert local.apply(serving, packages[0], 3).version == "3"
+    assert Local(serving).status().version == "2"
+    assert Local(serving).apply(Release("3", packages[0])).version == "3"
     assert sorted(path.name for path in (serving / "versions").iterdir()) == ["1", "2", "3"]
 
 
@@ -176,4 +176,4 @@ def apply_and_die(serving: Path, package: Path, moment: str) -> None:
         os._exit(9)
 
     setattr(place, name, die)
-    local.apply(serving, package, 3)
+    Local(serving).apply(Release("3", package))
