@@ -57,6 +57,8 @@ def run(
     device: str = "auto",
     require_gpu: bool = False,
     registry_uri: str = "",
+    serve: bool = True,
+    name: str = "",
     tell: Callable[[str], None],
 ) -> dict[str, Any]:
     """Run the pipeline, write ``report.html`` and ``summary.json`` into ``work``, and return the summary.
@@ -65,6 +67,8 @@ def run(
 
     Args:
         registry_uri: MLflow URL; SQLite in ``work`` if empty.
+        serve: make an approved model champion and serve it; False leaves both to continuous delivery.
+        name: what lineage, MLflow and the ledger call this run; made of the time if empty.
         tell: gets the progress line by line, in turn from several threads; kfp has changed ``print`` meanwhile.
 
     Raises:
@@ -87,7 +91,8 @@ def run(
             "require_gpu": require_gpu,
             "state_uri": str(work / "state"),
             "registry_uri": registry_uri or str(work),
-            "serving_uri": str(work / "serving"),
+            "serving_uri": str(work / "serving") if serve else "",
+            "run_name": name or f"spira-training-{folder.name}",
         }
         began = time.monotonic()
         execute(folder, arguments, tell)

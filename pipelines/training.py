@@ -42,6 +42,7 @@ def training(
     state_uri: str,
     registry_uri: str,
     serving_uri: str,
+    run_name: str,
 ):
     """Recordings in; a served, or honestly rejected, detector of respiratory insufficiency out.
 
@@ -56,7 +57,8 @@ def training(
         require_gpu: Fail where no GPU is.
         state_uri: Folder that outlives tasks, for killed and repeated runs; empty for none.
         registry_uri: MLflow URL, or a folder for SQLite.
-        serving_uri: Folder that the local server reads.
+        serving_uri: Folder that the local server reads; empty to leave serving to continuous delivery.
+        run_name: What lineage, MLflow and the ledger call this run.
     """
     prepared = preprocess(
         data=data, data_digest=data_digest, config=config, skip_bad=skip_bad, state_uri=state_uri
@@ -77,7 +79,7 @@ def training(
             checkpoints=dsl.Collected(trained.outputs["checkpoint"]),
             gate=gate,
             registry_uri=registry_uri,
-            pipeline_run=dsl.PIPELINE_JOB_NAME_PLACEHOLDER,
+            pipeline_run=run_name,
         )
     ).set_display_name("Evaluate")
     outcome = {

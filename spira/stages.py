@@ -309,17 +309,22 @@ def reject(corpus: Path, candidate: Path, verdict: Path, report: Path, *, regist
 
 
 @stage
-def deploy(package: Path, version: int, serving: Path, *, registry_uri: str, force_reason: str = "") -> dict[str, Any]:
+def deploy(
+    package: Path, version: int, serving: Path | None, *, registry_uri: str, force_reason: str = ""
+) -> dict[str, Any]:
     """A registered version -> it serves, and only then is champion.
 
     Args:
         package: the version's package folder.
-        serving: folder that the local server reads.
+        serving: folder that the local server reads; None where continuous delivery promotes and serves.
         force_reason: why a version that isn't approved, or was rolled back, may serve; empty if it may not.
 
     Raises:
         SpiraError: its golden recordings come out wrong or it can't be champion; what served before serves on.
     """
+    if serving is None:
+        log.info("deploy: version %d waits as challenger for continuous delivery", version)
+        return {"model_version": version}
     from spira.deployment import Release
     from spira.deployment.local import Local
 
