@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,11 +27,13 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 import pandas as pd
 
+from spira import manifest
 from spira import recordings as metadata
 from spira.audio import Take, check, decode, measure
 from spira.config import SAMPLE_RATE_HZ, Preprocess
 from spira.errors import SpiraError
 from spira.inference import wav
+from spira.manifest import Hashed
 from spira.quality import quality_report
 from spira.recordings import DataError, Dataset, read_dataset
 from spira.storage import Store, open_store
@@ -43,6 +45,8 @@ FORMAT = 2
 ORDER = ("test", "eval", "train", "noise")
 """Test first: of the same audio in two splits, the copy outside the frozen test is the one to refuse."""
 WORKERS = 2
+HASHED = "hashed"
+"""Key of a row's file while the corpus is built; no column of the index."""
 NO_CLASS = -1
 """Label of the noise recordings' rows in the index."""
 
@@ -173,7 +177,8 @@ class _Builder:
         self.skipped: list[dict[str, str]] = []
         self.repeats: list[str] = []
         self.heard: dict[str, dict[str, Any]] = {}  # hash of the decoded samples -> its row
-        self.hashes = {path: _hash(store, dataset, path) for path in dataset.files if path.endswith(".csv")}
+        csvs = {path: entry for path, entry in dataset.files.items() if path.endswith(".csv")}
+        self.files = manifest.look(store, csvs, {})  # what has been read, by path
 
     def run(self, skip_bad: bool, progress: Callable[[int, int], None] | None) -> None:
         """Decode, check and append every recording, then write the tables."""
@@ -194,8 +199,10 @@ class _Builder:
         if path not in self.dataset.files:
             return row, wav.AudioError(metadata.MISSING)
         longest = self.settings.max_noise_seconds if row["split"] == "noise" else self.settings.max_seconds
-        with self.store.local(path, self.dataset.files[path].generation) as file:
-            row = {**row, "sha256": _sha256(file)}
+        entry = self.dataset.files[path]
+        with self.store.local(path, entry.generation) as file:
+            hashed = manifest.hash_local(file, entry)
+            row = {**row, "sha256": hashed.sha256, HASHED: hashed}
             try:
                 return row, check(decode(file, self.settings, longest), self.settings)
             except wav.AudioError as error:
@@ -203,8 +210,8 @@ class _Builder:
 
     def _add(self, row: dict[str, Any], take: Take | wav.AudioError, array: _Array) -> None:
         """Append one recording, or note why not."""
-        if "sha256" in row:
-            self.hashes[row["file_path"]] = row["sha256"]
+        if HASHED in row:
+            self.files[row["file_path"]] = row.pop(HASHED)
         problem = str(take) if isinstance(take, wav.AudioError) else self._clash(row, take)
         if problem or isinstance(take, wav.AudioError):
             self._skip(row, problem)
@@ -260,7 +267,7 @@ class _Builder:
         measures = pd.DataFrame(self.measures).assign(speaker=index.get("speaker"))
         quality = quality_report(measures, self.repeats, self.skipped) | {"about": _about(self.store)}
         _write_json(self.folder / "quality.json", quality)
-        _write_json(self.folder / "manifest.json", _manifest(self.dataset, self.settings, self.hashes))
+        _write_json(self.folder / "manifest.json", _manifest(self.dataset, self.settings, self.files))
 
 
 class _Array:
@@ -319,19 +326,14 @@ def _catalogue(dataset: Dataset) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: ORDER.index(row["split"]))
 
 
-def _manifest(dataset: Dataset, settings: Preprocess, hashes: dict[str, str]) -> dict[str, Any]:
-    """What a corpus was made of; equal digests are equal contents, wherever they lie, whenever copied."""
-    files = {path: (dataset.files[path].size, hashes[path]) for path in sorted(hashes)}
-    canonical = json.dumps([[path, *content] for path, content in files.items()])
+def _manifest(dataset: Dataset, settings: Preprocess, files: Mapping[str, Hashed]) -> dict[str, Any]:
+    """What a corpus was made of."""
     return {
         "format": FORMAT,
-        "digest": hashlib.sha256(canonical.encode()).hexdigest(),
+        "digest": manifest.digest(files),
         "preprocess": settings.model_dump(mode="json"),
         "uri": dataset.root,
-        "files": {
-            path: {"size": size, "sha256": sha256, "generation": dataset.files[path].generation}
-            for path, (size, sha256) in files.items()
-        },
+        "files": {path: vars(files[path]) for path in sorted(files)},
     }
 
 
@@ -344,24 +346,9 @@ def _is_current(out: Path, store: Store, dataset: Dataset, settings: Preprocess,
     if corpus.quality["skipped"] and not skip_bad:
         return False
     known = corpus.manifest
-    hashes = {path: _hash(store, dataset, path, known) for path in dataset.files}
-    now = _manifest(dataset, settings, hashes)
+    seen = {path: Hashed(**file) for path, file in known["files"].items()} if known["uri"] == dataset.root else {}
+    now = _manifest(dataset, settings, manifest.look(store, dataset.files, seen))
     return all(now[key] == known.get(key) for key in ("format", "digest", "preprocess"))
-
-
-def _hash(store: Store, dataset: Dataset, path: str, known: dict[str, Any] | None = None) -> str:
-    """A file's hash; taken from a manifest where it has seen this very generation in this very place."""
-    entry = dataset.files[path]
-    seen = known["files"].get(path) if known and known["uri"] == dataset.root else None
-    if seen and (seen["size"], seen["generation"]) == (entry.size, entry.generation):
-        return seen["sha256"]
-    with store.local(path, entry.generation) as file:
-        return _sha256(file)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _refuse_foreign(out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import platform
@@ -47,11 +48,24 @@ def code_digest() -> str:
     return os.environ.get("SPIRA_IMAGE_DIGEST") or _sha256(sources_digest(), lock_digest(), platform.python_version())
 
 
+def code_parts() -> dict[str, str]:
+    """What :func:`code_digest` is made of, by name: the sources' files, the lock file, Python; or the image."""
+    if image := os.environ.get("SPIRA_IMAGE_DIGEST"):
+        return {"image": image}
+    return {**sources(), "requirements.lock": lock_digest(), "python": platform.python_version()}
+
+
 @cache
 def sources_digest() -> str:
-    """SHA-256 over the sorted paths and contents of the project's packages."""
+    """SHA-256 over the sorted paths and hashes of :func:`sources`."""
+    return _sha256(*(f"{path} {sha256}" for path, sha256 in sources().items()))
+
+
+@cache
+def sources() -> dict[str, str]:
+    """The project's packages: a hash of each file by path, sorted; comments and docstrings are no part of it."""
     files = sorted(file for name in PACKAGES for file in (ROOT / name).rglob("*") if file.suffix in SOURCES)
-    return _sha256(*(f"{file.relative_to(ROOT)} {_file_sha256(file)}" for file in files))
+    return {file.relative_to(ROOT).as_posix(): _source_sha256(file) for file in files}
 
 
 @cache
@@ -77,6 +91,29 @@ def git_commit() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
     return done.stdout.strip() or "unknown"
+
+
+def _source_sha256(file: Path) -> str:
+    """Of what a Python file does: of its syntax tree without docstrings; of any other file's bytes."""
+    if file.suffix != ".py":
+        return _file_sha256(file)
+    try:
+        tree = ast.parse(file.read_bytes())
+    except SyntaxError:
+        return _file_sha256(file)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [each for each in node.body if not _is_text(each)]
+    return _sha256(ast.dump(tree))
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    """A text that stands by itself: a docstring of a module, class, function or attribute."""
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
 
 
 def _file_sha256(file: Path) -> str:

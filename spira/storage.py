@@ -37,7 +37,9 @@ class Entry:
     size: int
     """Bytes."""
     generation: str
-    """Changes when the content is replaced: an object's generation, a file's modification time in ns."""
+    """Changes when the content is replaced: an object's generation, a file's times of change in ns."""
+    changed: float | None = None
+    """When a file on disk last changed, s since 1970; None for objects, whose generation alone tells them apart."""
 
 
 class Store(Protocol):
@@ -112,9 +114,17 @@ class Folder:
         """See :class:`Store`; links that lead out of the folder are not followed."""
         if not self.root.is_dir():
             raise StorageError(f"{self.root}: no such folder")
-        paths = (Path(folder, name) for folder, _, names in os.walk(self.root) for name in names)
-        inside = (path for path in paths if path.is_file() and self._is_inside(path))
-        return sorted((self._entry(path) for path in inside), key=lambda entry: entry.path)
+        found: list[Entry] = []
+        folders = [(self.root, "")]
+        while folders:
+            folder, path = folders.pop()
+            with os.scandir(folder) as items:
+                for item in items:
+                    if item.is_dir(follow_symlinks=False):
+                        folders.append((Path(item.path), f"{path}{item.name}/"))
+                    elif item.is_file() and (not item.is_symlink() or self._is_inside(Path(item.path))):
+                        found.append(_entry(path + item.name, item.stat()))
+        return sorted(found, key=lambda entry: entry.path)
 
     def read(self, path: str, generation: str | None = None) -> bytes:
         """See :class:`Store`."""
@@ -133,11 +143,13 @@ class Folder:
 
     @contextmanager
     def local(self, path: str, generation: str | None = None) -> Iterator[Path]:
-        """See :class:`Store`; the file itself, not a copy."""
+        """See :class:`Store`; the file itself, not a copy: of that generation still when the block ends."""
         file = self._file(path)
         with _explained(f"{self.uri}/{path}"):
             self._check(file, generation)
         yield file
+        with _explained(f"{self.uri}/{path}"):
+            self._check(file, generation)
 
     def create(self, path: str, data: bytes) -> bool:
         """See :class:`Store`; a hard link from a complete file, which only one caller can make."""
@@ -146,6 +158,7 @@ class Folder:
         with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".create-") as partial:
             partial.write(data)
             partial.flush()
+            os.fsync(partial.fileno())  # whole on the disk before it is there by name
             try:
                 os.link(partial.name, file)
             except FileExistsError:
@@ -168,13 +181,14 @@ class Folder:
     def _is_inside(self, file: Path) -> bool:
         return file.resolve().is_relative_to(self.root)
 
-    def _entry(self, file: Path) -> Entry:
-        status = file.stat()
-        return Entry(file.relative_to(self.root).as_posix(), status.st_size, str(status.st_mtime_ns))
-
     def _check(self, file: Path, generation: str | None) -> None:
-        if generation is not None and generation != str(file.stat().st_mtime_ns):
+        if generation is not None and generation != _entry("", file.stat()).generation:
             raise StorageError(f"{file} has changed since it was listed: run again")
+
+
+def _entry(path: str, status: os.stat_result) -> Entry:
+    """Both times of a file: copying tools set the one back, nobody the other."""
+    return Entry(path, status.st_size, f"{status.st_mtime_ns}-{status.st_ctime_ns}", status.st_ctime)
 
 
 class Bucket:

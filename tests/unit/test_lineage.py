@@ -25,7 +25,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def forget() -> None:
-    for function in (lineage.sources_digest, lineage.lock_digest, lineage.git_commit):
+    for function in (lineage.sources, lineage.sources_digest, lineage.lock_digest, lineage.git_commit):
         function.cache_clear()
 
 
@@ -39,6 +39,32 @@ def test_a_changed_source_is_another_code(checkout: Path):
     before = code_now()
     (checkout / "spira" / "noise.py").write_text("A = 2\n")
     assert code_now() != before
+
+
+@pytest.mark.parametrize(
+    ("text", "changes"),
+    [
+        ('"""A module."""\nA = 1  # the first\n', False),
+        ('A = 1\n"""A documented number."""\n\n\n', False),
+        ("A = (\n    1\n)\n", False),
+        ("A = 1.0\n", True),
+        ('A = 1\nB = "text"\n', True),
+        ("A = 1 +\n", True),
+    ],
+)
+def test_comments_and_docstrings_are_no_change(checkout: Path, text: str, changes: bool):
+    """What a file says beside what it does trains nothing anew; a file that is no Python counts by its bytes."""
+    before = code_now()
+    (checkout / "spira" / "noise.py").write_text(text)
+    assert (code_now() != before) == changes
+
+
+def test_code_is_told_part_by_part(checkout: Path, monkeypatch: pytest.MonkeyPatch):
+    """By file, lock and Python; or by the image alone."""
+    forget()
+    assert set(lineage.code_parts()) == {"spira/noise.py", "requirements.lock", "python"}
+    monkeypatch.setenv("SPIRA_IMAGE_DIGEST", "sha256:12")
+    assert lineage.code_parts() == {"image": "sha256:12"}
 
 
 def test_a_renamed_source_is_another_code(checkout: Path):
