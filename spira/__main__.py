@@ -4,6 +4,7 @@
     spira run --data DIR --set training.max_epochs=30 --seed 1 --seed 2
     spira predict RECORDING.wav
     spira models list
+    spira deliver watch
 
 Exit code 0 for a finished run whatever its verdict, 2 for what is refused. Heavy modules are imported by the
 verbs that need them.
@@ -22,6 +23,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from spira import config as configuration
+from spira.delivery.commands import app as deliver
 from spira.errors import SpiraError
 
 out, err = Console(), Console(stderr=True)
@@ -42,6 +44,7 @@ class Refusing(TyperGroup):
 app = typer.Typer(cls=Refusing, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 models = typer.Typer(no_args_is_help=True, help="The model repository: versions and their aliases.")
 app.add_typer(models, name="models")
+app.add_typer(deliver, name="deliver")
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Partial YAML over the defaults.")]
 Settings = Annotated[list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Over the file.")]

@@ -40,6 +40,7 @@ HISTORIES, PREDICTIONS = "histories.json", "predictions.parquet"
 MARKS = {logging.INFO: "spira: ", logging.WARNING: "spira warning: ", logging.ERROR: "spira error: "}
 """How a line of ours begins, by level: by it a runner finds them among those of libraries."""
 PROGRESS_SECONDS = 5.0
+NOTICE_SECONDS = 10
 
 Arguments = ParamSpec("Arguments")
 
@@ -342,6 +343,28 @@ def deploy(
     return {"model_version": version}
 
 
+@stage
+def notify(run: str, state: str, message: str, url: str) -> dict[str, Any]:
+    """Say how a run ended: in the log, and to a URL if it isn't empty; what can't be told there fails no run.
+
+    Args:
+        state: ``SUCCEEDED``, ``FAILED`` or ``CANCELLED``.
+        message: why it failed, as far as it is known.
+    """
+    import urllib.request
+    from http.client import HTTPException
+
+    log.info("notify: %s %s%s", run, state.lower(), f": {message}" if message else "")
+    if url:
+        notice = json.dumps({"run": run, "state": state, "message": message}).encode()
+        try:
+            request = urllib.request.Request(url, notice, {"Content-Type": "application/json"})
+            urllib.request.urlopen(request, timeout=NOTICE_SECONDS).close()
+        except (OSError, HTTPException, ValueError) as error:
+            log.warning("notify: %s can't be told: %s", url, error)
+    return {}
+
+
 def _log_run(registry: Registry, corpus: Path, candidate: Path, verdict: Path, report: Path) -> str:
     """Everything about a run, into MLflow."""
     from spira.corpus import Corpus
@@ -359,13 +382,10 @@ def _log_run(registry: Registry, corpus: Path, candidate: Path, verdict: Path, r
 
 
 def open_registry(uri: str) -> Registry:
-    """The model repository at an MLflow URL, or in a folder (SQLite)."""
-    from spira.registry import Registry, local_uri
+    """See :func:`spira.registry.open_at`; loads MLflow."""
+    from spira.registry import open_at
 
-    if "://" in uri:
-        return Registry(uri)
-    Path(uri).mkdir(parents=True, exist_ok=True)
-    return Registry(local_uri(Path(uri)))
+    return open_at(uri)
 
 
 @contextmanager

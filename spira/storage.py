@@ -28,6 +28,10 @@ class StorageError(SpiraError):
     """An object or place that can't be read or written; the message names it."""
 
 
+class MissingError(StorageError):
+    """There is nothing of this name (or of this generation any more)."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One stored file."""
@@ -113,7 +117,7 @@ class Folder:
     def list(self) -> list[Entry]:
         """See :class:`Store`; links that lead out of the folder are not followed."""
         if not self.root.is_dir():
-            raise StorageError(f"{self.root}: no such folder")
+            raise MissingError(f"{self.root}: no such folder")
         found: list[Entry] = []
         folders = [(self.root, "")]
         while folders:
@@ -268,11 +272,13 @@ def _explained(place: str) -> Iterator[None]:
     except StorageError:
         raise
     except FileNotFoundError as error:
-        raise StorageError(f"{place}: not found") from error
+        raise MissingError(f"{place}: not found") from error
     except Exception as error:
         if not _is_refusal(error):
             raise
-        raise StorageError(f"{place}: {_REASONS.get(type(error).__name__, error)}") from error
+        name = type(error).__name__
+        refusal = MissingError if name == "NotFound" else StorageError
+        raise refusal(f"{place}: {_REASONS.get(name, error)}") from error
 
 
 _REASONS = {

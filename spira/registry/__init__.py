@@ -25,11 +25,12 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
-from spira.registry import aliases, runs, versions
+from spira.registry import aliases, outcomes, runs, versions
+from spira.registry.outcomes import Outcome
 from spira.registry.store import ModelStore, RegistryError, explained, local_uri
 from spira.registry.versions import Difference, Version, package_digest
 
-__all__ = ["Difference", "Registry", "RegistryError", "Version", "local_uri", "package_digest"]
+__all__ = ["Difference", "Outcome", "Registry", "RegistryError", "Version", "local_uri", "open_at", "package_digest"]
 
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
@@ -79,6 +80,17 @@ class Registry:
             RegistryError: an artifact is missing, or the store fails.
         """
         return runs.log_run(self._store, name, params, histories, verdict, artifacts, tags, dataset_uri)
+
+    @explained("the outcome of the run can't be looked up")
+    def outcome(self, pipeline_run: str) -> Outcome | None:
+        """What a run of the pipeline came to, by its tag ``pipeline_run``; the latest, where it was repeated.
+
+        None where nothing was logged, or not to the end: an approval without its version is none.
+
+        Raises:
+            RegistryError: the verdict can't be read.
+        """
+        return outcomes.outcome(self._store, pipeline_run)
 
     @explained("the package can't be registered")
     def register(self, package: Path, run_id: str, verdict: Mapping[str, Any], tags: Mapping[str, str]) -> int:
@@ -136,6 +148,11 @@ class Registry:
         """The version in production, None before the first promotion."""
         return versions.champion(self._store)
 
+    @explained("the champion can't be looked up")
+    def standing(self) -> tuple[str | None, frozenset[str]]:
+        """The champion's number, None before the first promotion, and the versions that were rolled back."""
+        return aliases.standing(self._store)
+
     @explained("the versions can't be compared")
     def compare(self, a: int | str, b: int | str) -> list[Difference]:
         """The metrics, then the parameters, in which two versions differ, by name."""
@@ -149,3 +166,11 @@ class Registry:
             RegistryError: what came isn't what was registered, or ``out`` holds something else.
         """
         return versions.fetch(self._store, version, out)
+
+
+def open_at(uri: str) -> Registry:
+    """The model repository at an MLflow URL, or in a folder (SQLite), which is made."""
+    if "://" in uri:
+        return Registry(uri)
+    Path(uri).mkdir(parents=True, exist_ok=True)
+    return Registry(local_uri(Path(uri)))

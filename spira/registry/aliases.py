@@ -45,6 +45,13 @@ def rollback(store: ModelStore, reason: str, bad: int | None) -> int:
     return int(previous.version)
 
 
+def standing(store: ModelStore) -> tuple[str | None, frozenset[str]]:
+    """See :meth:`spira.registry.Registry.standing`."""
+    entities = store.search()
+    champion = next((str(entity.version) for entity in entities if "champion" in entity.aliases), None)
+    return champion, frozenset(str(entity.version) for entity in entities if "rolled_back_reason" in entity.tags)
+
+
 def _step_back(store: ModelStore, champion: ModelVersion) -> None:
     """``previous`` becomes what the champion had replaced, unless that was rolled back."""
     replaced = champion.tags.get("replaced")

@@ -16,6 +16,7 @@ import mlflow.pyfunc
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import Model
 
+from spira.registry.outcomes import VERSION_TAG
 from spira.registry.runs import approval
 from spira.registry.store import ModelStore, RegistryError, unless_exists
 
@@ -73,6 +74,7 @@ def register(store: ModelStore, package: Path, run_id: str, verdict: Mapping[str
     store.tag(entity, tags)
     if "champion" not in entity.aliases:
         store.point("challenger", entity.version)
+    store.client.set_tag(run_id, VERSION_TAG, str(entity.version))
     return int(entity.version)
 
 

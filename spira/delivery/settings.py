@@ -1,0 +1,127 @@
+"""The settings of continuous delivery: one file that says what is watched, who trains, and where it serves.
+
+    data: recordings            # folder or gs:// prefix
+    config: model.yaml          # training settings, a partial file over the defaults
+    targets: [{kind: local}]
+
+Paths are relative to the file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from spira.config import ConfigError, Stage, explain
+from spira.delivery.decide import Policy
+
+PATHS = ("data", "config", "gate", "work", "ledger", "registry")
+DEFAULT = Path("delivery.yaml")
+
+
+class LocalTarget(Stage):
+    """A folder that the local server reads."""
+
+    kind: Literal["local"] = "local"
+    serving: str = ""
+    """The folder; ``serving`` in the work folder if empty."""
+
+
+class Settings(Stage):
+    """All of it; see the module."""
+
+    data: str
+    """Folder or ``gs://`` prefix of the data set that is watched."""
+    config: str = ""
+    """Training settings, a partial YAML over the defaults."""
+    set: tuple[str, ...] = ()
+    """``section.key=value`` settings over the file."""
+    gate: str = ""
+    """Gate file; the project's own if empty."""
+    skip_bad: bool = False
+    """Leave bad recordings out, rather than refuse the data set."""
+    work: str = "work"
+    """Folder of local runs, fetched models and, where ``registry`` is empty, MLflow."""
+    ledger: str = ""
+    """Folder or ``gs://`` prefix of the ledger; ``ledger`` in the work folder if empty."""
+    registry: str = ""
+    """MLflow URL, or a folder for SQLite; the work folder if empty."""
+    targets: tuple[LocalTarget, ...] = (LocalTarget(),)
+    """Where what is approved serves."""
+    attempts: int = Field(Policy.attempts, gt=0)
+    """Runs of one change that may fail."""
+    backoff_seconds: float = Field(Policy.backoff_seconds, ge=0)
+    """Before the second attempt; four times as long before each further one."""
+    quiet_seconds: float = Field(Policy.quiet_seconds, ge=0)
+    """A change must stand still for so long before it is trained on."""
+    approval: bool = Policy.approval
+    """Whether a person must approve a version before it serves."""
+    every_seconds: float = Field(60.0, gt=0)
+    """Between two ticks of ``watch``."""
+
+    @property
+    def policy(self) -> Policy:
+        return Policy(self.attempts, self.backoff_seconds, self.quiet_seconds, self.approval)
+
+
+def load(path: Path = DEFAULT) -> Settings:
+    """Read the file.
+
+    Raises:
+        ConfigError: it isn't there, or a key or value is refused.
+    """
+    try:
+        values = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path} isn't there: write one (spira deliver init --data DIR), or name it") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: can't be read as YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: must be a mapping, with at least data: FOLDER")
+    try:
+        return _absolute(Settings.model_validate(values), path.parent.resolve())
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {explain(error)}") from None
+
+
+def _absolute(settings: Settings, folder: Path) -> Settings:
+    """Paths from the file's folder; what is empty where it belongs."""
+    work = str((folder / settings.work).resolve())
+    told = {
+        **settings.model_dump(),
+        "ledger": settings.ledger or f"{work}/ledger",
+        "registry": settings.registry or work,
+    }
+    return settings.model_copy(update={name: _place(told[name], folder) for name in PATHS} | _serving(settings, work))
+
+
+def _place(path: str, folder: Path) -> str:
+    return path if not path or "://" in path else str((folder / path).resolve())
+
+
+def _serving(settings: Settings, work: str) -> dict[str, Any]:
+    placed = [
+        target.model_copy(update={"serving": _place(target.serving, Path(work).parent) or f"{work}/serving"})
+        for target in settings.targets
+    ]
+    return {"targets": tuple(placed)}
+
+
+def example(data: str) -> str:
+    """A settings file to begin with."""
+    return f"""\
+# What is watched: a change in the data, in the training settings or in the code is trained, judged and delivered.
+data: {data}
+# config: model.yaml        # training settings, a partial file over the defaults (spira config prints them)
+# gate: gate.yaml           # what a model must show; the project's own if not given
+work: work                  # runs, models, MLflow, the ledger and what serves
+# registry: http://mlflow:5000
+targets:
+  - kind: local
+quiet_seconds: 10           # a change must stand still for so long: an upload may be under way
+approval: false             # true: a person approves a version before it serves (spira deliver approve)
+every_seconds: 60           # between two ticks of spira deliver watch
+"""
