@@ -118,7 +118,7 @@ def _outcome(order: dict[str, Any]) -> Run:
         registry_uri=order["registry_uri"],
         serve=False,
         name=order["name"],
-        tell=lambda line: sys.stderr.write(f"{line}\n"),  # kfp has changed print
+        tell=_tell,
     )
     return Run(
         "succeeded",
@@ -127,6 +127,11 @@ def _outcome(order: dict[str, Any]) -> Run:
         model_version=summary["model_version"],
         metrics={name: each["value"] for name, each in summary["metrics"].items() if each["value"] is not None},
     )
+
+
+def _tell(line: str) -> None:
+    """Into the order's log: kfp has changed ``print`` and standard output meanwhile."""
+    sys.stderr.write(f"{line}\n")
 
 
 @contextmanager

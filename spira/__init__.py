@@ -7,7 +7,8 @@ The flow, in order, a stage a line:
     dataset, model, training    batches, the networks, a resumable training run
     prediction, evaluation  probabilities by file; metrics with confidence intervals; shortcut probes
     gates, report           a pre-registered verdict, and one page that explains it
-    packaging, registry     a torch-free package with golden recordings; MLflow versions and aliases
+    packaging, proof        a torch-free package with golden recordings, and the proof that it answers as torch does
+    registry                MLflow versions and aliases
     deployment              the package answers where it is served, or is rolled back
 
 ``spira.inference`` is what is served: numpy and scipy only, Python 3.8 syntax, nothing of spira.

@@ -201,10 +201,10 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Ask a model about recordings; exit code 2 if it refuses one."""
-    from spira import packaging
+    from spira import proof
 
     package = Path(model) if Path(model).is_dir() else fetched(model, work, mlflow)
-    answers = packaging.predict_files(package, files)
+    answers = proof.predict_files(package, files)
     if as_json:
         print(json.dumps(answers, indent=1))
     else:

@@ -240,7 +240,7 @@ def _answers(package: Path, waveforms: Sequence[np.ndarray]) -> np.ndarray:
     """A package's probabilities of waveforms, float32 [samples] at 16 kHz each -> [files]."""
     from scipy.io import wavfile
 
-    from spira.packaging import predict_files
+    from spira.proof import predict_files
 
     with tempfile.TemporaryDirectory() as temporary:
         files = [Path(temporary) / f"{i}.wav" for i in range(len(waveforms))]

@@ -17,7 +17,8 @@ import hmac
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from email.message import Message
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
@@ -57,10 +58,10 @@ class _Handler(BaseHTTPRequestHandler):
     wake: Callable[[], object]
     timeout = IDLE_SECONDS
 
-    def do_GET(self) -> None:  # noqa: N802 (http.server's name)
+    def do_GET(self) -> None:
         self._answer(HTTPStatus.OK if urlsplit(self.path).path == "/health" else HTTPStatus.NOT_FOUND)
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         url = urlsplit(self.path)
         check = CHECKS.get(url.path.removeprefix("/wake/"))
         secret = os.environ.get(SECRETS.get(url.path.removeprefix("/wake/"), ""), "")
@@ -84,7 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing: a query may hold a secret."""
 
 
-def _is_mlflows(secret: str, headers: Mapping[str, str], query: str, body: bytes) -> bool:
+def _is_mlflows(secret: str, headers: Message, query: str, body: bytes) -> bool:
     """As MLflow 3 signs: HMAC-SHA256 over ``delivery id.timestamp.body``, base64, and not an old call again."""
     call, at = headers.get("X-MLflow-Delivery-Id", ""), headers.get("X-MLflow-Timestamp", "")
     if not at.isdigit() or abs(time.time() - int(at)) > OLDEST_SECONDS:
@@ -94,12 +95,12 @@ def _is_mlflows(secret: str, headers: Mapping[str, str], query: str, body: bytes
     return _same(headers.get("X-MLflow-Signature", ""), f"v1,{expected}")
 
 
-def _is_gits(secret: str, headers: Mapping[str, str], query: str, body: bytes) -> bool:
+def _is_gits(secret: str, headers: Message, query: str, body: bytes) -> bool:
     expected = hmac.digest(secret.encode(), body, hashlib.sha256).hex()
     return _same(headers.get("X-Hub-Signature-256", ""), f"sha256={expected}")
 
 
-def _is_storages(secret: str, headers: Mapping[str, str], query: str, body: bytes) -> bool:
+def _is_storages(secret: str, headers: Message, query: str, body: bytes) -> bool:
     return _same(parse_qs(query).get("token", [""])[0], secret)
 
 

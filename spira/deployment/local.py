@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from spira import files, packaging
+from spira import files, proof
 from spira.deployment import DeploymentError, Plan, Release, Status
 
 
@@ -55,7 +55,7 @@ class Local:
             PackageError: the package is incomplete or was changed.
         """
         place, serves = self._place(release.version), self.status().version
-        packaging.check_files(release.package)
+        proof.check_files(release.package)
         steps = []
         if not _is_copied(place, release.package):
             steps.append(f"copy {release.package} to {place}")
@@ -73,9 +73,9 @@ class Local:
         """
         place = self._place(release.version)
         with _locked(self.serving):
-            packaging.check_files(release.package)
+            proof.check_files(release.package)
             if _is_copied(place, release.package):
-                packaging.verify(place)
+                proof.verify(place)
             else:
                 _copy(release.package, place)
             if self.status().version != release.version:
@@ -92,7 +92,7 @@ class Local:
         package = self.package
         if package is None:
             raise DeploymentError(f"{self.serving} serves nothing yet: apply a version first")
-        return packaging.verify(package)
+        return proof.verify(package)
 
     def rollback(self, reason: str, bad: str | None = None) -> Status:
         """See :class:`~spira.deployment.Target`.
@@ -108,7 +108,7 @@ class Local:
             if now.previous is None:
                 serves = now.version or "now"
                 raise DeploymentError(f"{self.serving}: nothing served before {serves}: apply a version instead")
-            packaging.verify(self._place(now.previous))
+            proof.verify(self._place(now.previous))
             _point(self.serving, now.previous, "rollback", reason=reason, left=now.version)
         return self.status()
 
@@ -132,7 +132,7 @@ def _line(history: list[dict[str, Any]]) -> list[str]:
 def _is_copied(there: Path, package: Path) -> bool:
     if not there.exists():
         return False
-    if packaging.same(there, package):
+    if proof.same(there, package):
         return True
     raise DeploymentError(f"{there} holds another package: a version never changes, give this one a new number")
 
@@ -143,7 +143,7 @@ def _copy(package: Path, to: Path) -> None:
     shutil.rmtree(copying, ignore_errors=True)  # left by a kill
     shutil.copytree(package, copying, ignore=shutil.ignore_patterns("__pycache__"))
     try:
-        packaging.verify(copying)
+        proof.verify(copying)
         copying.rename(to)
     finally:
         shutil.rmtree(copying, ignore_errors=True)

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from packages import make_package
 
-from spira import packaging
+from spira import proof
 from spira.deployment import DeploymentError, Release
 from spira.deployment.local import Local
-from spira.packaging import PackageError
+from spira.proof import PackageError
 
 FORK = multiprocessing.get_context("fork")
 
@@ -51,7 +51,7 @@ def wrong(packages: tuple[Path, Path], tmp_path: Path) -> Path:
         arrays = dict(file)
     np.savez(folder / "data" / "weights.npz", **(arrays | {"head.bias": arrays["head.bias"] + 1}))
     described = json.loads((folder / "package.json").read_text())
-    described["files"] = packaging.digests(folder)
+    described["files"] = proof.digests(folder)
     (folder / "package.json").write_text(json.dumps(described))
     return folder
 
@@ -70,7 +70,7 @@ def test_what_is_applied_serves(applied: Path, packages: tuple[Path, Path]) -> N
     """Whole, checked, and the one before it known."""
     status = Local(applied).status()
     assert (status.version, status.previous) == ("2", "1")
-    assert packaging.same(Local(applied).package, packages[1])
+    assert proof.same(Local(applied).package, packages[1])
     assert Local(applied).verify() <= 1e-5
 
 
@@ -147,7 +147,7 @@ def test_a_damaged_pointer_is_said(tmp_path: Path, content: str) -> None:
 
 KILLS: dict[str, tuple[object, str]] = {
     "while copying": (shutil, "copytree"),
-    "while checking": (packaging, "verify"),
+    "while checking": (proof, "verify"),
     "before renaming the copy": (Path, "rename"),
     "before replacing the pointer": (Path, "replace"),
 }

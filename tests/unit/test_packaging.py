@@ -24,8 +24,9 @@ from spira.inference import model
 from spira.inference.__main__ import golden as answers
 from spira.inference.model import Model
 from spira.inference.wav import resample
-from spira.packaging import PackageError, check_files, largest_difference, package, predict_files, prove, verify
+from spira.packaging import package
 from spira.prediction import predict_files as predict_waveforms
+from spira.proof import PackageError, check_files, largest_difference, predict_files, prove, verify
 
 
 @pytest.fixture(scope="module")
