@@ -16,7 +16,7 @@ import posixpath
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -118,17 +118,17 @@ class Folder:
         """See :class:`Store`; links that lead out of the folder are not followed."""
         if not self.root.is_dir():
             raise MissingError(f"{self.root}: no such folder")
-        found: list[Entry] = []
-        folders = [(self.root, "")]
-        while folders:
-            folder, path = folders.pop()
-            with os.scandir(folder) as items:
-                for item in items:
-                    if item.is_dir(follow_symlinks=False):
-                        folders.append((Path(item.path), f"{path}{item.name}/"))
-                    elif item.is_file() and (not item.is_symlink() or self._is_inside(Path(item.path))):
-                        found.append(_entry(path + item.name, item.stat()))
-        return sorted(found, key=lambda entry: entry.path)
+        return sorted(self._walk(self.root, ""), key=lambda entry: entry.path)
+
+    def _walk(self, folder: Path, path: str) -> Iterator[Entry]:
+        """The files below; one that is gone before it was looked at is none."""
+        with suppress(FileNotFoundError), os.scandir(folder) as items:
+            for item in items:
+                if item.is_dir(follow_symlinks=False):
+                    yield from self._walk(Path(item.path), f"{path}{item.name}/")
+                elif item.is_file() and (not item.is_symlink() or self._is_inside(Path(item.path))):
+                    with suppress(FileNotFoundError):
+                        yield _entry(path + item.name, item.stat())
 
     def read(self, path: str, generation: str | None = None) -> bytes:
         """See :class:`Store`."""

