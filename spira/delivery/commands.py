@@ -80,8 +80,9 @@ def tick(
 
 def _tick(chosen: Settings, done: list[str]) -> Report:
     from spira.delivery.assemble import reconciler
+    from spira.delivery.resource import published
 
-    report = reconciler(chosen).tick()
+    report = published(chosen, reconciler(chosen).tick())
     for line in report.done:
         say(line)
     done += report.done

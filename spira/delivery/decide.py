@@ -270,7 +270,7 @@ def _repairs(want: str, models: Models, serving: Mapping[str, Status | None]) ->
     if models.champion != want:
         actions.append(Crown(want, models.champion))
     for target, status in serving.items():
-        if status is not None and (status.version != want or not status.ready):
+        if status is not None and (status.version != want or status.drifted or not status.ready):
             actions.append(Serve(target, want, status.version))
     notes = [f"target {target} can't be asked now" for target, status in serving.items() if status is None]
     return Decision(tuple(actions), tuple(notes))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from spira import config, gates, lineage, manifest
@@ -19,11 +20,12 @@ CACHE = "cache/data.json"
 """In the ledger's store, so that a reconciler that begins anew need not read every recording again."""
 
 
-def look(settings: Settings, kept: Store) -> Look:
+def look(settings: Settings, kept: Store, code: Callable[[], Mapping[str, str]] = lineage.code_parts) -> Look:
     """What is there to train on, and the order for a run of just that.
 
     Args:
         kept: where hashes are kept from one look to the next.
+        code: gives what would train, part by part.
 
     Raises:
         StorageError: the data can't be reached.
@@ -36,7 +38,7 @@ def look(settings: Settings, kept: Store) -> Look:
         data = data_axis(data_files(settings.data, kept, settings.skip_bad))
     except DataError as error:
         return Look(Unfit(f"data: {error}"))
-    seen = Observed(data, model_axis(resolved, judge, settings.skip_bad), axis_of(lineage.code_parts()))
+    seen = Observed(data, model_axis(resolved, judge, settings.skip_bad), axis_of(code()))
     wish = Wish(
         data=settings.data,
         data_digest=data.digest,

@@ -93,8 +93,9 @@ def _train(attempt: Attempt, seed: int, folder: Path) -> dict[str, np.ndarray]:
     opened = Corpus.open(folder / "corpus")
     if opened.digest != order["data_digest"]:
         raise SpiraError(f"{order['data']} changed while it was read: run again")
-    side_by_side = min(RUNS_AT_ONCE, len(resolved.training.seeds))
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // side_by_side))
+    if "OMP_NUM_THREADS" not in os.environ:  # else the user has decided, here as in the run
+        side_by_side = min(RUNS_AT_ONCE, len(resolved.training.seeds))
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // side_by_side))
     trained = training.train(opened, resolved, seed, folder / f"seed-{seed}")
     return {name: value.numpy() for name, value in trained.network.state_dict().items() if value.is_floating_point()}
 

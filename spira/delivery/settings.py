@@ -10,7 +10,7 @@ Paths are relative to the file.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import Field, ValidationError
@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 from spira.config import ConfigError, Stage, explain
 from spira.delivery.decide import Policy
 
-PATHS = ("data", "config", "gate", "work", "ledger", "registry")
+PATHS = ("data", "config", "gate", "work", "ledger", "registry", "kubeflow")
 DEFAULT = Path("delivery.yaml")
 
 
@@ -28,6 +28,43 @@ class LocalTarget(Stage):
     kind: Literal["local"] = "local"
     serving: str = ""
     """The folder; ``serving`` in the work folder if empty."""
+
+
+class KServeTarget(Stage):
+    """An InferenceService of KServe; ``manifests/serving`` is applied in its namespace."""
+
+    kind: Literal["kserve"]
+    namespace: str
+    model: str = "spira"
+    """Name of the InferenceService."""
+    runtime: str = "spira"
+    """Name of the ServingRuntime."""
+    context: str | None = None
+    """Of the kubeconfig; in a pod its ServiceAccount, elsewhere the current one, if not given."""
+    timeout_seconds: float = Field(300.0, gt=0)
+    """For a version's pods to become ready."""
+
+
+class InferenceServiceTarget(Stage):
+    """SPIRA's own Inference Service; see :class:`spira.deployment.service_contract.Service`."""
+
+    kind: Literal["inference-service"]
+    folder: str = ""
+    """Its state, on a disk of this machine; ``inference-service`` in the work folder if empty."""
+    command: tuple[str, ...]
+    """Starts the service in the foreground; ``{env_file}`` in it stands for the file with its environment."""
+    nats_url: str
+    minio: str
+    """Host and port, no scheme."""
+    access_key_variable: str = "MINIO_ACCESS_KEY"
+    """Environment variable with the key, and likewise the secret one: this file holds neither."""
+    secret_key_variable: str = "MINIO_SECRET_KEY"
+    bucket: str = "audio-files"
+    variables: dict[str, str] = Field(default_factory=dict)
+    """Further ones of the service's environment."""
+
+
+AnyTarget = Annotated[LocalTarget | KServeTarget | InferenceServiceTarget, Field(discriminator="kind")]
 
 
 class Settings(Stage):
@@ -49,8 +86,12 @@ class Settings(Stage):
     """Folder or ``gs://`` prefix of the ledger; ``ledger`` in the work folder if empty."""
     registry: str = ""
     """MLflow URL, or a folder for SQLite; the work folder if empty."""
-    targets: tuple[LocalTarget, ...] = (LocalTarget(),)
+    kubeflow: str = ""
+    """Cluster file (:mod:`pipelines.cluster`) of the Kubeflow that trains; this machine trains if empty."""
+    targets: tuple[AnyTarget, ...] = (LocalTarget(),)
     """Where what is approved serves."""
+    artifacts: dict[str, str] = Field(default_factory=dict)
+    """How a target finds artifacts that MLflow names otherwise: beginning of an address -> what to put for it."""
     attempts: int = Field(Policy.attempts, gt=0)
     """Runs of one change that may fail."""
     backoff_seconds: float = Field(Policy.backoff_seconds, ge=0)
@@ -61,6 +102,8 @@ class Settings(Stage):
     """Whether a person must approve a version before it serves."""
     every_seconds: float = Field(60.0, gt=0)
     """Between two ticks of ``watch``."""
+    resource: str = Field("", pattern=r"^([a-z0-9-]+/[a-z0-9.-]+)?$")
+    """``namespace/name`` of the ``Delivery`` that tells the status on a cluster; none if empty."""
 
     @property
     def policy(self) -> Policy:
@@ -89,25 +132,24 @@ def load(path: Path = DEFAULT) -> Settings:
 
 def _absolute(settings: Settings, folder: Path) -> Settings:
     """Paths from the file's folder; what is empty where it belongs."""
-    work = str((folder / settings.work).resolve())
-    told = {
-        **settings.model_dump(),
-        "ledger": settings.ledger or f"{work}/ledger",
-        "registry": settings.registry or work,
-    }
-    return settings.model_copy(update={name: _place(told[name], folder) for name in PATHS} | _serving(settings, work))
+    work = _place(settings.work, folder)
+    defaults = {"ledger": f"{work}/ledger", "registry": work}
+    places = {name: _place(getattr(settings, name) or defaults.get(name, ""), folder) for name in PATHS}
+    targets = tuple(_placed(target, folder, work) for target in settings.targets)
+    return settings.model_copy(update={**places, "targets": targets})
 
 
 def _place(path: str, folder: Path) -> str:
     return path if not path or "://" in path else str((folder / path).resolve())
 
 
-def _serving(settings: Settings, work: str) -> dict[str, Any]:
-    placed = [
-        target.model_copy(update={"serving": _place(target.serving, Path(work).parent) or f"{work}/serving"})
-        for target in settings.targets
-    ]
-    return {"targets": tuple(placed)}
+def _placed(target: AnyTarget, folder: Path, work: str) -> AnyTarget:
+    """With its folder where it belongs."""
+    if isinstance(target, LocalTarget):
+        return target.model_copy(update={"serving": _place(target.serving, folder) or f"{work}/serving"})
+    if isinstance(target, InferenceServiceTarget):
+        return target.model_copy(update={"folder": _place(target.folder, folder) or f"{work}/inference-service"})
+    return target
 
 
 def example(data: str) -> str:
@@ -119,9 +161,11 @@ data: {data}
 # gate: gate.yaml           # what a model must show; the project's own if not given
 work: work                  # runs, models, MLflow, the ledger and what serves
 # registry: http://mlflow:5000
+# kubeflow: cluster.yaml    # who trains: this machine if not given
 targets:
-  - kind: local
+  - kind: local             # kserve, inference-service: docs/delivery.md
 quiet_seconds: 10           # a change must stand still for so long: an upload may be under way
 approval: false             # true: a person approves a version before it serves (spira deliver approve)
 every_seconds: 60           # between two ticks of spira deliver watch
+# resource: spira-delivery/spira    # on a cluster: kubectl get deliveries (manifests/delivery)
 """

@@ -131,7 +131,9 @@ def _training(state: State, report: Report) -> str:
     """Where the last observation stands, in a word or two."""
     if state.active:
         return "running"
-    if not state.sighting or not state.sighting.axes:
+    if not state.sighting:
+        return "nothing was looked at yet: spira deliver tick"
+    if not state.sighting.axes:
         return "nothing fit to train on"
     attempts = state.attempts_of(state.sighting.fingerprint)
     if not attempts:

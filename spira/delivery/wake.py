@@ -15,12 +15,15 @@ import base64
 import hashlib
 import hmac
 import os
+import re
+import sys
 import threading
 import time
 from collections.abc import Callable
 from email.message import Message
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from spira.errors import SpiraError
@@ -46,12 +49,20 @@ def serve(listen: str, wake: Callable[[], object]) -> ThreadingHTTPServer:
     host, _, port = listen.rpartition(":")
     handler = type("Handler", (_Handler,), {"wake": staticmethod(wake)})
     try:
-        server = ThreadingHTTPServer((host or "127.0.0.1", int(port)), handler)
+        server = _Server((host or "127.0.0.1", int(port)), handler)
     except (OSError, ValueError, OverflowError) as error:
         raise SpiraError(f"--listen {listen}: can't listen there ({error}); write HOST:PORT") from error
-    server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A caller that hangs up is no trouble of ours."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -67,10 +78,10 @@ class _Handler(BaseHTTPRequestHandler):
         secret = os.environ.get(SECRETS.get(url.path.removeprefix("/wake/"), ""), "")
         if check is None or not secret:
             return self._answer(HTTPStatus.NOT_FOUND)
-        length = self.headers.get("Content-Length", "")
-        if not length.isdigit() or int(length) > MOST_BYTES:
+        length = _number(self.headers.get("Content-Length", ""))
+        if length is None or length > MOST_BYTES:
             return self._answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        body = self.rfile.read(int(length))
+        body = self.rfile.read(length)
         if not check(secret, self.headers, url.query, body):
             return self._answer(HTTPStatus.UNAUTHORIZED)
         self.wake()
@@ -87,8 +98,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _is_mlflows(secret: str, headers: Message, query: str, body: bytes) -> bool:
     """As MLflow 3 signs: HMAC-SHA256 over ``delivery id.timestamp.body``, base64, and not an old call again."""
-    call, at = headers.get("X-MLflow-Delivery-Id", ""), headers.get("X-MLflow-Timestamp", "")
-    if not at.isdigit() or abs(time.time() - int(at)) > OLDEST_SECONDS:
+    call, at = headers.get("X-MLflow-Delivery-Id", ""), _number(headers.get("X-MLflow-Timestamp", ""))
+    if at is None or abs(time.time() - at) > OLDEST_SECONDS:
         return False
     signed = f"{call}.{at}.".encode() + body
     expected = base64.b64encode(hmac.digest(secret.encode(), signed, hashlib.sha256)).decode()
@@ -102,6 +113,11 @@ def _is_gits(secret: str, headers: Message, query: str, body: bytes) -> bool:
 
 def _is_storages(secret: str, headers: Message, query: str, body: bytes) -> bool:
     return _same(parse_qs(query).get("token", [""])[0], secret)
+
+
+def _number(text: str) -> int | None:
+    """What a header counts in; None of anything else, which may be meant to trip us up."""
+    return int(text) if re.fullmatch("[0-9]{1,12}", text) else None
 
 
 def _same(given: str, expected: str) -> bool:

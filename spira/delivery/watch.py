@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 from spira import lineage
 from spira.delivery import settings as settings_file
 from spira.delivery.assemble import reconciler
+from spira.delivery.resource import published
 from spira.errors import SpiraError
 
 RUN_SECONDS = 5.0
-"""Between two ticks while a run is on."""
+"""Between two ticks while a run is on, and between two looks at what is broken."""
+STARTS = "import spira.__main__, spira.delivery.watch, pipelines.runs"
+"""What code must be able to do before it is begun."""
 
 
 def watch(settings: Path, listen: str, say: Callable[[str], None]) -> None:
-    """Tick until the process is ended; each tick reads the settings anew.
+    """Tick until the process is ended (SIGTERM, Ctrl-C); each tick reads the settings anew.
 
     Args:
         listen: ``HOST:PORT`` to take wake-ups on; empty for none.
@@ -28,27 +34,46 @@ def watch(settings: Path, listen: str, say: Callable[[str], None]) -> None:
         SpiraError: the settings can't be read at the beginning, or the address is taken.
     """
     settings_file.load(settings)  # refused here and now, if it must be
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
     woken = threading.Event()
     if listen:
         from spira.delivery.wake import serve
 
-        serve(listen, woken.set)
-        say(f"listens on {listen} for wake-ups")
+        host, port = serve(listen, woken.set).server_address[:2]
+        say(f"listens on {host!s}:{port} for wake-ups")
     code, told = lineage.code_digest(), ""
     while True:
         told, seconds = _tick(settings, say, told)
         woken.wait(seconds)
         woken.clear()
-        if _code_now() != code:
-            say("the code has changed: begins anew")
-            os.execv(sys.executable, [sys.executable, "-m", "spira", *sys.argv[1:]])
+        while _code_now() != code:
+            told = _begin_anew(say, told)
+            woken.wait(RUN_SECONDS)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """At once, wherever a tick is: it may be killed anywhere, and a run goes on in a process of its own."""
+    raise SystemExit(0)
+
+
+def _begin_anew(say: Callable[[str], None], told: str) -> str:
+    """Become the code that is on disk; returns only where that doesn't start, half-written say, and with the cause."""
+    tried = subprocess.run([sys.executable, "-c", STARTS], capture_output=True, text=True, check=False)
+    if tried.returncode == 0:
+        say("the code has changed: begins anew")
+        os.execv(sys.executable, [sys.executable, "-m", "spira", *sys.argv[1:]])
+    cause = f"the code has changed, and doesn't start: {tried.stderr.strip().splitlines()[-1]}"
+    if cause != told:
+        say(f"trouble: {cause}")
+    return cause
 
 
 def _tick(settings: Path, say: Callable[[str], None], told: str) -> tuple[str, float]:
     """One tick; what it waits for, and how long to wait for the next."""
     try:
         chosen = settings_file.load(settings)
-        report = reconciler(chosen).tick()
+        report = published(chosen, reconciler(chosen).tick())
     except SpiraError as error:
         if str(error) != told:
             say(f"trouble: {error}")

@@ -35,9 +35,11 @@ class Status:
     ready: bool = True
     """Whether it answers."""
     message: str = ""
-    """What is wrong where it doesn't, or what else a person should know."""
+    """What is wrong where it doesn't answer or has drifted, or what else a person should know."""
     history: tuple[dict[str, Any], ...] = field(default=())
     """Every change, oldest first: version, action (apply or rollback), at (UTC), reason of a rollback."""
+    drifted: bool = False
+    """Whether somebody else changed what was applied; to apply it again puts that right."""
 
 
 @dataclass(frozen=True)
