@@ -1,8 +1,11 @@
 # make run: set up, then the whole pipeline on a demo data set. make test: set up, then every check.
+# make kind-up, make e2e, make kind-down: the same on a Kubernetes cluster of this machine (Docker and kind).
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup run test lint bench clean
+KIND_CLUSTER ?= spira-e2e
+
+.PHONY: setup run test lint bench bench-serving images kind-up e2e kind-down clean
 
 setup: .venv/ready
 
@@ -29,6 +32,24 @@ test: lint
 
 bench: setup
 	$(BIN)/python -m benchmarks
+
+bench-serving: setup
+	$(BIN)/python -m benchmarks.serving_load
+
+images:
+	docker build --file Dockerfile.serve --tag spira/serve:dev .
+	docker build --file Dockerfile.base --tag spira/base:dev .
+
+# A cluster given by KUBECONFIG, or kind's own; a stock kind takes its node image from KIND_NODE_IMAGE by --image.
+kind-up:
+	kind get clusters | grep -qx $(KIND_CLUSTER) || kind create cluster --name $(KIND_CLUSTER) --wait 180s \
+		$(if $(KIND_NODE_IMAGE),--image $(KIND_NODE_IMAGE))
+
+e2e: setup
+	SPIRA_E2E=1 $(BIN)/pytest tests/e2e
+
+kind-down:
+	kind delete cluster --name $(KIND_CLUSTER)
 
 clean:
 	rm -rf work .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -14,6 +14,7 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from spira.errors import SpiraError
+from spira.registry import database
 
 
 class RegistryError(SpiraError):
@@ -40,9 +41,12 @@ def unless_exists() -> Iterator[None]:
             raise
 
 
+SQLITE = "sqlite:///"
+
+
 def local_uri(work: Path) -> str:
     """The MLflow store of a work folder: SQLite, its artifacts in ``mlartifacts`` beside it."""
-    return f"sqlite:///{work.resolve()}/mlflow.db"
+    return f"{SQLITE}{work.resolve()}/mlflow.db"
 
 
 @dataclass(frozen=True)
@@ -61,9 +65,11 @@ class ModelStore:
             raise RegistryError(
                 f"model name {model_name!r}: use letters, digits, - and _ only (the Inference Service's rule)"
             )
-        if artifact_root is None and tracking_uri.startswith("sqlite:///"):
-            artifact_root = Path(tracking_uri.removeprefix("sqlite:///")).parent / "mlartifacts"
         with explained(f"the MLflow store {tracking_uri} can't be used"):
+            if tracking_uri.startswith(SQLITE):
+                file = Path(tracking_uri.removeprefix(SQLITE))
+                artifact_root = artifact_root or file.parent / "mlartifacts"
+                database.make(file, artifact_root)
             client = MlflowClient(tracking_uri, registry_uri=tracking_uri)
             return cls(client, tracking_uri, model_name, _experiment(client, model_name, artifact_root))
 

@@ -492,3 +492,25 @@ def test_an_mlflow_server_holds_the_same_story(server: str, tmp_path: Path) -> N
     assert registry.show(1).uri.startswith("mlflow-artifacts:/")
     with pytest.raises(RegistryError, match="versions: 1, 2; aliases: champion"):
         registry.show(3)
+
+
+def test_a_store_that_many_make_at_once_is_whole(tmp_path: Path) -> None:
+    """Four processes begin with an empty folder: all can use what is there then."""
+    code = "import sys; from spira.registry import open_at; print(open_at(sys.argv[1]).standing())"
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    together = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(4)]
+    said = [process.communicate(timeout=120) for process in together]
+    assert [process.returncode for process in together] == [0] * 4, said
+
+
+def test_a_store_whose_making_was_killed_is_made_anew(tmp_path: Path) -> None:
+    """Killed while MLflow makes its tables: what is left is not taken for a store."""
+    code = (
+        "import os, sys; from pathlib import Path; from spira.registry import database\n"
+        "import mlflow.store.db.utils as tables\n"
+        "tables._upgrade_db = lambda engine: os._exit(9)\n"
+        "database.make(Path(sys.argv[1]) / 'mlflow.db', Path(sys.argv[1]))"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == 9
+    assert not (tmp_path / "mlflow.db").exists()
+    assert Registry(local_uri(tmp_path)).champion() is None

@@ -1,0 +1,42 @@
+"""``spira deliver`` as a machine that fails: the process is killed as soon as it has changed anything.
+
+python mortal.py deliver tick --settings delivery.yaml
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+from pipelines.runs import LocalRuns
+from spira.__main__ import app
+from spira.delivery.ledger import Ledger
+from spira.delivery.repository import MLflowRepository
+from spira.deployment.local import Local
+
+EFFECTS: tuple[tuple[type, str], ...] = (
+    (Ledger, "keep"),
+    (Ledger, "append"),
+    (LocalRuns, "start"),
+    (Local, "apply"),
+    (MLflowRepository, "promote"),
+    (MLflowRepository, "roll_back"),
+)
+
+
+def die_after(owner: type, name: str) -> None:
+    """Let the method do its work, and nothing come after it."""
+    original = getattr(owner, name)
+
+    def last(*arguments: Any, **options: Any) -> None:
+        original(*arguments, **options)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(owner, name, last)
+
+
+if __name__ == "__main__":
+    for effect in EFFECTS:
+        die_after(*effect)
+    app()
