@@ -20,7 +20,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from spira import files
 from spira.delivery import orders, story
@@ -58,7 +57,7 @@ def init(
 @app.command()
 def tick(
     settings: SettingsFile = DEFAULT,
-    wait: Annotated[bool, typer.Option("--wait", help="Until no run is on.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Until no run is on, or waits for quiet.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Try again what was given up.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -69,7 +68,7 @@ def tick(
     done: list[str] = []
     report = _tick(chosen, done)
     told = ""
-    while wait and report.view.state.active:
+    while wait and (report.view.state.active or _is_awaited(report)):
         told = _progress(report, told)
         time.sleep(POLL_SECONDS)
         report = _tick(chosen, done)
@@ -87,6 +86,11 @@ def _tick(chosen: Settings, done: list[str]) -> Report:
         say(line)
     done += report.done
     return report
+
+
+def _is_awaited(report: Report) -> bool:
+    """Whether a change only stands still, and will be run."""
+    return not report.troubles and story.status(report)["training"] == "due"
 
 
 def _progress(report: Report, told: str) -> str:
@@ -289,7 +293,6 @@ def say(line: str) -> None:
 
 
 def _rows(rows: list[tuple[str, str]]) -> None:
-    table = Table.grid(padding=(0, 2))
+    width = max((len(name) for name, _ in rows), default=0)
     for name, text in rows:
-        table.add_row(name, text)
-    out.print(table, markup=False, highlight=False)
+        out.print(f"{name:{width}}  {text}", markup=False, highlight=False, soft_wrap=True)

@@ -90,13 +90,15 @@ def _digest(entries: list[Entry]) -> str:
 def _recall(kept: Store, uri: str) -> tuple[str, dict[str, Hashed]]:
     """The listing's digest and the files as they were last seen; a cache that can't be used is none."""
     try:
-        told = json.loads(kept.read(CACHE))
+        content = kept.read(CACHE)
+    except MissingError:
+        return "", {}
+    try:
+        told = json.loads(content)
         if told["uri"] != uri:
             return "", {}
         return told["listing"], {path: Hashed(*file) for path, file in told["files"].items()}
-    except MissingError:
-        return "", {}
-    except (KeyError, TypeError, json.JSONDecodeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return "", {}
 
 

@@ -9,6 +9,7 @@ Paths are relative to the file.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -156,7 +157,7 @@ def example(data: str) -> str:
     """A settings file to begin with."""
     return f"""\
 # What is watched: a change in the data, in the training settings or in the code is trained, judged and delivered.
-data: {data}
+data: {json.dumps(data, ensure_ascii=False)}
 # config: model.yaml        # training settings, a partial file over the defaults (spira config prints them)
 # gate: gate.yaml           # what a model must show; the project's own if not given
 work: work                  # runs, models, MLflow, the ledger and what serves
