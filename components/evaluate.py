@@ -13,6 +13,7 @@ def evaluate(
     gate: str,
     registry_uri: str,
     pipeline_run: str,
+    job: str,
     verdict: Output[Artifact],
     report: Output[HTML],
     candidate: Output[Model],
@@ -27,6 +28,7 @@ def evaluate(
         gate: Thresholds, JSON.
         registry_uri: MLflow URL, or a folder for SQLite; its champion is compared with.
         pipeline_run: Name of this run, for the lineage.
+        job: Kubeflow's name of this run, where it has no other: a schedule's.
 
     Returns:
         Whether the candidate is approved.
@@ -48,7 +50,7 @@ def evaluate(
         Path(report.path),
         Path(candidate.path),
         registry_uri=registry_uri,
-        pipeline_run=pipeline_run,
+        pipeline_run=pipeline_run or job,
     )
     metrics.metadata.update(stages.headline(result))
     stages.draw(result, classification)

@@ -10,6 +10,7 @@ from components import IMAGE
 def preprocess(
     data: str,
     data_digest: str,
+    code_digest: str,
     config: str,
     skip_bad: bool,
     state_uri: str,
@@ -21,6 +22,7 @@ def preprocess(
     Args:
         data: Folder or gs:// prefix of the data set.
         data_digest: Digest that the data set must have; empty for whatever is there.
+        code_digest: What code this is: for the cache, which knows an image by its name only.
         config: Configuration, JSON, in full or in part.
         skip_bad: Leave bad recordings out instead of refusing the data set.
         state_uri: Folder that outlives the task, for repeated runs; empty for none.

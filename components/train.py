@@ -14,6 +14,10 @@ def train(
     device: str,
     require_gpu: bool,
     state_uri: str,
+    code_digest: str,
+    cpu: str,
+    memory: str,
+    gpu_count: str,
     checkpoint: Output[Model],
     metrics: Output[Metrics],
 ):
@@ -26,6 +30,10 @@ def train(
         device: auto, cpu, cuda or cuda:N.
         require_gpu: Fail where no GPU is, rather than train for days on a CPU.
         state_uri: Folder that outlives the task, for the state of the training; empty for none.
+        code_digest: What code this is: for the cache, which knows an image by its name only.
+        cpu: Of the pod; here and below because a loop is handed what its tasks take as inputs, and nothing else.
+        memory: Of the pod.
+        gpu_count: Of the pod.
 
     Returns:
         checkpoint: Weights, resolved configuration and history.

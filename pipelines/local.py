@@ -77,8 +77,8 @@ def run(
     work = work.resolve()
     with _alone(work):
         folder = _new_folder(work / "pipeline")
-        for name in (SUMMARY, REPORT):  # of an earlier run, which keeps its own: never taken for this one's
-            (work / name).unlink(missing_ok=True)
+        for left in (SUMMARY, REPORT):  # by an earlier run, which keeps its own: never taken for this one's
+            (work / left).unlink(missing_ok=True)
         compile_pipeline(folder / "training.yaml")
         arguments = {
             "data": data,
@@ -89,6 +89,13 @@ def run(
             "skip_bad": skip_bad,
             "device": device,
             "require_gpu": require_gpu,
+            "code_digest": "",  # for a cluster's cache; the state folder knows its code
+            "cpu": "1",  # this and the next four are for pods: here they say nothing
+            "memory": "1Gi",
+            "gpu_count": "0",
+            "node_selector": {},
+            "tolerations": [],
+            "notify_url": "",
             "state_uri": str(work / "state"),
             "registry_uri": registry_uri or str(work),
             "serving_uri": str(work / "serving") if serve else "",

@@ -25,7 +25,7 @@ from typing import IO, Any
 
 from spira import files
 from spira.config import Config
-from spira.delivery.runner import Order, Run
+from spira.delivery.runner import Order, Run, RunnerError
 from spira.errors import SpiraError
 from spira.gates import Gate
 
@@ -51,7 +51,7 @@ class LocalRuns:
         folder = self._folder(name)
         if not (folder / ORDER).exists():
             return None
-        with _lock(folder) as lock:
+        with _explained(folder), _lock(folder) as lock:
             if (folder / OUTCOME).exists():  # looked for while nobody can write it
                 told = json.loads((folder / OUTCOME).read_text())
                 return Run(**(told | {"reasons": tuple(told["reasons"])}))
@@ -60,8 +60,7 @@ class LocalRuns:
     def start(self, order: Order) -> None:
         """See :class:`~spira.delivery.runner.Runner`."""
         folder = self._folder(order.name)
-        folder.mkdir(parents=True, exist_ok=True)
-        with _lock(folder) as lock:
+        with _explained(folder), _lock(folder) as lock:
             if lock is None or (folder / OUTCOME).exists():
                 return
             starts = _starts(folder) + 1
@@ -135,8 +134,18 @@ def _tell(line: str) -> None:
 
 
 @contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """What the disk refuses, or holds damaged, is told in one line; the next tick asks again."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunnerError(f"{folder} can't be used: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
 def _lock(folder: Path) -> Iterator[IO[str] | None]:
     """The folder's lock, or None where another process holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -19,7 +19,7 @@ from components.reject import reject
 from components.train import train
 from spira import checkpoint, config, corpus, gates
 from spira.deployment.local import Local
-from spira.packaging import verify
+from spira.proof import verify
 from spira.registry import Registry, local_uri
 
 Run = Callable[[Any, str], Any]
@@ -35,7 +35,7 @@ def test_preprocess_makes_a_corpus(run: Run, demo: Path, prepared: Path):
 
     @dsl.pipeline
     def alone():
-        preprocess(data=str(demo), data_digest="", config="{}", skip_bad=False, state_uri="")
+        preprocess(data=str(demo), data_digest="", code_digest="", config="{}", skip_bad=False, state_uri="")
 
     outputs = run(alone, "preprocess")
     assert corpus.Corpus.open(outputs / "corpus").digest == corpus.Corpus.open(prepared).digest
@@ -51,7 +51,7 @@ def test_preprocess_refuses_other_data_than_was_pinned(run: Run, demo: Path, cap
 
     @dsl.pipeline
     def alone():
-        preprocess(data=str(demo), data_digest="0123", config="{}", skip_bad=False, state_uri="")
+        preprocess(data=str(demo), data_digest="0123", code_digest="", config="{}", skip_bad=False, state_uri="")
 
     with pytest.raises(RuntimeError):
         run(alone, "preprocess")
@@ -70,6 +70,10 @@ def test_train_makes_a_checkpoint_of_its_seed(run: Run, prepared: Path, trained:
             device="cpu",
             require_gpu=False,
             state_uri="",
+            code_digest="",
+            cpu="1",
+            memory="1Gi",
+            gpu_count="0",
         )
 
     outputs = run(alone, "train")
@@ -98,6 +102,10 @@ def test_train_refuses_a_cpu_where_a_gpu_is_required(
             device="auto",
             require_gpu=True,
             state_uri="",
+            code_digest="",
+            cpu="1",
+            memory="1Gi",
+            gpu_count="0",
         )
 
     with pytest.raises(RuntimeError):
@@ -118,7 +126,8 @@ def test_evaluate_judges_all_seeds(run: Run, prepared: Path, trained: list[Path]
             checkpoints=dsl.Collected(each.output),
             gate=gate,
             registry_uri=str(tmp_path / "registry"),
-            pipeline_run=dsl.PIPELINE_JOB_NAME_PLACEHOLDER,
+            pipeline_run="",
+            job=dsl.PIPELINE_JOB_NAME_PLACEHOLDER,
         )
 
     outputs = run(alone, "evaluate")

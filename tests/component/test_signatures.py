@@ -23,7 +23,7 @@ def component(request: pytest.FixtureRequest) -> dsl.PythonComponent:
 
 def test_there_is_a_component_a_stage():
     """No stage of the flow lacks one."""
-    assert NAMES == ["deploy", "evaluate", "preprocess", "push", "reject", "train"]
+    assert NAMES == ["deploy", "evaluate", "notify", "preprocess", "push", "reject", "tick", "train"]
 
 
 def test_nothing_is_installed_when_a_task_starts(component: dsl.PythonComponent):
