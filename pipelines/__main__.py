@@ -4,6 +4,7 @@
     python -m pipelines compile --image IMAGE@sha256:…
     python -m pipelines submit --cluster cluster.yaml --data gs://… --image IMAGE@sha256:…
     python -m pipelines schedule --cluster cluster.yaml --data gs://… --cron "0 30 3 * * *"
+    python -m pipelines schedule-delivery --cluster cluster.yaml --settings delivery.yaml --image IMAGE@sha256:…
     python -m pipelines status --cluster cluster.yaml
 
 Exit code 2 for what is refused, and where Kubeflow can't be asked.
@@ -26,6 +27,7 @@ from spira.__main__ import ConfigFile, GateFile, Json, Refusing, Seeds, Settings
 
 if TYPE_CHECKING:
     from pipelines.cluster import Cluster
+    from pipelines.schedules import Schedule
     from pipelines.server import Server
     from pipelines.versions import Version
     from spira.config import Config
@@ -140,13 +142,32 @@ def schedule(
     order = order_of("", data, data_digest, settings_of(config, setting, seed), gate, skip_bad)
     version = version_of(server, image, tag_ok, place.form(cached=bool(data_digest)), look=check)
     wanted = schedules.Schedule(name, cron, version, place.arguments(order, version))
-    differences = (schedules.check if check else schedules.put)(server, wanted)
-    for difference in differences:
-        typer.echo(difference)
-    state = ("is out of date" if check else "is put right") if differences else "is as it should be"
-    tell(f"schedule {name} {state}: {cron}, on {version.name}")
-    if check and differences:
-        raise typer.Exit(1)
+    show_schedule(server, wanted, check)
+
+
+@app.command("schedule-delivery")
+def schedule_delivery(
+    settings: Annotated[Path, typer.Option("--settings", help="Of spira deliver; its places outlive a pod.")],
+    cluster: ClusterFile = None,
+    on: On = [],  # noqa: B006
+    host: Host = "",
+    name: Annotated[str, typer.Option("--name", help="Of the schedule.")] = "spira-delivery",
+    cron: Annotated[str, typer.Option("--cron", help="Six fields, seconds first, UTC.")] = "0 */5 * * * *",
+    image: Annotated[str, typer.Option("--image", help="Of Dockerfile.base, name@sha256:….")] = "",
+    tag_ok: TagOk = False,
+    claim: Annotated[str, typer.Option("--claim", help="PersistentVolumeClaim, where settings name /state.")] = "",
+    account: Annotated[str, typer.Option("--service-account", help="Of its pods.")] = "spira-delivery",
+    check: Annotated[bool, typer.Option("--check", help="Only say what is out of date; exit code 1 if it is.")] = False,
+) -> None:
+    """Continuous delivery as a recurring run, at the version that these sources make; again after any change."""
+    from pipelines import schedules, versions
+    from pipelines.delivery import Form as DeliveryForm
+
+    versions.check_image(image, tag_ok)
+    texts = {"settings": settings.read_text(), "cluster": cluster.read_text() if cluster else ""}
+    _, server = connected(cluster, on, host)
+    version = (versions.find if check else versions.upload)(server, image, DeliveryForm(claim))
+    show_schedule(server, schedules.Schedule(name, cron, version, texts, account), check)
 
 
 @app.command()
@@ -172,6 +193,19 @@ def status(
     for line in lines:
         table.add_row(line.name, line.state, line.begun, line.message)
     out.print(table if lines else "no runs yet: python -m pipelines submit")
+
+
+def show_schedule(server: Server, wanted: Schedule, check: bool) -> None:
+    """Put a schedule right, or only look, and say what was out of date; exit code 1 where it stays so."""
+    from pipelines import schedules
+
+    differences = (schedules.check if check else schedules.put)(server, wanted)
+    for difference in differences:
+        typer.echo(difference)
+    state = ("is out of date" if check else "is put right") if differences else "is as it should be"
+    tell(f"schedule {wanted.name} {state}: {wanted.cron}, on {wanted.version.name}")
+    if check and differences:
+        raise typer.Exit(1)
 
 
 def connected(path: Path | None, settings: list[str], host: str) -> tuple[Cluster, Server]:

@@ -3,10 +3,12 @@
 It is the same tick with the same ledger, so both may run side by side, or one take over from the other. The image is
 that of Dockerfile.base: a tick needs no torch. On a cluster, with a service account that may do what it must:
 
-    compile_delivery(Path("delivery.yaml"), "REGISTRY/spira-base@sha256:…", claim="spira-delivery")
+    python -m pipelines schedule-delivery --host URL --settings delivery.yaml --image REGISTRY/spira-base@sha256:…
 """
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from kfp import compiler, dsl, kubernetes
 from kfp.dsl.graph_component import GraphComponent
@@ -19,6 +21,22 @@ NAME = "spira-delivery"
 COMPILED = Path(__file__).with_suffix(".yaml")
 LIMITS = dsl.PipelineConfig(active_deadline_seconds=HOUR, ttl_seconds_after_finished=24 * HOUR)
 """A tick is ended after an hour; the next is then free to begin. Its pods are removed a day after it ended."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """As :class:`pipelines.training.Form`, for :mod:`pipelines.versions`."""
+
+    claim: str = ""
+    """PersistentVolumeClaim mounted at ``STATE``, where the settings name folders; none if empty."""
+    cached: ClassVar[bool] = False
+    """A tick is never answered from the cache."""
+    name: ClassVar[str] = NAME
+    """Of the pipeline."""
+
+    def compile(self, out: Path, image: str) -> None:
+        """See :func:`compile_delivery`."""
+        compile_delivery(out, image, self.claim)
 
 
 def pipeline(claim: str = "") -> GraphComponent:

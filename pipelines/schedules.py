@@ -33,11 +33,13 @@ class Schedule:
     """Six fields, the first for seconds: ``0 30 3 * * *`` is half past three every night, UTC."""
     version: Version
     arguments: dict[str, Any]
+    service_account: str = ""
+    """Of its pods; Kubeflow's own if empty."""
 
     def __post_init__(self) -> None:
         if len(self.cron.split()) != 6:
             raise SpiraError(f"times {self.cron!r}: six fields are needed, the first for seconds: '0 30 3 * * *'")
-        if self.version.cached and not self.arguments["data_digest"]:
+        if self.version.cached and not self.arguments.get("data_digest"):
             raise SpiraError(
                 f"version {self.version.name} answers from the cache, and the schedule's data isn't pinned: changed "
                 "data would go unnoticed; give --image, which uploads a version that doesn't, or --data-digest"
@@ -55,7 +57,7 @@ class Schedule:
             "max_concurrency": str(AT_ONCE),
             "no_catchup": True,
             "mode": "ENABLE",
-        }
+        } | ({"service_account": self.service_account} if self.service_account else {})
 
 
 def check(server: Server, wanted: Schedule) -> list[str]:
@@ -123,6 +125,7 @@ def _changes(there: Any, wanted: Schedule) -> list[str]:
         "runs at once": (int(there.max_concurrency or 0), AT_ONCE),
         "catching up": (not there.no_catchup, False),
         "enabled": (there.mode == "ENABLE", True),
+        "service account": (there.service_account or "", wanted.service_account or there.service_account or ""),
     }
     pairs |= {name: (given.get(name), wanted.arguments.get(name)) for name in sorted({*given, *wanted.arguments})}
     return [f"{name}: {was!r}, wanted {want!r}" for name, (was, want) in pairs.items() if was != want]

@@ -25,6 +25,7 @@ folder, which is a volume (``Form.claim``). A pod that no node takes would wait 
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from kfp import compiler, dsl, kubernetes
 from kfp.compiler.compiler_utils import KubernetesManifestOptions
@@ -58,6 +59,12 @@ class Form:
     """Whether preprocess and train may be answered from the cache: not where the data isn't pinned by a digest."""
     notified: bool = False
     """Whether an exit handler says how the run ended; on one machine the process that waits for it does."""
+    name: ClassVar[str] = NAME
+    """Of the pipeline."""
+
+    def compile(self, out: Path, image: str) -> None:
+        """See :func:`compile_pipeline`."""
+        compile_pipeline(out, image, self)
 
 
 def pipeline(form: Form) -> GraphComponent:

@@ -10,21 +10,36 @@ import hashlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from kfp.compiler.compiler_utils import KubernetesManifestOptions
 from kfp_server_api import ApiException
 
 from pipelines.server import SECONDS, Server
-from pipelines.training import NAME, Form, compile_pipeline
+from pipelines.training import NAME, Form
 from spira import lineage
 from spira.delivery.runner import RunnerError
 from spira.errors import SpiraError
 
-PACKAGE = "training.yaml"
+PACKAGE = "pipeline.yaml"
 NOT_UPLOADED = "not uploaded"
 UNCACHED = "-uncached"
 """How the name of a version ends whose tasks are never answered from the cache."""
+
+
+class Source(Protocol):
+    """A pipeline in one of its forms, as these sources make it."""
+
+    @property
+    def name(self) -> str:
+        """Of the pipeline."""
+
+    @property
+    def cached(self) -> bool:
+        """Whether tasks may be answered from the cache."""
+
+    def compile(self, out: Path, image: str) -> None:
+        """Write it."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +71,15 @@ def check_image(image: str, tag_ok: bool) -> None:
         )
 
 
-def content(image: str, form: Form) -> tuple[str, bytes]:
+def content(image: str, form: Source) -> tuple[str, bytes]:
     """The version that these sources make: its name, which is the digest of the rest, and the compiled file."""
     with tempfile.TemporaryDirectory() as temporary:
-        compile_pipeline(Path(temporary) / PACKAGE, image, form)
+        form.compile(Path(temporary) / PACKAGE, image)
         compiled = (Path(temporary) / PACKAGE).read_bytes()
     digest = hashlib.sha256(compiled)
     if "@sha256:" not in image:  # a tag doesn't say what the image holds: these sources, it is to be hoped
         digest.update(lineage.code_digest().encode())
-    return f"{NAME}-{digest.hexdigest()[:12]}{'' if form.cached else UNCACHED}", compiled
+    return f"{form.name}-{digest.hexdigest()[:12]}{'' if form.cached else UNCACHED}", compiled
 
 
 def manifest(image: str, form: Form, namespace: str) -> KubernetesManifestOptions:
@@ -78,7 +93,7 @@ def manifest(image: str, form: Form, namespace: str) -> KubernetesManifestOption
     )
 
 
-def upload(server: Server, image: str, form: Form) -> Version:
+def upload(server: Server, image: str, form: Source) -> Version:
     """The version that these sources make with an image; uploaded if it isn't there.
 
     Raises:
@@ -88,7 +103,7 @@ def upload(server: Server, image: str, form: Form) -> Version:
     with server.asked(f"version {name} can't be uploaded"), tempfile.TemporaryDirectory() as temporary:
         package = Path(temporary) / PACKAGE
         package.write_bytes(compiled)
-        pipeline_id = _pipeline_id(server) or _new_pipeline(server)
+        pipeline_id = _pipeline_id(server, form.name) or _new_pipeline(server, form.name)
         if not _listed(server, pipeline_id, name):
             _new_version(server, package, pipeline_id, name)
         found = _listed(server, pipeline_id, name)
@@ -97,7 +112,7 @@ def upload(server: Server, image: str, form: Form) -> Version:
     return found[0]
 
 
-def find(server: Server, image: str, form: Form) -> Version:
+def find(server: Server, image: str, form: Source) -> Version:
     """The same, where nothing must be changed: with ``NOT_UPLOADED`` for its id if it isn't there.
 
     Raises:
@@ -105,28 +120,28 @@ def find(server: Server, image: str, form: Form) -> Version:
     """
     name, _ = content(image, form)
     with server.asked(f"version {name} can't be looked up"):
-        pipeline_id = _pipeline_id(server)
+        pipeline_id = _pipeline_id(server, form.name)
         found = _listed(server, pipeline_id, name) if pipeline_id else []
     return found[0] if found else Version(name, NOT_UPLOADED, "")
 
 
 def latest(server: Server) -> Version:
-    """The version that was uploaded last.
+    """The version of the training pipeline that was uploaded last.
 
     Raises:
         RunnerError: there is none, or the server can't be asked.
     """
     with server.asked("the latest version can't be looked up"):
-        pipeline_id = _pipeline_id(server)
+        pipeline_id = _pipeline_id(server, NAME)
         found = _listed(server, pipeline_id) if pipeline_id else []
     if not found:
         raise RunnerError(f"Kubeflow at {server.host} has no version of {NAME}: upload one with --image")
     return found[0]
 
 
-def _pipeline_id(server: Server) -> str | None:
+def _pipeline_id(server: Server, pipeline: str) -> str | None:
     namespace = {"namespace": server.namespace} if server.namespace else {}
-    found = server.all(server.client.pipelines.pipeline_service_list_pipelines, "pipelines", NAME, **namespace)
+    found = server.all(server.client.pipelines.pipeline_service_list_pipelines, "pipelines", pipeline, **namespace)
     return found[0].pipeline_id if found else None
 
 
@@ -148,14 +163,14 @@ def _claim(spec: dict[str, Any] | None) -> str | None:
     return mounts[0]["constant"] if mounts else ""
 
 
-def _new_pipeline(server: Server) -> str:
+def _new_pipeline(server: Server, pipeline: str) -> str:
     """A pipeline without a version: one that is uploaded brings a first version of its own name along."""
-    body = {"name": NAME, "display_name": NAME} | ({"namespace": server.namespace} if server.namespace else {})
+    body = {"name": pipeline, "display_name": pipeline} | ({"namespace": server.namespace} if server.namespace else {})
     try:
         made = server.client.pipelines.pipeline_service_create_pipeline(pipeline=body, _request_timeout=SECONDS)
         return made.pipeline_id
     except ApiException:
-        if found := _pipeline_id(server):
+        if found := _pipeline_id(server, pipeline):
             return found  # of another process, just now
         raise
 

@@ -170,3 +170,34 @@ def test_a_cluster_file_is_refused_by_its_key(tmp_path: Path):
     (tmp_path / "cluster.yaml").write_text("- a\n- b\n")
     with pytest.raises(ConfigError, match=r"cluster\.yaml: "):
         cluster.load(tmp_path / "cluster.yaml")
+
+
+def test_delivery_is_scheduled_and_follows_its_sources(call: Call, state: State, tmp_path: Path):
+    """A recurring run of the tick with its own account, beside the training's versions; again after any change."""
+    settings = tmp_path / "delivery.yaml"
+    settings.write_text("data: gs://bucket/data\nregistry: http://mlflow:5000\n")
+    arguments = ("schedule-delivery", "--settings", str(settings), "--image", IMAGE)
+    call("submit", *DATA, "--image", IMAGE)
+    assert call(*arguments, "--check").exit_code == 1
+    assert call(*arguments).exit_code == 0
+    (first,) = state.recurring_runs.values()
+    assert (first["service_account"], first["runtime_config"]["parameters"]["settings"]) == (
+        "spira-delivery",
+        settings.read_text(),
+    )
+    version = state.versions[first["pipeline_version_reference"]["pipeline_version_id"]]
+    assert version["display_name"].startswith("spira-delivery-")
+    assert "as it should be" in call(*arguments, "--check").stderr
+    assert call(*arguments[:-1], NEWER).exit_code == 0
+    (second,) = state.recurring_runs.values()
+    assert second["pipeline_version_reference"] != first["pipeline_version_reference"]
+    settings.write_text("data: gs://bucket/other\nregistry: http://mlflow:5000\n")
+    assert "settings" in call(*arguments[:-1], NEWER).stdout
+
+
+def test_delivery_wants_an_image_by_digest(call: Call, tmp_path: Path):
+    """A tag may be another image tomorrow."""
+    (tmp_path / "delivery.yaml").write_text("data: gs://bucket/data\n")
+    result = call("schedule-delivery", "--settings", str(tmp_path / "delivery.yaml"), "--image", "spira/base:dev")
+    assert result.exit_code == 2
+    assert "digest" in result.stderr
