@@ -200,10 +200,11 @@ def _show_service(served: story.Service | None, at: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps(served and {**asdict(served), "since": served.since.isoformat()}, indent=1))
     elif served is None or served.version is None:
-        out.print(f"at {at} no version was meant to serve", highlight=False)
+        out.print(f"at {at} no version was meant to serve", markup=False, highlight=False, soft_wrap=True)
     else:
         since = f"{served.since.astimezone():%Y-%m-%d %H:%M:%S}"
-        out.print(f"at {at} version {served.version} served, since {since}: {served.why}", highlight=False)
+        told = f"at {at} version {served.version} served, since {since}: {served.why}"
+        out.print(told, markup=False, highlight=False, soft_wrap=True)
 
 
 def _time(text: str) -> datetime:

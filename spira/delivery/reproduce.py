@@ -68,7 +68,8 @@ def reproduce(
     code = _changes("code", ledger.axis("code", axes.code), axis_of(lineage.code_parts()))
     if code and not other_code:
         commit = attempt.order.get("git_commit", "unknown")
-        raise SpiraError(f"the code isn't what it was ({_few(code)}): check out {commit}, or go on with --other-code")
+        back = "bring that back" if commit == "unknown" else f"check out {commit}"
+        raise SpiraError(f"the code isn't what it was ({_few(code)}): {back}, or go on with --other-code")
     found = data_axis(data_files(attempt.order["data"], ledger.store, attempt.order["skip_bad"]))
     if data := _changes("data", ledger.axis("data", axes.data), found):
         raise SpiraError(f"{attempt.order['data']} isn't what it was ({_few(data)}): bring that back first")

@@ -1,0 +1,119 @@
+"""Worlds that the tests of continuous delivery share: an MLflow store, ledgers written by hand, a real delivery."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from books import Book, code_at
+from click.testing import Result
+from gatefiles import LENIENT
+from typer.testing import CliRunner
+
+from spira import lineage
+from spira.__main__ import app
+
+sys.path.append(str(Path(__file__).parents[1] / "unit"))  # packages.py: whole packages without a training
+
+SMOKE = """\
+model: {channels: 8}
+training: {max_epochs: 1, batch_files: 4, seeds: [42]}
+evaluation: {bootstrap_samples: 200, noise_draws: 1}
+"""
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Book:
+    """An empty ledger in ``work/ledger`` beside a settings file."""
+    (tmp_path / "delivery.yaml").write_text("data: voices\nwork: work\n")
+    return Book(tmp_path / "work" / "ledger")
+
+
+@pytest.fixture
+def deliver(tmp_path: Path) -> Callable[..., Result]:
+    """``spira deliver`` in this process, with the settings file of ``tmp_path``."""
+
+    def run(verb: str, *arguments: str) -> Result:
+        settings = [f"--settings={tmp_path / 'delivery.yaml'}"]
+        return CliRunner().invoke(app, ["deliver", verb, *arguments, *settings])
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def new_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The database of a store that was just made: its tables take seconds, so once, then copied."""
+    from spira.registry import open_at
+
+    work = tmp_path_factory.mktemp("mlflow")
+    open_at(str(work)).standing()
+    return work / "mlflow.db"
+
+
+@pytest.fixture
+def work(tmp_path: Path, new_mlflow: Path) -> Path:
+    """A work folder with an empty MLflow store."""
+    (tmp_path / "work").mkdir(exist_ok=True)
+    shutil.copy(new_mlflow, tmp_path / "work" / "mlflow.db")
+    return tmp_path / "work"
+
+
+@pytest.fixture
+def processes() -> Iterator[Callable[[str], list[int]]]:
+    """The processes whose command line names something; those are killed when the test ends."""
+    named: set[str] = set()
+
+    def find(name: str) -> list[int]:
+        named.add(name)
+        return _pids(name)
+
+    yield find
+    for name in named:
+        for pid in _pids(name):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _pids(name: str) -> list[int]:
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if name.encode() in (place / "cmdline").read_bytes() and int(place.name) != os.getpid():
+                found.append(int(place.name))
+    return found
+
+
+@pytest.fixture(scope="session")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project's packages as they are now: somebody may edit them while the tests run."""
+    folder = tmp_path_factory.mktemp("sources")
+    for name in lineage.PACKAGES:
+        shutil.copytree(lineage.ROOT / name, folder / name)
+    shutil.copy2(lineage.ROOT / "requirements.lock", folder)
+    return folder
+
+
+@pytest.fixture
+def delivered(one_delivery: Path, sources: Path) -> Iterator[Path]:
+    """A folder in which one real version was delivered, and the code that it is of; to read, or to copy."""
+    with code_at(sources):
+        yield one_delivery
+
+
+@pytest.fixture(scope="session")
+def one_delivery(demo: Path, sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A version trained, approved and delivered by a tick that waits: for quiet, then for the run."""
+    folder = tmp_path_factory.mktemp("delivered")
+    shutil.copytree(demo, folder / "voices")
+    (folder / "model.yaml").write_text(SMOKE)
+    (folder / "delivery.yaml").write_text(f"data: voices\nconfig: model.yaml\ngate: {LENIENT}\nquiet_seconds: 1\n")
+    with code_at(sources):
+        done = CliRunner().invoke(app, ["deliver", "tick", "--wait", f"--settings={folder / 'delivery.yaml'}"])
+    assert done.exit_code == 0, done.output
+    return folder
