@@ -5,8 +5,10 @@ python mortal.py deliver tick --settings delivery.yaml
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 from pipelines.runs import LocalRuns
@@ -25,12 +27,17 @@ EFFECTS: tuple[tuple[type, str], ...] = (
 )
 
 
-def die_after(owner: type, name: str) -> None:
+def die_after(owner: type, name: str, deaths: Path) -> None:
     """Let the method do its work, and nothing come after it."""
     original = getattr(owner, name)
 
-    def last(*arguments: Any, **options: Any) -> None:
-        original(*arguments, **options)
+    def last(self: Any, *arguments: Any, **options: Any) -> Any:
+        result = original(self, *arguments, **options)
+        what = f"{owner.__name__}.{name} {hashlib.sha256(repr((arguments, options)).encode()).hexdigest()[:8]}"
+        died = deaths.read_text().splitlines() if deaths.exists() else []
+        if what in died:
+            return result
+        deaths.write_text("\n".join([*died, what]))
         os.kill(os.getpid(), signal.SIGKILL)
 
     setattr(owner, name, last)
@@ -38,5 +45,5 @@ def die_after(owner: type, name: str) -> None:
 
 if __name__ == "__main__":
     for effect in EFFECTS:
-        die_after(*effect)
+        die_after(*effect, Path(os.environ["DEATHS"]))
     app()

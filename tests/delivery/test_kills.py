@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +35,7 @@ class Delivery:
     """A settings file on small settings, and ``spira deliver`` as processes of their own."""
 
     def __init__(self, folder: Path, data: Path, **more: Any) -> None:
-        self.folder, self.work = folder, folder / "work"
+        self.folder, self.work, self.deaths = folder, folder / "work", folder / "deaths"
         (folder / "model.yaml").write_text(yaml.safe_dump(smoke().model_dump(mode="json")))
         told = {"data": str(data), "config": "model.yaml", "gate": str(LENIENT), **more}
         (folder / "delivery.yaml").write_text(yaml.safe_dump(told))
@@ -44,7 +45,7 @@ class Delivery:
         return [sys.executable, *program, "deliver", *arguments, "--settings", str(self.folder / "delivery.yaml")]
 
     def run(self, *arguments: str, mortal: bool = False) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "DEATHS": str(self.deaths)}
         command = self.command(*arguments, mortal=mortal)
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
@@ -76,17 +77,23 @@ def assert_delivered_once(delivery: Delivery) -> None:
 def test_killed_after_every_effect_and_at_every_stage(demo: Path, tmp_path: Path) -> None:
     """The reconciler dies after each thing it does, the run after each of its stages: delivered once, all the same."""
     delivery, stages = Delivery(tmp_path, demo), list(STAGES)
-    killed = 0
     for _ in range(MOST_TICKS):
         done = delivery.run("tick", mortal=True)
-        killed += done.returncode == -signal.SIGKILL
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
         if stages and stages[0] in delivery.log:
             kill_run(delivery.runs[0])
             stages.pop(0)
         if done.returncode == 0 and "promoted" in delivery.kinds:
             break
-        assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    assert killed >= 8 + len(STAGES)  # what is observed, claimed, started (and again), ended, promoted, served
+    died = [line.split()[0] for line in delivery.deaths.read_text().splitlines()]
+    assert not stages
+    assert Counter(died) == {
+        "Ledger.keep": 1,
+        "Ledger.append": 5,  # observed, claimed, finished, promoting, promoted
+        "LocalRuns.start": 1,
+        "Local.apply": 1,
+        "MLflowRepository.promote": 1,
+    }
     assert_delivered_once(delivery)
     assert "nothing to do" in delivery.run("tick").stderr
 

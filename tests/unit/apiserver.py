@@ -1,0 +1,206 @@
+"""As much of a Kubernetes API server with KServe as a target asks for, on 127.0.0.1.
+
+It keeps InferenceServices with versions and conflicts as the real one does; an InferenceService becomes pods at once,
+unless its version is said to be broken. Their Services answer with the package's own code.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import yaml
+
+from spira.inference.model import Model
+
+Object = dict[str, Any]
+NAMESPACE = "spira-serving"
+
+
+@dataclass
+class State:
+    """What the cluster holds; tests change it."""
+
+    locations: dict[str, Path]
+    """Package folders by their location."""
+    objects: dict[str, Object] = field(default_factory=dict)
+    serving: dict[str, Object] = field(default_factory=dict)
+    """By name, the object whose pods answer."""
+    broken: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Last words of the pods of an InferenceService's name and version."""
+    writes: list[str] = field(default_factory=list)
+    after: dict[str, Callable[[], None]] = field(default_factory=dict)
+    """What happens right after one of the writes."""
+    conflicts: int = 0
+    """So many replacements come upon another write."""
+    forbidden: bool = False
+    revision: int = 0
+
+
+class ApiServer:
+    """A context manager; ``kubeconfig`` leads to it."""
+
+    def __init__(self, locations: dict[str, Path], kubeconfig: Path) -> None:
+        self.state = State(locations)
+        handler = type("Handler", (_Handler,), {"state": self.state})
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.kubeconfig = kubeconfig
+        cluster = {"name": "a", "cluster": {"server": f"http://127.0.0.1:{self.http.server_port}"}}
+        context = {"name": "a", "context": {"cluster": "a", "user": "a"}}
+        given = {
+            "clusters": [cluster],
+            "contexts": [context],
+            "users": [{"name": "a", "user": {}}],
+            "current-context": "a",
+        }
+        kubeconfig.write_text(yaml.safe_dump(given))
+
+    def __enter__(self) -> ApiServer:
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.shutdown()
+        self.http.server_close()
+
+
+class RefusalError(Exception):
+    """A status and its message."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    state: State
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self.answer(self.read)
+
+    def do_POST(self) -> None:
+        self.answer(self.create)
+
+    def do_PUT(self) -> None:
+        self.answer(self.replace)
+
+    def do_DELETE(self) -> None:
+        self.answer(self.delete)
+
+    def answer(self, act: Any) -> None:
+        length = int(self.headers.get("Content-Length", 0))
+        self.body = json.loads(self.rfile.read(length) or b"{}")
+        self.parts = urlsplit(self.path)
+        self.last = self.parts.path.rsplit("/", 1)[1]
+        try:
+            status, content = 200, act()
+        except RefusalError as refusal:
+            status, content = refusal.args[0], {"kind": "Status", "message": refusal.args[1]}
+        raw = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+    def read(self) -> Object:
+        if self.last == "pods":
+            return {"items": self.pods(parse_qs(self.parts.query)["labelSelector"][0].rsplit("=", 1)[1])}
+        if "/deployments/" in self.parts.path:
+            return deployment(self.find(self.last.removesuffix("-predictor")), self.state)
+        return self.find(self.last)
+
+    def find(self, name: str) -> Object:
+        if self.state.forbidden:
+            raise RefusalError(403, "inferenceservices is forbidden")
+        if name not in self.state.objects:
+            raise RefusalError(404, f'"{name}" not found')
+        return self.state.objects[name]
+
+    def create(self) -> Object:
+        if "/proxy/" in self.parts.path:
+            return self.infer(self.parts.path.split("/services/")[1].split(":")[0].removesuffix("-predictor"))
+        return self.write(self.body, 0)
+
+    def replace(self) -> Object:
+        live = self.find(self.last)
+        self.state.conflicts -= 1
+        if self.state.conflicts >= 0 or self.body["metadata"]["resourceVersion"] != live["metadata"]["resourceVersion"]:
+            raise RefusalError(409, "the object has been modified")
+        return self.write(self.body, live["metadata"]["generation"])
+
+    def write(self, thing: Object, generation: int) -> Object:
+        thing = copy.deepcopy(thing)
+        thing["spec"]["predictor"]["model"].setdefault("name", "")  # as KServe fills in defaults
+        if "dryRun" in self.parts.query:
+            return thing
+        state, name = self.state, thing["metadata"]["name"]
+        state.revision += 1
+        thing["metadata"] |= {"resourceVersion": str(state.revision), "generation": generation + 1}
+        state.objects[name] = thing
+        if (name, version(thing)) not in state.broken:
+            state.serving[name] = thing
+        self.note(f"{name} {version(thing)}")
+        return thing
+
+    def note(self, write: str) -> None:
+        self.state.writes.append(write)
+        self.state.after.get(write, int)()
+
+    def delete(self) -> Object:
+        gone = self.find(self.last)
+        del self.state.objects[self.last]
+        self.state.serving.pop(self.last, None)
+        self.note(f"{self.last} gone")
+        return gone
+
+    def pods(self, name: str) -> list[Object]:
+        if name not in self.state.objects:
+            return []
+        words = self.state.broken.get((name, version(self.find(name))))
+        ended = {"exitCode": 1, "message": f"loading\n{words}\n"}
+        container = {"name": "c", "image": "i", "imageID": "", "ready": False, "restartCount": 2}
+        container |= {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": ended}}
+        metadata = {"name": f"{name}-{self.state.revision}", "creationTimestamp": "2026-01-01T00:00:00Z"}
+        return [{"metadata": metadata, "status": {"containerStatuses": [container]} if words else {}}]
+
+    def infer(self, name: str) -> Object:
+        if name not in self.state.serving:
+            raise RefusalError(503, f"no endpoints available for service {name}")
+        serves = self.state.serving[name]
+        model = load(self.state.locations[serves["spec"]["predictor"]["model"]["storageUri"]])
+        probability = model.probability(base64.b64decode(self.body["inputs"][0]["data"][0]))
+        outputs = [{"name": "probability", "datatype": "FP64", "shape": [1], "data": [probability]}]
+        return {"model_name": "spira", "model_version": version(serves), "id": "", "outputs": outputs}
+
+
+@cache
+def load(package: Path) -> Model:
+    return Model.load(package / "data")
+
+
+def version(thing: Object) -> str:
+    return thing["spec"]["predictor"]["model"]["env"][0]["value"]
+
+
+def deployment(thing: Object, state: State) -> Object:
+    """What an InferenceService becomes: rolled out, or with the new pods never ready beside the old."""
+    broken = (thing["metadata"]["name"], version(thing)) in state.broken
+    counts = {"replicas": 1 + broken, "updatedReplicas": 1, "readyReplicas": 1, "availableReplicas": 1}
+    container = {"name": "kserve-container", "env": thing["spec"]["predictor"]["model"]["env"]}
+    labels = {"app": thing["metadata"]["name"]}
+    metadata = {"labels": labels, "annotations": thing["metadata"]["annotations"]}
+    template = {"metadata": metadata, "spec": {"containers": [container]}}
+    return {
+        "metadata": {"name": f"{thing['metadata']['name']}-predictor", "generation": 1},
+        "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": template},
+        "status": counts | {"observedGeneration": 1},
+    }

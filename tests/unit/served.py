@@ -1,0 +1,131 @@
+"""A real predictor in a process of its own, and requests to it as clients write them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+V1, V2 = "/v1/models/spira:predict", "/v2/models/spira/infer"
+START_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An HTTP response."""
+
+    status: int
+    content: bytes
+    headers: dict[str, str]
+    seconds: float
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.content)
+
+
+class Server:
+    """``python -m spira.serving`` on a free port of 127.0.0.1."""
+
+    def __init__(self, package: Path, log: Path, *options: str) -> None:
+        self.port, self.log = free_port(), log
+        self.process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "spira.serving",
+                "--model-dir",
+                str(package),
+                "--http-port",
+                str(self.port),
+                *options,
+            ],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stderr=log.open("w"),
+        )
+
+    def get(self, path: str) -> Reply | None:
+        """None where nobody listens."""
+        return self.send(urllib.request.Request(self.url(path)))
+
+    def post(self, path: str, body: bytes, **headers: str) -> Reply | None:
+        """Headers with _ for -."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.send(urllib.request.Request(self.url(path), body, {"Content-Type": "application/json"} | named))
+
+    def send(self, request: urllib.request.Request) -> Reply | None:
+        began = time.monotonic()
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return Reply(answer.status, answer.read(), dict(answer.headers), time.monotonic() - began)
+        except urllib.error.HTTPError as error:
+            return Reply(error.code, error.read(), dict(error.headers), time.monotonic() - began)
+        except urllib.error.URLError:
+            return None
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def readiness(self) -> int | None:
+        """Status of the model's readiness; None where nobody listens."""
+        reply = self.get("/v2/models/spira/ready")
+        return reply.status if reply else None
+
+    def wait(self) -> Server:
+        """Until it is ready."""
+        end = time.monotonic() + START_SECONDS
+        while self.readiness() != 200:
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < end, self.log.read_text()
+            time.sleep(0.02)
+        return self
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+def v1(*wavs: bytes) -> bytes:
+    return json.dumps({"instances": [{"audio": {"b64": base64.b64encode(wav).decode()}} for wav in wavs]}).encode()
+
+
+def v2_base64(*wavs: bytes) -> bytes:
+    return v2("BYTES", [base64.b64encode(wav).decode() for wav in wavs])
+
+
+def v2(datatype: str | None, data: list[Any] | None) -> bytes:
+    tensor = {"name": "audio", "datatype": datatype, "shape": [len(data or ())], "data": data}
+    return json.dumps({"id": "a-1", "inputs": [tensor]}).encode()
+
+
+def v2_binary(datatype: str, raw: bytes) -> tuple[bytes, dict[str, str]]:
+    """Body and headers of the binary form."""
+    tensor = {"name": "audio", "datatype": datatype, "shape": [1], "parameters": {"binary_data_size": len(raw)}}
+    header = json.dumps({"id": "a-1", "inputs": [tensor]}).encode()
+    headers = {"Inference_Header_Content_Length": str(len(header)), "Content_Type": "application/octet-stream"}
+    return header + raw, headers
+
+
+def prefixed(*wavs: bytes) -> bytes:
+    """A binary BYTES tensor."""
+    return b"".join(struct.pack("<I", len(wav)) + wav for wav in wavs)

@@ -1,0 +1,344 @@
+"""The KServe target against an API server that keeps objects as the real one does; ``tests/e2e`` has the real one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from apiserver import NAMESPACE, ApiServer, State
+from packages import make_package
+
+from spira.deployment import DeploymentError, Plan, Release, asking, kserve, kserve_object, pods
+from spira.deployment.cluster import Cluster
+from spira.deployment.kserve import KServe
+from spira.proof import PackageError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Release]:
+    """Two versions of different weights; to read only."""
+    folder = tmp_path_factory.mktemp("packages")
+    return {
+        version: Release(version, make_package(folder / version, seed=int(version)), f"pvc://models/{version}")
+        for version in ("1", "2")
+    }
+
+
+@pytest.fixture
+def server(releases: dict[str, Release], tmp_path: Path) -> Iterator[ApiServer]:
+    """A cluster that holds both versions' artifacts."""
+    with ApiServer({one.uri: one.package for one in releases.values()}, tmp_path / "kubeconfig") as started:
+        yield started
+
+
+@pytest.fixture
+def state(server: ApiServer) -> State:
+    return server.state
+
+
+@pytest.fixture
+def target(server: ApiServer, releases: dict[str, Release], monkeypatch: pytest.MonkeyPatch) -> KServe:
+    """A target that waits for nothing long."""
+    monkeypatch.setattr(kserve, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(asking, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(asking, "SETTLE_SECONDS", 0.1)
+    cluster = Cluster(NAMESPACE, kubeconfig=server.kubeconfig)
+    return KServe(cluster, lambda version: releases[version].package, timeout_seconds=5)
+
+
+@pytest.fixture
+def serving(target: KServe, releases: dict[str, Release], state: State) -> KServe:
+    """It serves version 2, and served 1 before."""
+    target.apply(releases["1"])
+    target.apply(releases["2"])
+    state.writes.clear()
+    return target
+
+
+def test_nothing_serves_before_the_first_apply(target: KServe) -> None:
+    """Status says so, verify and rollback refuse."""
+    status = target.status()
+    assert (status.version, status.ready) == (None, False)
+    assert "no version was applied" in status.message
+    with pytest.raises(DeploymentError, match="apply one first"):
+        target.verify()
+    with pytest.raises(DeploymentError, match="nothing served before"):
+        target.rollback("bad")
+
+
+def test_a_version_is_tried_before_users_meet_it(target: KServe, releases: dict[str, Release], state: State) -> None:
+    """The candidate comes and goes before the object that users ask is written, once."""
+    status = target.apply(releases["1"])
+    assert (status.version, status.previous, status.ready, status.message) == ("1", None, True, "")
+    assert state.writes == ["spira-candidate 1", "spira-candidate gone", "spira 1"]
+    assert target.verify() <= 1e-5
+
+
+def test_the_history_goes_with_the_object(serving: KServe, state: State) -> None:
+    """It says what served when and from where; nothing else keeps it."""
+    written = json.loads(state.objects["spira"]["metadata"]["annotations"]["spira/history"])
+    assert [(one["version"], one["action"], one["uri"]) for one in written] == [
+        ("1", "apply", "pvc://models/1"),
+        ("2", "apply", "pvc://models/2"),
+    ]
+    assert serving.status().history == tuple(written)
+    assert serving.status().previous == "1"
+
+
+def test_apply_again_changes_nothing(serving: KServe, releases: dict[str, Release], state: State) -> None:
+    """It is asked for its golden recordings, that is all."""
+    before = serving.status()
+    assert serving.apply(releases["2"]) == before
+    assert state.writes == []
+
+
+def test_rollback_goes_back_once(serving: KServe, state: State) -> None:
+    """Tried as a new version is; the call may be repeated for the same bad version."""
+    status = serving.rollback("too many alarms", bad="2")
+    assert (status.version, status.previous, status.ready) == ("1", None, True)
+    assert (status.history[-1]["reason"], status.history[-1]["left"]) == ("too many alarms", "2")
+    assert state.writes == ["spira-candidate 1", "spira-candidate gone", "spira 1"]
+    assert serving.rollback("too many alarms", bad="2") == status
+    with pytest.raises(DeploymentError, match="nothing served before"):
+        serving.rollback("again")
+
+
+def test_plan_tells_and_changes_nothing(target: KServe, releases: dict[str, Release], state: State) -> None:
+    """What comes up from where, and what it replaces."""
+    first = target.plan(releases["1"])
+    assert [step.split()[0] for step in first.steps] == ["bring", "ask", "delete", "serve", "ask"]
+    assert "pvc://models/1" in first.steps[0]
+    assert state.writes == []
+    target.apply(releases["1"])
+    assert target.plan(releases["1"]) == Plan("1", "1", ("ask it for the golden recordings",))
+    assert "version 2 instead of 1" in target.plan(releases["2"]).steps[3]
+
+
+def test_a_version_that_doesnt_start_never_serves(serving: KServe, releases: dict[str, Release], state: State) -> None:
+    """Its last words are told; the object that users ask isn't touched."""
+    state.broken["spira-candidate", "1"] = "this model must not be served"
+    with pytest.raises(DeploymentError, match="ended with code 1: this model must not be served"):
+        serving.apply(releases["1"])
+    assert state.writes == ["spira-candidate 1", "spira-candidate gone"]
+    assert serving.status().version == "2"
+
+
+def test_other_weights_than_registered_never_serve(serving: KServe, releases: dict[str, Release], state: State) -> None:
+    """What lies in the cluster answers its own golden recordings, but not those of the package that was approved."""
+    state.locations["pvc://models/3"] = releases["1"].package
+    with pytest.raises(PackageError, match="must not be served"):
+        serving.apply(Release("3", releases["2"].package, "pvc://models/3"))
+    assert state.writes == ["spira-candidate 3", "spira-candidate gone"]
+
+
+def test_pods_that_dont_start_are_put_back(serving: KServe, releases: dict[str, Release], state: State) -> None:
+    """Tried well, yet not to be brought up where users ask: the old object comes back, history and all."""
+    before = serving.status()
+    state.broken["spira", "1"] = "no node is left"
+    with pytest.raises(DeploymentError, match="no node is left"):
+        serving.rollback("too many alarms")
+    assert state.writes[-2:] == ["spira 1", "spira 2"]
+    assert serving.status() == before
+
+
+def test_a_first_version_that_doesnt_start_leaves_nothing(
+    target: KServe, releases: dict[str, Release], state: State
+) -> None:
+    """There is no object to go back to."""
+    state.broken["spira", "1"] = "no node is left"
+    with pytest.raises(DeploymentError, match="no node is left"):
+        target.apply(releases["1"])
+    assert state.objects == {}
+
+
+DRIFT: dict[str, tuple[tuple[str, ...], Any, str]] = {
+    "another location": (("spec", "predictor", "model", "storageUri"), "pvc://models/1", "storageUri"),
+    "a field that was added": (
+        ("spec", "predictor", "canaryTrafficPercent"),
+        10,
+        "canaryTrafficPercent is 10, not null",
+    ),
+    "a field that was removed": (("spec", "predictor", "deploymentStrategy"), None, "deploymentStrategy is null"),
+    "another mode": (("metadata", "annotations", "serving.kserve.io/deploymentMode"), "Serverless", "deploymentMode"),
+}
+
+
+@pytest.mark.parametrize("what", DRIFT)
+def test_drift_is_told_and_repaired(serving: KServe, releases: dict[str, Release], state: State, what: str) -> None:
+    """What anybody changes in the object; the version before stays the version before."""
+    path, value, words = DRIFT[what]
+    place = state.objects["spira"]
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    assert serving.status().drifted
+    assert words in serving.status().message
+    assert words in serving.plan(releases["2"]).steps[3]
+    status = serving.apply(releases["2"])
+    assert (status.version, status.previous, status.message, status.drifted) == ("2", "1", "", False)
+    assert status.history[-1]["action"] == "repair"
+
+
+def test_annotations_of_others_are_theirs(serving: KServe, state: State) -> None:
+    """They are no drift."""
+    state.objects["spira"]["metadata"]["annotations"]["someone/note"] = "hello"
+    assert serving.status().message == ""
+
+
+def test_two_who_deploy_at_once_dont_undo_each_other(
+    serving: KServe, releases: dict[str, Release], state: State
+) -> None:
+    """Who comes second is told, and has changed nothing."""
+
+    def change() -> None:
+        state.objects["spira"]["metadata"]["generation"] += 1
+
+    state.after["spira-candidate gone"] = change
+    with pytest.raises(DeploymentError, match="someone else changed it meanwhile"):
+        serving.rollback("bad")
+    assert state.writes == ["spira-candidate 1", "spira-candidate gone"]
+
+
+def test_kserves_own_notes_are_no_change(serving: KServe, state: State) -> None:
+    """It writes down the object's state at any moment."""
+
+    def note() -> None:
+        state.objects["spira"]["metadata"]["resourceVersion"] += "0"
+        state.conflicts = 2
+
+    state.after["spira-candidate gone"] = note
+    assert serving.rollback("bad").version == "1"
+
+
+REFUSED = {
+    "no location": ({"uri": ""}, "give its uri"),
+    "no plain name": ({"version": "a/b"}, "letters, digits"),
+    "another location": ({"version": "1"}, "one location"),
+    "another version's location": ({"version": "3"}, "one location"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_release_that_makes_no_sense_is_refused(
+    serving: KServe, releases: dict[str, Release], state: State, what: str
+) -> None:
+    """By plan too, before anything is changed."""
+    changed, words = REFUSED[what]
+    release = Release(**{"version": "2", "package": releases["2"].package, "uri": "pvc://models/2"} | changed)
+    for verb in (serving.plan, serving.apply):
+        with pytest.raises(DeploymentError, match=words):
+            verb(release)
+    assert state.writes == []
+
+
+def test_a_damaged_history_is_said(serving: KServe, state: State) -> None:
+    """Rather than taken for an empty one."""
+    state.objects["spira"]["metadata"]["annotations"]["spira/history"] = "["
+    with pytest.raises(DeploymentError, match="damaged"):
+        serving.status()
+
+
+def test_a_cluster_that_refuses_is_told(target: KServe, state: State) -> None:
+    """With what is needed."""
+    state.forbidden = True
+    with pytest.raises(DeploymentError, match=r"forbidden; apply manifests/serving"):
+        target.status()
+
+
+def test_a_cluster_that_is_away_is_told(target: KServe, server: ApiServer) -> None:
+    """With its address."""
+    server.http.server_close()
+    server.http.shutdown()
+    with pytest.raises(DeploymentError, match="is the cluster up"):
+        target.status()
+
+
+def test_no_cluster_at_all_is_told(server: ApiServer, tmp_path: Path) -> None:
+    """No file, and no such context."""
+    for options in ({"kubeconfig": tmp_path / "none"}, {"kubeconfig": server.kubeconfig, "context": "b"}):
+        with pytest.raises(DeploymentError, match="set KUBECONFIG"):
+            Cluster(NAMESPACE, **options)
+
+
+def test_the_example_is_what_is_written() -> None:
+    """``manifests/serving/example.yaml`` shows it, history aside."""
+    example = yaml.safe_load((ROOT / "manifests" / "serving" / "example.yaml").read_text())
+    history = [kserve_object.entry("7", "apply", "gs://models/.../7")]
+    rendered = kserve_object.render("spira", "spira", history)
+    assert example["spec"] == rendered["spec"]
+    assert example["metadata"]["annotations"].keys() == rendered["metadata"]["annotations"].keys()
+
+
+def test_a_long_history_is_cut() -> None:
+    """An object's annotations have a bound."""
+    entries = [kserve_object.entry(str(i), "apply", f"pvc://models/{i}") for i in range(1000)]
+    annotations = kserve_object.render("spira", "spira", entries)["metadata"]["annotations"]
+    written = json.loads(annotations[kserve_object.HISTORY])
+    assert written == entries[-200:]
+
+
+def test_a_history_that_was_cut_still_tells_what_serves() -> None:
+    """A rollback says itself where it went, should the change before be gone."""
+    back = kserve_object.entry("1", "rollback", "pvc://models/1", reason="bad", left="2")
+    assert kserve_object.line([kserve_object.entry("2", "apply", "pvc://models/2"), back]) == [back]
+
+
+def pod(**status: Any) -> dict[str, Any]:
+    return {"metadata": {"name": "p"}, "status": status}
+
+
+def container(**state: Any) -> dict[str, Any]:
+    return {"image": "spira/serve:dev", "state": {}} | state
+
+
+UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "message": "0/1 nodes are available: 1 Insufficient cpu."}
+NO_CLAIM = UNSCHEDULABLE | {"message": '0/1 nodes are available: persistentvolumeclaim "models" not found.'}
+TROUBLES = {
+    "no node": (pod(conditions=[UNSCHEDULABLE]), "Insufficient cpu.; free a node"),
+    "no claim": (pod(conditions=[NO_CLAIM]), "make the claim"),
+    "no image": (
+        pod(containerStatuses=[container(state={"waiting": {"reason": "ErrImageNeverPull", "message": "x"}})]),
+        "image spira/serve:dev is not to be had",
+    ),
+    "no storage": (
+        pod(initContainerStatuses=[container(state={"terminated": {"exitCode": 1, "message": "a\nno bucket\n"}})]),
+        "code 1: no bucket",
+    ),
+    "last words": (
+        pod(containerStatuses=[container(lastState={"terminated": {"exitCode": 1, "message": "a\nbroken\n"}})]),
+        "code 1: broken",
+    ),
+    "too much memory": (
+        pod(containerStatuses=[container(lastState={"terminated": {"exitCode": 137, "reason": "OOMKilled"}})]),
+        "raise the limit",
+    ),
+    "a bad setting": (
+        pod(containerStatuses=[container(state={"waiting": {"reason": "CreateContainerError", "message": "no user"}})]),
+        "CreateContainerError: no user",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", TROUBLES)
+def test_a_pod_that_doesnt_answer_is_explained(what: str) -> None:
+    """In words that tell what to do."""
+    found, words = TROUBLES[what]
+    assert words in pods.explain(None, None, [found])
+
+
+def test_what_made_no_pod_is_explained() -> None:
+    """By the Deployment, or by KServe; nothing is said where nothing is wrong."""
+    quota = {"status": {"conditions": [{"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"}]}}
+    waiting = {"modelStatus": {"lastFailureInfo": {"reason": "RuntimeNotRecognized", "message": "waiting"}}}
+    no_runtime = kserve_object.render("spira", "absent", [kserve_object.entry("1", "apply", "a")]) | {"status": waiting}
+    failed = {"status": {"modelStatus": {"lastFailureInfo": {"reason": "ModelLoadFailed", "message": "no file"}}}}
+    assert pods.explain(failed, quota, []) == "exceeded quota"
+    assert pods.explain(failed, None, []) == "KServe: ModelLoadFailed: no file"
+    assert pods.explain(no_runtime, None, []) == "there is no ServingRuntime absent: apply manifests/serving"
+    assert pods.explain({}, {}, [pod(containerStatuses=[container(state={"running": {}})])]) == ""
