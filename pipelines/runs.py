@@ -23,8 +23,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from spira import files
+from spira import files, lineage
 from spira.config import Config
+from spira.delivery.axes import axis_of
 from spira.delivery.runner import Order, Run, RunnerError
 from spira.errors import SpiraError
 from spira.gates import Gate
@@ -107,6 +108,7 @@ def _starts(folder: Path) -> int:
 def _outcome(order: dict[str, Any]) -> Run:
     from pipelines import local
 
+    _check_code(order)
     summary = local.run(
         order["data"],
         Config.model_validate_json(order["config"]),
@@ -119,6 +121,7 @@ def _outcome(order: dict[str, Any]) -> Run:
         name=order["name"],
         tell=_tell,
     )
+    _check_code(order)
     return Run(
         "succeeded",
         approved=summary["approved"],
@@ -126,6 +129,13 @@ def _outcome(order: dict[str, Any]) -> Run:
         model_version=summary["model_version"],
         metrics={name: each["value"] for name, each in summary["metrics"].items() if each["value"] is not None},
     )
+
+
+def _check_code(order: dict[str, Any]) -> None:
+    """Each stage is a process that reads the sources anew: what was trained must be of the code that was claimed."""
+    lineage.look_again()
+    if order["code_digest"] not in ("", axis_of(lineage.code_parts()).digest):
+        raise SpiraError("the code has changed since this run was claimed: what it made counts for nothing")
 
 
 def _tell(line: str) -> None:

@@ -55,6 +55,12 @@ def code_parts() -> dict[str, str]:
     return {**sources(), "requirements.lock": lock_digest(), "python": platform.python_version()}
 
 
+def look_again() -> None:
+    """What was read of the code is forgotten: it may have changed since this process began."""
+    for kept in (sources, sources_digest, lock_digest, git_commit):
+        kept.cache_clear()
+
+
 @cache
 def sources_digest() -> str:
     """SHA-256 over the sorted paths and hashes of :func:`sources`."""

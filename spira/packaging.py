@@ -30,7 +30,7 @@ from spira.config import SAMPLE_RATE_HZ, Config
 from spira.corpus import Corpus
 from spira.inference.model import FORMAT
 from spira.prediction import predict_files as predict_waveforms
-from spira.proof import CODE, PackageError, check_files, digests, largest_difference, prove, same, verify  # noqa: F401
+from spira.proof import CODE, PackageError, digests, prove, same
 
 VOICES = 8
 """Recordings of the test split on which the proof is made too; they don't enter the package."""

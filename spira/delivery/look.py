@@ -45,6 +45,7 @@ def look(settings: Settings, kept: Store, code: Callable[[], Mapping[str, str]] 
         config=resolved.model_dump_json(),
         gate=judge.model_dump_json(),
         skip_bad=settings.skip_bad,
+        code_digest=seen.code.digest,
         git_commit=lineage.git_commit(),
     )
     return Look(seen, wish)

@@ -54,6 +54,7 @@ class Wish:
     config: str
     gate: str
     skip_bad: bool
+    code_digest: str
     git_commit: str
 
 
@@ -277,5 +278,5 @@ def _noting(troubles: list[str], what: str) -> Iterator[None]:
 
 def order_of(run: str, order: Mapping[str, Any]) -> Order:
     """The order that a claim recorded."""
-    given = {name: order[name] for name in ("data", "data_digest", "config", "gate", "skip_bad")}
+    given = {name: order[name] for name in ("data", "data_digest", "config", "gate", "skip_bad", "code_digest")}
     return Order(name=run, **given)

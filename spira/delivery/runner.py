@@ -27,6 +27,8 @@ class Order:
     gate: str
     """The gate, JSON."""
     skip_bad: bool = False
+    code_digest: str = ""
+    """What the code was when this was claimed; a runner that runs this machine's fails where it has changed since."""
 
 
 @dataclass(frozen=True)

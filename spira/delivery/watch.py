@@ -88,6 +88,5 @@ def _tick(settings: Path, say: Callable[[str], None], told: str) -> tuple[str, f
 
 def _code_now() -> str:
     """The code's digest as it is on disk."""
-    for kept in (lineage.sources, lineage.sources_digest, lineage.lock_digest):
-        kept.cache_clear()
+    lineage.look_again()
     return lineage.code_digest()

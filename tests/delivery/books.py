@@ -78,5 +78,4 @@ def code_at(root: Path) -> Iterator[None]:
 
 def _move_code(root: Path) -> None:
     lineage.ROOT = root
-    for kept in (lineage.sources, lineage.sources_digest, lineage.lock_digest, lineage.git_commit):
-        kept.cache_clear()
+    lineage.look_again()

@@ -31,8 +31,7 @@ class Place:
         self.settings, self.ledger = folder / "delivery.yaml", folder / "ledger"
 
     def look(self) -> Observed:
-        for kept in (lineage.sources, lineage.sources_digest, lineage.lock_digest):
-            kept.cache_clear()
+        lineage.look_again()
         seen = look(load_settings(self.settings), open_store(self.ledger)).seen
         assert isinstance(seen, Observed), seen
         return seen
@@ -66,9 +65,7 @@ def place(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     monkeypatch.delenv("SPIRA_IMAGE_DIGEST", raising=False)
     yield made
     monkeypatch.undo()
-    made_again = (lineage.sources, lineage.sources_digest, lineage.lock_digest)
-    for kept in made_again:
-        kept.cache_clear()
+    lineage.look_again()
 
 
 def one_byte(place: Place) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -147,3 +148,12 @@ def test_a_place_where_nothing_can_be_written_is_the_runners_trouble(tmp_path: P
     (tmp_path / "work").write_text("a file where the folder should be")
     with pytest.raises(RunnerError, match="can't be used: "):
         LocalRuns(tmp_path / "work").start(order(demo, ""))
+
+
+def test_code_that_changed_since_the_claim_is_the_reason(runs: LocalRuns, demo: Path) -> None:
+    """What the sources of another moment make is no version of this fingerprint."""
+    told = replace(order(demo, ""), code_digest="of another moment")
+    runs.start(told)
+    run = ended(runs, told.name)
+    assert run.state == "failed"
+    assert "the code has changed since this run was claimed" in run.message

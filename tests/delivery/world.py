@@ -229,7 +229,7 @@ class World:
         seen = self.observed()
         if isinstance(seen, Unfit):
             return Look(seen)
-        return Look(seen, Wish("place", seen.data.digest, self.model, "gate", False, self.code))
+        return Look(seen, Wish("place", seen.data.digest, self.model, "gate", False, seen.code.digest, self.code))
 
     def reconciler(self, skew: float = 0.0) -> Reconciler:
         """One whose clock is off by so many seconds."""

@@ -19,18 +19,13 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(lineage, "ROOT", tmp_path)
     for name in ("SPIRA_GIT_COMMIT", "SPIRA_IMAGE_DIGEST"):
         monkeypatch.delenv(name, raising=False)
-    forget()
+    lineage.look_again()
     yield tmp_path
-    forget()
-
-
-def forget() -> None:
-    for function in (lineage.sources, lineage.sources_digest, lineage.lock_digest, lineage.git_commit):
-        function.cache_clear()
+    lineage.look_again()
 
 
 def code_now() -> str:
-    forget()
+    lineage.look_again()
     return lineage.code_digest()
 
 
@@ -61,7 +56,7 @@ def test_comments_and_docstrings_are_no_change(checkout: Path, text: str, change
 
 def test_code_is_told_part_by_part(checkout: Path, monkeypatch: pytest.MonkeyPatch):
     """By file, lock and Python; or by the image alone."""
-    forget()
+    lineage.look_again()
     assert set(lineage.code_parts()) == {"spira/noise.py", "requirements.lock", "python"}
     monkeypatch.setenv("SPIRA_IMAGE_DIGEST", "sha256:12")
     assert lineage.code_parts() == {"image": "sha256:12"}
@@ -93,7 +88,7 @@ def test_byte_code_and_touched_files_are_no_change(checkout: Path):
 def test_without_a_lock_file_the_installed_packages_count(checkout: Path):
     """Installed from a wheel there is no lock file; there is a digest all the same."""
     (checkout / "requirements.lock").unlink()
-    forget()
+    lineage.look_again()
     assert len(lineage.lock_digest()) == 64
 
 
@@ -101,7 +96,7 @@ def test_an_image_is_told_its_identity(checkout: Path, monkeypatch: pytest.Monke
     """On a cluster the image's digest is the code, and the commit is the one it was built of."""
     monkeypatch.setenv("SPIRA_IMAGE_DIGEST", "sha256:12")
     monkeypatch.setenv("SPIRA_GIT_COMMIT", "abc")
-    forget()
+    lineage.look_again()
     assert (lineage.code_digest(), lineage.git_commit()) == ("sha256:12", "abc")
 
 
@@ -115,10 +110,10 @@ def test_a_commit_with_changes_is_dirty(checkout: Path):
     git = ["git", "-C", str(checkout), "-c", "user.name=t", "-c", "user.email=t@t"]
     for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
         subprocess.run([*git, *command], check=True)
-    forget()
+    lineage.look_again()
     clean = lineage.git_commit()
     (checkout / "spira" / "noise.py").write_text("A = 2\n")
-    forget()
+    lineage.look_again()
     assert (len(clean), lineage.git_commit()) == (40, f"{clean}-dirty")
 
 
