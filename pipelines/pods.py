@@ -7,6 +7,7 @@ Nothing depends on these answers, so what can't be asked is said in their place.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -43,7 +44,7 @@ class Pods:
             config.load_incluster_config()
         except config.ConfigException:
             try:
-                config.load_kube_config()
+                config.load_kube_config(os.environ.get("KUBECONFIG"))  # as it is now, not at its import
             except (config.ConfigException, OSError):
                 return None
         configuration = client.Configuration.get_default_copy()

@@ -108,16 +108,24 @@ def fetch(store: ModelStore, version: int | str, out: Path) -> Path:
     entity = store.find(version)
     registered = entity.tags.get("package_digest")
     if out.exists():
-        if package_digest(out) == registered:
-            return out
-        raise RegistryError(f"{out}: exists and isn't version {entity.version}; remove it or name another")
+        return _checked(out, entity, registered)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".fetch-") as temporary:
         package = _download(store, entity, Path(temporary))
         if package_digest(package) != registered:
             raise RegistryError(f"version {entity.version}: its artifacts aren't what was registered")
-        package.rename(out)
-    return out
+        try:
+            package.rename(out)
+        except OSError:
+            if not out.exists():  # else another process has just put it there
+                raise
+    return _checked(out, entity, registered)
+
+
+def _checked(out: Path, entity: ModelVersion, registered: str | None) -> Path:
+    if package_digest(out) == registered:
+        return out
+    raise RegistryError(f"{out}: exists and isn't version {entity.version}; remove it or name another")
 
 
 def _check_package(package: Path) -> None:

@@ -56,7 +56,9 @@ class PaperNetwork(nn.Module):
 def trained_looking(frames: int = 401, group_norm: bool = True, seed: int = 0) -> PaperNetwork:
     """A network in evaluation mode whose every parameter and statistic is away from its initial value."""
     generator = torch.Generator().manual_seed(seed)
-    network = PaperNetwork(frames, group_norm).eval()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = PaperNetwork(frames, group_norm).eval()
     for name, value in network.state_dict().items():
         if value.is_floating_point():
             noise = torch.randn(value.shape, generator=generator)

@@ -15,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -373,6 +374,14 @@ def test_fetch_brings_the_package_back_whole(registry: Registry, tmp_path: Path)
     (out / "data" / "config.json").write_text("{}")
     with pytest.raises(RegistryError, match="exists and isn't version 1"):
         registry.fetch(1, out)
+
+
+def test_a_package_that_many_fetch_at_once_is_whole(registry: Registry, tmp_path: Path) -> None:
+    """Who comes second finds what the first has put there, and it is the version."""
+    add_version(registry, tmp_path, 0.7)
+    out = tmp_path / "fetched"
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: registry.fetch(1, out), range(4))) == [out] * 4
 
 
 def test_fetch_refuses_artifacts_that_were_changed(registry: Registry, tmp_path: Path) -> None:
