@@ -170,7 +170,7 @@ class Reconciler:
             told = step(action, view)
         except OvertakenError:
             return  # somebody else has gone on: look again
-        except SpiraError as error:
+        except (SpiraError, OSError) as error:  # a full disk is a trouble too, and the next tick's
             self.failed.append(action)
             self.causes.append(str(error))
             return

@@ -74,7 +74,7 @@ def _tick(settings: Path, say: Callable[[str], None], told: str) -> tuple[str, f
     try:
         chosen = settings_file.load(settings)
         report = published(chosen, reconciler(chosen).tick())
-    except SpiraError as error:
+    except (SpiraError, OSError) as error:
         if str(error) != told:
             say(f"trouble: {error}")
         return str(error), RUN_SECONDS

@@ -55,7 +55,7 @@ def context() -> str:
     found = subprocess.run(["kubectl", "config", "current-context"], capture_output=True, text=True)
     kinds = subprocess.run(["kubectl", "get", "crd", "inferenceservices.serving.kserve.io"], capture_output=True)
     if found.returncode or kinds.returncode:
-        pytest.skip("no cluster with KServe answers: see ../shared/cluster, or set KUBECONFIG")
+        pytest.skip("no cluster with KServe answers: set KUBECONFIG to one")
     return found.stdout.strip()
 
 
