@@ -78,8 +78,11 @@ class Server:
         return f"http://127.0.0.1:{self.port}{path}"
 
     def readiness(self) -> int | None:
-        """Status of the model's readiness; None where nobody listens."""
-        reply = self.get("/v2/models/spira/ready")
+        """Status of the model's readiness; None where nobody listens, or ends just then."""
+        try:
+            reply = self.get("/v2/models/spira/ready")
+        except ConnectionError:
+            return None
         return reply.status if reply else None
 
     def wait(self) -> Server:
