@@ -14,7 +14,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -115,11 +115,12 @@ def _show_tick(report: Report, done: list[str], as_json: bool) -> None:
 def watch(
     settings: SettingsFile = DEFAULT,
     listen: Annotated[str, typer.Option("--listen", metavar="HOST:PORT", help="Take wake-ups by HTTP.")] = "",
+    as_json: Json = False,
 ) -> None:
     """Tick for ever; begin anew by itself where the code has changed."""
     from spira.delivery.watch import watch as run
 
-    run(settings, listen, say)
+    run(settings, listen, say_json if as_json else say)
 
 
 @app.command()
@@ -286,6 +287,11 @@ def _ledger(chosen: Settings) -> Ledger:
     from spira.delivery.assemble import ledger
 
     return ledger(chosen)
+
+
+def say_json(line: str) -> None:
+    """A line to a program, with its time: JSON, as it is said."""
+    print(json.dumps({"at": datetime.now(UTC).isoformat(timespec="seconds"), "said": line}), flush=True)
 
 
 def say(line: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import os
 import shutil
 import signal
@@ -166,6 +167,25 @@ def test_it_begins_anew_when_its_code_changes(
     watching.says("listens on")
     watching.says("training.batch_files")
     assert watching.end(signal.SIGTERM) == 0
+
+
+def test_a_program_gets_a_line_of_json_for_each(work: Path) -> None:
+    """On standard output, each with its time, as it is said."""
+    (work.parent / "delivery.yaml").write_text(f"data: {work.parent / 'nowhere'}\n")
+    command = [
+        sys.executable,
+        "-m",
+        "spira",
+        "deliver",
+        "watch",
+        "--json",
+        f"--settings={work.parent / 'delivery.yaml'}",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        told = json.loads(process.stdout.readline())
+        process.send_signal(signal.SIGTERM)
+    assert set(told) == {"at", "said"}
+    assert "nowhere" in told["said"]
 
 
 def test_settings_that_cannot_be_read_at_the_beginning_are_refused(deliver: Callable, tmp_path: Path) -> None:
