@@ -1,4 +1,4 @@
-"""Continuous delivery as a pipeline of one task, for a recurring run: what manifests/delivery has as a CronJob.
+"""Continuous delivery as a pipeline of one task, for a recurring run: what manifests/base/delivery has as a CronJob.
 
 It is the same tick with the same ledger, so both may run side by side, or one take over from the other. The image is
 that of Dockerfile.base: a tick needs no torch. On a cluster, with a service account that may do what it must:

@@ -28,8 +28,8 @@ TRIES = 5
 NOT_FOUND, CONFLICT = 404, 409
 HELP = {
     401: "these credentials are not accepted",
-    403: "these credentials may not: kubectl apply -k manifests/delivery gives the right",
-    404: "there is no such resource: kubectl apply -k manifests/delivery",
+    403: "these credentials may not: kubectl apply -k manifests/base/delivery gives the right",
+    404: "there is no such resource: kubectl apply -k manifests/base/delivery",
 }
 
 

@@ -32,7 +32,7 @@ class LocalTarget(Stage):
 
 
 class KServeTarget(Stage):
-    """An InferenceService of KServe; ``manifests/serving`` is applied in its namespace."""
+    """An InferenceService of KServe; ``manifests/base/serving`` is applied in its namespace."""
 
     kind: Literal["kserve"]
     namespace: str
@@ -168,5 +168,5 @@ targets:
 quiet_seconds: 10           # a change must stand still for so long: an upload may be under way
 approval: false             # true: a person approves a version before it serves (spira deliver approve)
 every_seconds: 60           # between two ticks of spira deliver watch
-# resource: spira-delivery/spira    # on a cluster: kubectl get deliveries (manifests/delivery)
+# resource: spira-delivery/spira    # on a cluster: kubectl get deliveries (manifests/base/delivery)
 """

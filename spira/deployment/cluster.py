@@ -1,6 +1,6 @@
 """One namespace of a Kubernetes cluster, as far as serving needs it: InferenceServices, and what they became.
 
-Objects are dictionaries, as the API writes them. Rights needed: ``manifests/serving/deployer.yaml``.
+Objects are dictionaries, as the API writes them. Rights needed: ``manifests/base/serving/deployer.yaml``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Cluster:
     """A namespace.
 
     Args:
-        namespace: of the InferenceServices; ``manifests/serving`` is applied there.
+        namespace: of the InferenceServices; ``manifests/base/serving`` is applied there.
         context: of the kubeconfig; None for the current one.
         kubeconfig: a file; None for ``$KUBECONFIG`` or the usual one, or in a pod for its service account.
 
@@ -167,9 +167,9 @@ def _advice(error: ApiException) -> str:
     said = _message(error)
     match error.status:
         case 401 | 403:
-            return f"{said}; apply manifests/serving, and use its service account spira-deployer or an administrator's"
+            return f"{said}; apply manifests/base/serving, and use its service account spira-deployer or an administrator's"
         case 404:
-            return f"{said}; apply manifests/serving, and install KServe"
+            return f"{said}; apply manifests/base/serving, and install KServe"
         case 409:
             return f"{said}; run the command again"
     return said

@@ -41,7 +41,7 @@ class KServe:
     """The target in a cluster; see :class:`spira.deployment.Target`.
 
     Args:
-        cluster: the namespace, where ``manifests/serving`` is applied.
+        cluster: the namespace, where ``manifests/base/serving`` is applied.
         package: the package folder of a version, here: what serves is compared with its golden recordings.
         model: name of the InferenceService.
         runtime: name of the ServingRuntime.

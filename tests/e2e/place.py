@@ -36,8 +36,8 @@ class Place:
         return done.stdout.decode()
 
     def make(self, temporary: Path) -> None:
-        """The namespace by ``manifests/serving``, the claim, and a pod that keeps it open."""
-        base = os.path.relpath(ROOT / "manifests" / "serving", temporary.resolve())
+        """The namespace by ``manifests/base/serving``, the claim, and a pod that keeps it open."""
+        base = os.path.relpath(ROOT / "manifests" / "base" / "serving", temporary.resolve())
         (temporary / "kustomization.yaml").write_text(f"namespace: {self.name}\nresources: [{base}]\n")
         self.kubectl("apply", "-k", str(temporary))
         claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}

@@ -69,7 +69,7 @@ def cluster() -> None:
 
 def base(name: str, folder: Path) -> str:
     """A kustomization of ours as one in a folder names it."""
-    return os.path.relpath(ROOT / "manifests" / name, folder.resolve())
+    return os.path.relpath(ROOT / "manifests" / "base" / name, folder.resolve())
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from pipelines import cluster
 from spira.delivery import settings, story
 from spira.delivery.conditions import LONGEST, resource_status
 
-MANIFESTS = Path(__file__).parents[2] / "manifests" / "delivery"
+MANIFESTS = Path(__file__).parents[2] / "manifests" / "base" / "delivery"
 NOW = datetime(2026, 11, 24, 6, 0, 0, 123, tzinfo=UTC)
 
 

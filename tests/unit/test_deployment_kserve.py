@@ -247,7 +247,7 @@ def test_a_damaged_history_is_said(serving: KServe, state: State) -> None:
 def test_a_cluster_that_refuses_is_told(target: KServe, state: State) -> None:
     """With what is needed."""
     state.forbidden = True
-    with pytest.raises(DeploymentError, match=r"forbidden; apply manifests/serving"):
+    with pytest.raises(DeploymentError, match=r"forbidden; apply manifests/base/serving"):
         target.status()
 
 
@@ -267,8 +267,8 @@ def test_no_cluster_at_all_is_told(server: ApiServer, tmp_path: Path) -> None:
 
 
 def test_the_example_is_what_is_written() -> None:
-    """``manifests/serving/example.yaml`` shows it, history aside."""
-    example = yaml.safe_load((ROOT / "manifests" / "serving" / "example.yaml").read_text())
+    """``manifests/base/serving/example.yaml`` shows it, history aside."""
+    example = yaml.safe_load((ROOT / "manifests" / "base" / "serving" / "example.yaml").read_text())
     history = [kserve_object.entry("7", "apply", "gs://models/.../7")]
     rendered = kserve_object.render("spira", "spira", history)
     assert example["spec"] == rendered["spec"]
@@ -340,5 +340,5 @@ def test_what_made_no_pod_is_explained() -> None:
     failed = {"status": {"modelStatus": {"lastFailureInfo": {"reason": "ModelLoadFailed", "message": "no file"}}}}
     assert pods.explain(failed, quota, []) == "exceeded quota"
     assert pods.explain(failed, None, []) == "KServe: ModelLoadFailed: no file"
-    assert pods.explain(no_runtime, None, []) == "there is no ServingRuntime absent: apply manifests/serving"
+    assert pods.explain(no_runtime, None, []) == "there is no ServingRuntime absent: apply manifests/base/serving"
     assert pods.explain({}, {}, [pod(containerStatuses=[container(state={"running": {}})])]) == ""
