@@ -167,7 +167,7 @@ def _advice(error: ApiException) -> str:
     said = _message(error)
     match error.status:
         case 401 | 403:
-            return f"{said}; apply manifests/base/serving, and use its service account spira-deployer or an administrator's"
+            return f"{said}; apply manifests/base/serving, and use its account spira-deployer or an administrator's"
         case 404:
             return f"{said}; apply manifests/base/serving, and install KServe"
         case 409:

@@ -69,7 +69,8 @@ def of_inference_service(thing: Object) -> Iterator[str]:
     """What KServe itself found wrong."""
     failure = thing.get("status", {}).get("modelStatus", {}).get("lastFailureInfo", {})
     if failure.get("reason") == "RuntimeNotRecognized":
-        yield f"there is no ServingRuntime {thing['spec']['predictor']['model']['runtime']}: apply manifests/base/serving"
+        runtime = thing["spec"]["predictor"]["model"]["runtime"]
+        yield f"there is no ServingRuntime {runtime}: apply manifests/base/serving"
     if failure.get("message"):
         yield f"KServe: {failure.get('reason', 'failed')}: {failure['message']}"
     yield from (f"KServe: {said}" for said in of_conditions(thing, {"PredictorReady": "False", "Ready": "False"}))

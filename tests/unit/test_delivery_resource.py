@@ -146,7 +146,7 @@ def test_without_a_resource_no_cluster_is_asked(world: World, kubeconfig: Path):
     assert published(Settings(data="voices"), report) is report
 
 
-@pytest.mark.parametrize(("code", "advice"), [(403, "gives the right"), (404, "manifests/base/delivery"), (500, "says 500")])
+@pytest.mark.parametrize(("code", "advice"), [(403, "gives the right"), (404, "base/delivery"), (500, "says 500")])
 def test_a_refusal_is_a_trouble_that_says_what_to_do(api: type[Api], world: World, code: int, advice: str):
     """And no more: what the tick did is reported."""
     api.refuses = code
