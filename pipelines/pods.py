@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,6 +23,13 @@ AWAY_SECONDS = 60.0
 LINES = 200
 """Of a log, from its end."""
 RUN_LABEL = "pipeline/runid"
+ADVICE = {
+    "Insufficient nvidia.com/gpu": "no node has that many GPUs free: wait, add a GPU node, or run with gpu_count=0",
+    "Insufficient": "ask for less cpu or memory, or add a node",
+    "untolerated taint": "name the taint of the nodes that are meant in tolerations",
+    "node affinity/selector": "no node carries the labels of node_selector: correct it, or add such a node",
+}
+"""Part of what the scheduler says -> what to do; the first that fits."""
 
 
 class Pods:
@@ -63,7 +71,7 @@ class Pods:
         for pod in self._pods(run_id, "status.phase=Pending"):
             for condition in pod.status.conditions or []:
                 if condition.type == "PodScheduled" and condition.status == "False":
-                    yield pod, condition.message or condition.reason
+                    yield pod, _advised(condition.message or condition.reason)
             for status in [*(pod.status.init_container_statuses or []), *(pod.status.container_statuses or [])]:
                 held = status.state.waiting if status.state else None
                 if held and held.message:  # one that is only being started has none
@@ -96,6 +104,13 @@ class Pods:
             self._again = time.monotonic() + AWAY_SECONDS
             self._away = f"(Kubernetes can't be asked about its pods: {' '.join(str(error).split())})"
             return [self._away]
+
+
+def _advised(said: str) -> str:
+    """The scheduler's words, short of what it says of preemption, and what to do."""
+    reason = re.split(r"\. (?:no new claims|preemption:)", said)[0].rstrip(".")
+    advice = next((advice for part, advice in ADVICE.items() if part in said), "")
+    return f"{reason} ({advice})" if advice else reason
 
 
 def _task(pod: Any) -> str:

@@ -89,7 +89,7 @@ def test_an_order_is_a_run_with_all_that_the_pipeline_takes(server: Server, stat
     assert run["display_name"] == given["run_name"] == "spira-1-a1"
     assert run["pipeline_version_reference"]["pipeline_version_id"] == version["pipeline_version_id"]
     assert given["code_digest"] == version["display_name"]
-    assert (given["state_uri"], given["registry_uri"], given["serving_uri"]) == ("/state", "http://mlflow:5000", "")
+    assert (given["state_uri"], given["registry_uri"], given["target"]) == ("/state", "http://mlflow:5000", "")
     assert given["seeds"] == [42]
     assert runs.find("spira-1-a1") == Run("running", "pending")
 
@@ -260,13 +260,29 @@ def pod(run_id: str, phase: str, **status: Any) -> dict:
     return {"metadata": metadata, "spec": {"containers": [{"name": "main"}]}, "status": {"phase": phase} | status}
 
 
-def test_a_pod_that_no_node_takes_is_explained(server: Server, state: State, pods: Pods):
+NO_HELP = "preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."
+UNCLAIMED = f"no new claims to deallocate, {NO_HELP}"
+SELECTOR = "node(s) didn't match Pod's node affinity/selector"
+SAID = {
+    f"0/2 nodes are available: 1 Insufficient nvidia.com/gpu, 1 {SELECTOR}. {UNCLAIMED}": "gpu_count=0",
+    f"0/2 nodes are available: 2 Insufficient cpu. {NO_HELP}": "ask for less cpu",
+    f"0/2 nodes are available: 1 node(s) had untolerated taint {{gpu: present}}, 1 {SELECTOR}. {NO_HELP}": "tolerations",
+    f"0/2 nodes are available: 2 {SELECTOR}. {NO_HELP}": "node_selector",
+}
+"""What a scheduler says, and a word of what is to be done."""
+
+
+@pytest.mark.parametrize("why", SAID)
+def test_a_pod_that_no_node_takes_is_explained(server: Server, state: State, pods: Pods, why: str):
     """Kubeflow would call the run RUNNING for ever."""
     run = begun(state, server, state="RUNNING")
-    why = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
     unscheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why}
     state.pods = [pod(run["run_id"], "Pending", conditions=[unscheduled]), pod("another", "Pending")]
-    assert runner(server, pods=pods).find("spira-1-a1") == Run("running", f"train waits: {why}")
+    found = runner(server, pods=pods).find("spira-1-a1")
+    assert found is not None
+    assert found.message.startswith("train waits: 0/")
+    assert SAID[why] in found.message
+    assert "preempt" not in found.message.lower()
 
 
 def test_an_image_that_can_not_be_pulled_is_explained(server: Server, state: State, pods: Pods):
