@@ -11,7 +11,7 @@ def deploy(
     package: Input[Model],
     version: int,
     registry_uri: str,
-    serving_uri: str,
+    target: str,
     metrics: Output[Metrics],
 ):
     """Put the version where it is served, check its golden recordings there, and make it champion; or roll back.
@@ -20,7 +20,7 @@ def deploy(
         package: What push made.
         version: Its number in the registry.
         registry_uri: MLflow URL, or a folder for SQLite.
-        serving_uri: Folder that the local server reads; empty to leave serving to continuous delivery.
+        target: Where, as JSON, as a target of delivery.yaml; empty to leave serving to continuous delivery.
 
     Returns:
         metrics: Version, seconds.
@@ -32,7 +32,7 @@ def deploy(
     result = stages.deploy(
         Path(package.path),
         version,
-        Path(serving_uri) if serving_uri else None,
+        target,
         registry_uri=registry_uri,
     )
     metrics.metadata.update(result)

@@ -6,6 +6,7 @@
     gpu_count: 1
     node_selector: {cloud.google.com/gke-accelerator: nvidia-tesla-t4}  # GKE; with Karpenter, for example
     # node_selector: {karpenter.sh/nodepool: gpu}
+    # target: {kind: kserve, namespace: spira-serving}               # a run deploys by itself what is approved
 
 There is no place for a secret in it: what it says stands in every run.
 """
@@ -24,6 +25,7 @@ from pipelines.training import STATE, Form
 from pipelines.versions import Version
 from spira.config import ConfigError, Stage, explain, from_dict
 from spira.delivery.runner import Order, RunnerError
+from spira.deployment.targets import KServeTarget
 
 GPU_TAINT = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
 CPU, MEMORY = r"^(\d+(\.\d+)?|\d+m)$", r"^\d+(Ki|Mi|Gi|Ti|K|M|G|T)?$"
@@ -52,6 +54,9 @@ class Cluster(Stage):
     """Labels of the nodes to train on."""
     tolerations: tuple[dict[str, Any], ...] = ()
     """Taints that a training bears, as in a pod; ``nvidia.com/gpu`` with a GPU, if none are given."""
+    target: KServeTarget | None = None
+    """Where a run deploys what is approved, by the service account of its pods; without it that is left to continuous
+    delivery, whose own runs take no notice of it."""
     notify_url: str = ""
     """Gets a POST when a run has ended."""
 
@@ -85,7 +90,7 @@ class Cluster(Stage):
             "tolerations": [dict(each) for each in tolerations],
             "state_uri": STATE if self.claim else "",
             "registry_uri": self.registry_uri,
-            "serving_uri": "",
+            "target": self.target.model_dump_json() if self.target else "",
             "notify_url": self.notify_url,
             "run_name": order.name,
         }

@@ -30,6 +30,7 @@ from kfp import components, local
 from pipelines.training import compile_pipeline
 from spira import files
 from spira.config import Config
+from spira.deployment.targets import LocalTarget
 from spira.errors import SpiraError
 from spira.gates import Gate
 from spira.stages import LINEAGE, MARKS, VERDICT
@@ -98,7 +99,7 @@ def run(
             "notify_url": "",
             "state_uri": str(work / "state"),
             "registry_uri": registry_uri or str(work),
-            "serving_uri": str(work / "serving") if serve else "",
+            "target": LocalTarget(serving=str(work / "serving")).model_dump_json() if serve else "",
             "run_name": name or f"spira-training-{folder.name}",
         }
         began = time.monotonic()

@@ -88,7 +88,7 @@ def pipeline(form: Form) -> GraphComponent:
         tolerations: list,
         state_uri: str,
         registry_uri: str,
-        serving_uri: str,
+        target: str,
         notify_url: str,
         run_name: str,
     ):
@@ -111,7 +111,7 @@ def pipeline(form: Form) -> GraphComponent:
             tolerations: Taints of nodes that a training bears, as in a pod.
             state_uri: Folder that outlives tasks, for killed and repeated runs; empty for none.
             registry_uri: MLflow URL, or a folder for SQLite.
-            serving_uri: Folder that the local server reads; empty to leave serving to continuous delivery.
+            target: Where it serves, as JSON, as a target of delivery.yaml; empty to leave that to continuous delivery.
             notify_url: Gets a POST when the run has ended; empty for none.
             run_name: What lineage, MLflow and the ledger call this run; Kubeflow's name of it if empty.
         """
@@ -172,7 +172,7 @@ def pipeline(form: Form) -> GraphComponent:
                     package=pushed.outputs["package"],
                     version=pushed.outputs["Output"],
                     registry_uri=registry_uri,
-                    serving_uri=serving_uri,
+                    target=target,
                 )
                 timed(uncached(deployed).set_display_name("Deploy"), 1)
             with dsl.Else(name="rejected"):

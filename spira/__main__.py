@@ -5,6 +5,7 @@
     spira predict RECORDING.wav
     spira models list
     spira deliver watch
+    spira deploy status
 
 Exit code 0 for a finished run whatever its verdict, 2 for what is refused. Heavy modules are imported by the
 verbs that need them.
@@ -24,6 +25,7 @@ from typer.core import TyperGroup
 
 from spira import config as configuration
 from spira.delivery.commands import app as deliver
+from spira.delivery.deploy import app as deploy
 from spira.errors import SpiraError
 
 out, err = Console(), Console(stderr=True)
@@ -45,6 +47,7 @@ app = typer.Typer(cls=Refusing, no_args_is_help=True, pretty_exceptions_enable=F
 models = typer.Typer(no_args_is_help=True, help="The model repository: versions and their aliases.")
 app.add_typer(models, name="models")
 app.add_typer(deliver, name="deliver")
+app.add_typer(deploy, name="deploy")
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Partial YAML over the defaults.")]
 Settings = Annotated[list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Over the file.")]
@@ -286,10 +289,11 @@ def promote(
 ) -> None:
     """Serve a version, check it there, and make it champion."""
     from spira import stages
+    from spira.deployment.targets import LocalTarget
 
     package = fetched(version, work, mlflow)
-    number = int(package.name)
-    stages.deploy(package, number, work / "serving", registry_uri=mlflow or str(work), force_reason=force)
+    target = LocalTarget(serving=str(work / "serving")).model_dump_json()
+    stages.deploy(package, int(package.name), target, registry_uri=mlflow or str(work), force_reason=force)
 
 
 @models.command()

@@ -310,35 +310,39 @@ def reject(corpus: Path, candidate: Path, verdict: Path, report: Path, *, regist
 
 
 @stage
-def deploy(
-    package: Path, version: int, serving: Path | None, *, registry_uri: str, force_reason: str = ""
-) -> dict[str, Any]:
+def deploy(package: Path, version: int, target: str, *, registry_uri: str, force_reason: str = "") -> dict[str, Any]:
     """A registered version -> it serves, and only then is champion.
 
     Args:
         package: the version's package folder.
-        serving: folder that the local server reads; None where continuous delivery promotes and serves.
+        target: where, as JSON of :mod:`spira.deployment.targets`; empty where continuous delivery promotes and serves.
         force_reason: why a version that isn't approved, or was rolled back, may serve; empty if it may not.
 
     Raises:
         SpiraError: its golden recordings come out wrong or it can't be champion; what served before serves on.
     """
-    if serving is None:
+    if not target:
         log.info("deploy: version %d waits as challenger for continuous delivery", version)
         return {"model_version": version}
-    from spira.deployment import Release
-    from spira.deployment.local import Local
+    from spira.deployment import Release, targets
 
-    target, release = Local(serving), Release(str(version), package)
-    before = target.status().version
-    target.apply(release)
-    log.info("deploy: version %d serves, its golden recordings are right", version)
-    try:
-        open_registry(registry_uri).promote(version, force_reason or None)
-    except SpiraError as error:
-        if before not in (None, release.version):
-            target.rollback(str(error), bad=release.version)
-        raise
+    chosen, registry = targets.read(target), open_registry(registry_uri)
+    release = Release(str(version), package, registry.show(version).uri, force_reason)
+    with tempfile.TemporaryDirectory() as folder:
+
+        def packages(which: str) -> Path:
+            return package if which == release.version else registry.fetch(which, Path(folder) / which)
+
+        place = targets.connect(chosen, registry_uri, packages)
+        before = place.status().version
+        place.apply(release)
+        log.info("deploy: version %d serves in %s, its golden recordings are right", version, place.name)
+        try:
+            registry.promote(version, force_reason or None)
+        except SpiraError as error:
+            if before not in (None, release.version):
+                place.rollback(str(error), bad=release.version)
+            raise
     log.info("deploy: version %d is champion", version)
     return {"model_version": version}
 

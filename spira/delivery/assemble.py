@@ -16,8 +16,9 @@ from spira.delivery.look import look
 from spira.delivery.reconcile import Arms, Reconciler
 from spira.delivery.repository import MLflowRepository
 from spira.delivery.runner import Order, Run, Runner
-from spira.delivery.settings import AnyTarget, InferenceServiceTarget, KServeTarget, Settings
-from spira.deployment import DeploymentError, Plan, Release, Status, Target
+from spira.delivery.settings import Settings
+from spira.deployment import Plan, Release, Status, Target
+from spira.deployment.targets import connect
 from spira.storage import open_store
 
 if TYPE_CHECKING:
@@ -32,7 +33,15 @@ def ledger(settings: Settings) -> Ledger:
 
 def repository(settings: Settings) -> MLflowRepository:
     """The model repository."""
-    return MLflowRepository(settings.registry, Path(settings.work) / "models", settings.artifacts)
+    return MLflowRepository(settings.registry, Path(settings.work) / "models")
+
+
+def targets(settings: Settings, models: MLflowRepository) -> list[LateTarget]:
+    """Where it serves."""
+    return [
+        LateTarget(target.kind, partial(connect, target, settings.registry, models.package))
+        for target in settings.targets
+    ]
 
 
 def reconciler(settings: Settings) -> Reconciler:
@@ -44,7 +53,7 @@ def reconciler(settings: Settings) -> Reconciler:
         ledger=book,
         runner=runner,
         repository=models,
-        targets=[LateTarget(target.kind, partial(_target, target, settings)) for target in settings.targets],
+        targets=targets(settings, models),
         clock=lambda: datetime.now(UTC),
     )
     return Reconciler(arms, settings.policy)
@@ -98,7 +107,7 @@ class OnKubeflow:
         from pipelines.kubeflow import Kubeflow
         from pipelines.pods import Pods
 
-        place = load(self.file)
+        place = load(self.file).model_copy(update={"target": None})  # the reconciler deploys, once the ledger says so
         return Kubeflow(
             self._server,
             place,
@@ -132,41 +141,3 @@ class LateTarget:
 
     def rollback(self, reason: str, bad: str | None = None) -> Status:
         return self._target.rollback(reason, bad)
-
-
-def _target(target: AnyTarget, settings: Settings) -> Target:
-    if isinstance(target, KServeTarget):
-        return _kserve(target, repository(settings))
-    if isinstance(target, InferenceServiceTarget):
-        return _inference_service(target, settings.registry)
-    from spira.deployment.local import Local
-
-    return Local(Path(target.serving))
-
-
-def _kserve(target: KServeTarget, models: MLflowRepository) -> Target:
-    from spira.deployment.cluster import Cluster
-    from spira.deployment.kserve import KServe
-
-    cluster = Cluster(target.namespace, target.context)
-    return KServe(cluster, models.package, target.model, target.runtime, target.timeout_seconds)
-
-
-def _inference_service(target: InferenceServiceTarget, registry: str) -> Target:
-    from spira.deployment.inference_service import InferenceService
-    from spira.deployment.service_contract import Service
-
-    keys = [os.environ.get(name, "") for name in (target.access_key_variable, target.secret_key_variable)]
-    if not all(keys):
-        raise DeploymentError(f"set {target.access_key_variable} and {target.secret_key_variable} in the environment")
-    service = Service(
-        command=target.command,
-        mlflow_uri=registry,
-        nats_url=target.nats_url,
-        minio=target.minio,
-        access_key=keys[0],
-        secret_key=keys[1],
-        bucket=target.bucket,
-        variables=target.variables,
-    )
-    return InferenceService(Path(target.folder), service)

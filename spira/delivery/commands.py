@@ -146,7 +146,7 @@ def status(settings: SettingsFile = DEFAULT, as_json: Json = False) -> None:
     rows += [("note", note) for note in told["notes"]] + [("trouble", trouble) for trouble in told["troubles"]]
     if told["damaged_records"]:
         rows.append(("ledger", f"records that can't be read: {told['damaged_records']}"))
-    _rows(rows)
+    table(rows)
 
 
 def _served(each: dict[str, Any] | None) -> str:
@@ -194,7 +194,7 @@ def history(
     if as_json:
         print(json.dumps([asdict(event) | {"at": event.at.isoformat()} for event in events], indent=1))
         return
-    _rows([(f"{event.number}  {event.at.astimezone():%Y-%m-%d %H:%M:%S}", event.text) for event in events])
+    table([(f"{event.number}  {event.at.astimezone():%Y-%m-%d %H:%M:%S}", event.text) for event in events])
 
 
 def _show_service(served: story.Service | None, at: str, as_json: bool) -> None:
@@ -264,13 +264,12 @@ def reproduce(
 ) -> None:
     """Train a version again from the ledger alone, and compare the weights; exit code 1 if they differ."""
     from spira.delivery import reproduce as making
-    from spira.delivery.repository import MLflowRepository
+    from spira.delivery.assemble import repository
 
     chosen = settings_file.load(settings)
-    work = Path(chosen.work)
-    package = MLflowRepository(chosen.registry, work / "models").release(version).package
+    package = repository(chosen).package(version)
     seed = json.loads((package / "package.json").read_text())["seed"]
-    folder = work / "reproduced" / version
+    folder = Path(chosen.work) / "reproduced" / version
     made = making.reproduce(_ledger(chosen), version, package, seed, folder, other_code=other_code, tell=say)
     if as_json:
         print(json.dumps(asdict(made), indent=1))
@@ -299,7 +298,8 @@ def say(line: str) -> None:
     err.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _rows(rows: list[tuple[str, str]]) -> None:
+def table(rows: list[tuple[str, str]]) -> None:
+    """Lines of a name and a text, the texts one below the other."""
     width = max((len(name) for name, _ in rows), default=0)
     for name, text in rows:
         out.print(f"{name:{width}}  {text}", markup=False, highlight=False, soft_wrap=True)

@@ -264,6 +264,8 @@ class Reconciler:
         target.apply(release)
         told = {"what": action.target, "version": action.version, "instead_of": action.instead_of}
         self._append(view, "repaired", told)
+        if action.instead_of == action.version:
+            return f"{action.target} serves version {action.version} as it should again"
         return f"{action.target} serves version {action.version}, instead of {action.instead_of or 'nothing'}"
 
 

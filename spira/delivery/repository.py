@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,11 +19,10 @@ class MLflowRepository:
     Args:
         uri: MLflow URL, or a folder for SQLite.
         folder: where fetched packages are kept.
-        artifacts: beginnings of addresses of artifacts, and what a target needs in their place.
     """
 
-    def __init__(self, uri: str, folder: Path, artifacts: Mapping[str, str] | None = None) -> None:
-        self.uri, self.folder, self.artifacts = uri, folder, artifacts or {}
+    def __init__(self, uri: str, folder: Path) -> None:
+        self.uri, self.folder = uri, folder
 
     @cached_property
     def registry(self) -> Registry:
@@ -39,15 +37,11 @@ class MLflowRepository:
 
     def release(self, version: str) -> Release:
         """The version's package, fetched once, and the place of its artifacts."""
-        return Release(version, self.package(version), self._address(self.registry.show(version).uri))
+        return Release(version, self.package(version), self.registry.show(version).uri)
 
     def package(self, version: str) -> Path:
         """A version's package, fetched once."""
         return self.registry.fetch(version, self.folder / version)
-
-    def _address(self, uri: str) -> str:
-        known = next((known for known in self.artifacts if uri.startswith(known)), None)
-        return uri if known is None else self.artifacts[known] + uri.removeprefix(known)
 
     def promote(self, version: str, reason: str) -> None:
         """See :meth:`spira.registry.Registry.promote`."""

@@ -11,61 +11,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from spira.config import ConfigError, Stage, explain
 from spira.delivery.decide import Policy
+from spira.deployment.targets import AnyTarget, InferenceServiceTarget, LocalTarget
 
 PATHS = ("data", "config", "gate", "work", "ledger", "registry", "kubeflow")
 DEFAULT = Path("delivery.yaml")
-
-
-class LocalTarget(Stage):
-    """A folder that the local server reads."""
-
-    kind: Literal["local"] = "local"
-    serving: str = ""
-    """The folder; ``serving`` in the work folder if empty."""
-
-
-class KServeTarget(Stage):
-    """An InferenceService of KServe; ``manifests/base/serving`` is applied in its namespace."""
-
-    kind: Literal["kserve"]
-    namespace: str
-    model: str = "spira"
-    """Name of the InferenceService."""
-    runtime: str = "spira"
-    """Name of the ServingRuntime."""
-    context: str | None = None
-    """Of the kubeconfig; in a pod its ServiceAccount, elsewhere the current one, if not given."""
-    timeout_seconds: float = Field(300.0, gt=0)
-    """For a version's pods to become ready."""
-
-
-class InferenceServiceTarget(Stage):
-    """SPIRA's own Inference Service; see :class:`spira.deployment.service_contract.Service`."""
-
-    kind: Literal["inference-service"]
-    folder: str = ""
-    """Its state, on a disk of this machine; ``inference-service`` in the work folder if empty."""
-    command: tuple[str, ...]
-    """Starts the service in the foreground; ``{env_file}`` in it stands for the file with its environment."""
-    nats_url: str
-    minio: str
-    """Host and port, no scheme."""
-    access_key_variable: str = "MINIO_ACCESS_KEY"
-    """Environment variable with the key, and likewise the secret one: this file holds neither."""
-    secret_key_variable: str = "MINIO_SECRET_KEY"
-    bucket: str = "audio-files"
-    variables: dict[str, str] = Field(default_factory=dict)
-    """Further ones of the service's environment."""
-
-
-AnyTarget = Annotated[LocalTarget | KServeTarget | InferenceServiceTarget, Field(discriminator="kind")]
 
 
 class Settings(Stage):
@@ -90,9 +45,7 @@ class Settings(Stage):
     kubeflow: str = ""
     """Cluster file (:mod:`pipelines.cluster`) of the Kubeflow that trains; this machine trains if empty."""
     targets: tuple[AnyTarget, ...] = (LocalTarget(),)
-    """Where what is approved serves."""
-    artifacts: dict[str, str] = Field(default_factory=dict)
-    """How a target finds artifacts that MLflow names otherwise: beginning of an address -> what to put for it."""
+    """Where what is approved serves; see :mod:`spira.deployment.targets`."""
     attempts: int = Field(Policy.attempts, gt=0)
     """Runs of one change that may fail."""
     backoff_seconds: float = Field(Policy.backoff_seconds, ge=0)
@@ -105,6 +58,14 @@ class Settings(Stage):
     """Between two ticks of ``watch``."""
     resource: str = Field("", pattern=r"^([a-z0-9-]+/[a-z0-9.-]+)?$")
     """``namespace/name`` of the ``Delivery`` that tells the status on a cluster; none if empty."""
+
+    @field_validator("targets")
+    @classmethod
+    def _distinct(cls, targets: tuple[AnyTarget, ...]) -> tuple[AnyTarget, ...]:
+        kinds = [target.kind for target in targets]
+        if twice := sorted({kind for kind in kinds if kinds.count(kind) > 1}):
+            raise ValueError(f"one of a kind, for it is called by that: there is more than one {', '.join(twice)}")
+        return targets
 
     @property
     def policy(self) -> Policy:

@@ -173,6 +173,8 @@ def _told_observed(body: dict[str, Any]) -> str:
 
 def _told_repaired(body: dict[str, Any]) -> str:
     what = "champion is" if body["what"] == "champion" else f"{body['what']} serves"
+    if body["instead_of"] == body["version"]:
+        return f"put right: {what} version {body['version']} as it should again"
     return f"put right: {what} version {body['version']} again, not {body['instead_of'] or 'nothing'}"
 
 

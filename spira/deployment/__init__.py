@@ -21,7 +21,9 @@ class Release:
     package: Path
     """Its package folder, here."""
     uri: str = ""
-    """The folder of its artifacts, which never changes, as a server far away finds it; empty where none needs it."""
+    """The folder of its artifacts, which never changes, as the model repository names it; empty where none needs it."""
+    reason: str = ""
+    """Why it serves all the same, where it should not; kept in the history."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,9 @@ class Status:
     message: str = ""
     """What is wrong where it doesn't answer or has drifted, or what else a person should know."""
     history: tuple[dict[str, Any], ...] = field(default=())
-    """Every change, oldest first: version, action (apply or rollback), at (UTC), reason of a rollback."""
+    """Every change, oldest first, as :mod:`.changes` has it; a rollback has a reason, a forced apply too."""
     drifted: bool = False
-    """Whether somebody else changed what was applied; to apply it again puts that right."""
+    """Whether what runs isn't what should, as somebody changed it, or its runtime; to apply again puts that right."""
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,17 @@ Object = dict[str, Any]
 
 KSERVE = ("serving.kserve.io", "v1beta1")
 INFERENCE_SERVICES = "inferenceservices"
+RUNTIMES = ("serving.kserve.io", "v1alpha1")
 TIMEOUT_SECONDS = 60
 """Of one call."""
 
 
 class ConflictError(DeploymentError):
     """An object was written by someone else, or by KServe, since it was read."""
+
+
+class ForbiddenError(DeploymentError):
+    """The account may not do this."""
 
 
 class Cluster:
@@ -51,14 +56,26 @@ class Cluster:
     def get(self, name: str) -> Object | None:
         """An InferenceService; None where there is none."""
         with self._told(f"read InferenceService {name}"):
-            try:
-                return self.custom.get_namespaced_custom_object(
-                    *KSERVE, self.namespace, INFERENCE_SERVICES, name, _request_timeout=TIMEOUT_SECONDS
-                )
-            except ApiException as error:
-                if error.status == 404 and "not found" in json.loads(error.body).get("message", ""):
-                    return None
-                raise
+            return self._found(KSERVE, INFERENCE_SERVICES, name)
+
+    def runtime(self, name: str) -> Object | None:
+        """A ServingRuntime; None where there is none.
+
+        Raises:
+            ForbiddenError: the account may not read it.
+        """
+        with self._told(f"read ServingRuntime {name}"):
+            return self._found(RUNTIMES, "servingruntimes", name)
+
+    def _found(self, group: tuple[str, str], kind: str, name: str) -> Object | None:
+        try:
+            return self.custom.get_namespaced_custom_object(
+                *group, self.namespace, kind, name, _request_timeout=TIMEOUT_SECONDS
+            )
+        except ApiException as error:
+            if error.status == 404 and "not found" in json.loads(error.body).get("message", ""):
+                return None
+            raise
 
     def put(self, wanted: Object, live: Object | None, dry_run: bool = False) -> Object:
         """Create or replace an InferenceService; gives it back as the cluster keeps it, its defaults filled in.
@@ -143,7 +160,7 @@ class Cluster:
         try:
             yield
         except ApiException as error:
-            kind = ConflictError if error.status == 409 else DeploymentError
+            kind = {403: ForbiddenError, 409: ConflictError}.get(error.status, DeploymentError)
             raise kind(f"can't {what} in namespace {self.namespace}: {_advice(error)}") from error
         except urllib3.exceptions.HTTPError as error:
             host = self.api.configuration.host

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -37,6 +38,11 @@ from spira.deployment.processes import Process
 from spira.deployment.service_contract import WAITING, Service, version_of
 from spira.deployment.service_messages import Messages
 from spira.errors import SpiraError
+
+log = logging.getLogger(__name__)
+
+ENDED_KEPT = 10
+"""Folders of processes that have ended: what they last said may be asked for."""
 
 
 class InferenceService:
@@ -146,6 +152,7 @@ class InferenceService:
     def _probe(self, version: str, package: Path) -> None:
         """Step 1."""
         channels = self.service.probe_channels
+        log.info("tries %s on %s", self.service.model_path(version), channels.receiving)
         with self._started(self.service.environment(version, channels)) as process:
             self.messages.check(package, channels)
         process.stop(self.service.stop_seconds)
@@ -153,6 +160,7 @@ class InferenceService:
     def _switch(self, environment: dict[str, str], package: Path, commit: Callable[[], Any]) -> None:
         """Steps 2 to 5, up to the old process's end; ``commit`` moves the pointer."""
         replies = 2 if self._serving() else 1
+        log.info("starts %s on %s", environment["model_path"], environment["receiving_channel"])
         with self._started(environment) as process:
             self.messages.check(package, self.service.channels, count=1, replies=replies)
             process.prove()
@@ -245,4 +253,5 @@ class InferenceService:
         with (self.folder / ".changing").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             self._stop_others()
+            processes.prune(self.folder / "processes", ENDED_KEPT)
             yield

@@ -18,18 +18,25 @@ users ask would then be ours beside KServe's own, as would its status and its sc
 would lose requests just so unless they drain.
 
 A location never changes: a version has its own, or the cluster would not see that there is a new one. What anybody
-else changes in the object is told by ``status`` and undone by ``apply``. Every verb may be killed and called again.
+else changes in the object is told by ``status`` and undone by ``apply``, and so are pods that don't run what their
+ServingRuntime says by now, such as an older image: not every KServe exchanges them by itself, and one can be told not
+to. Every verb may be killed and called again.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from spira.deployment import DeploymentError, Plan, Release, Status, asking, kserve_object, pods
-from spira.deployment.cluster import Cluster, ConflictError, Object
+from spira.deployment.changes import change, line, versions
+from spira.deployment.cluster import Cluster, ConflictError, ForbiddenError, Object
 from spira.proof import PackageError
+
+log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
 
@@ -46,6 +53,8 @@ class KServe:
         model: name of the InferenceService.
         runtime: name of the ServingRuntime.
         timeout_seconds: for a version's pods to become ready.
+        service_account: that reads the model from its bucket.
+        artifacts: beginning of a release's address -> what the cluster finds there instead.
     """
 
     name = "kserve"
@@ -57,10 +66,13 @@ class KServe:
         model: str = "spira",
         runtime: str = "spira",
         timeout_seconds: float = 300.0,
+        service_account: str = "spira-predictor",
+        artifacts: Mapping[str, str] | None = None,
     ) -> None:
         self.cluster, self.package = cluster, package
-        self.model, self.runtime = model, runtime
+        self.model, self.runtime, self.service_account = model, runtime, service_account
         self.timeout_seconds = timeout_seconds
+        self.artifacts = artifacts or {}
 
     @property
     def candidate(self) -> str:
@@ -75,14 +87,13 @@ class KServe:
         """
         live = self.cluster.get(self.model)
         history = kserve_object.history(live)
-        line = kserve_object.line(history)
-        if not line:
+        version, previous = versions(history)
+        if live is None or version is None:
             return Status(None, ready=False, message=f"no version was applied to {self._place}", history=tuple(history))
-        version, previous = line[-1]["version"], line[-2]["version"] if len(line) > 1 else None
-        deployment = self.cluster.deployment(f"{self.model}-predictor")
-        ready = live is not None and kserve_object.rolled_out(deployment, live)
-        drift = self._drift(live)
-        told = [f"changed by someone else: {change}; apply version {version} again" for change in drift]
+        deployment = self._deployment()
+        ready = kserve_object.rolled_out(deployment, live)
+        drift, unknown = self._drift(live, deployment)
+        told = [*(f"{each}; apply version {version} again" for each in drift), *unknown]
         if not ready:
             trouble = pods.explain(live, deployment, self.cluster.pods(self.model))
             told.append(trouble or "its pods are being exchanged")
@@ -95,16 +106,16 @@ class KServe:
             DeploymentError: the release has no location, or the version had another one.
             PackageError: the package is incomplete or was changed.
         """
-        live = self.cluster.get(self.model)
+        release, live = self._placed(release), self.cluster.get(self.model)
         kserve_object.check(release, kserve_object.history(live))
         serves, ask = kserve_object.version(live), "ask it for the golden recordings"
-        drift = self._drift(live)
+        drift, _ = self._drift(live, self._deployment())
         if serves == release.version and not drift:
             return Plan(release.version, serves, (ask,))
-        change = f"serve version {release.version} instead of {serves or 'nothing'}, pod by pod"
+        switch = f"serve version {release.version} instead of {serves or 'nothing'}, pod by pod"
         if serves == release.version:
-            change = "put back what someone else changed: " + "; ".join(drift)
-        steps = (f"bring up {self.candidate} from {release.uri}", ask, f"delete {self.candidate}", change, ask)
+            switch = "put back: " + "; ".join(drift)
+        steps = (f"bring up {self.candidate} from {release.uri}", ask, f"delete {self.candidate}", switch, ask)
         return Plan(release.version, serves, steps)
 
     def apply(self, release: Release) -> Status:
@@ -114,13 +125,15 @@ class KServe:
             DeploymentError: the version doesn't come up, or the cluster refuses it; what served serves on.
             PackageError: the package was changed, or its probabilities there are not torch's.
         """
-        live = self.cluster.get(self.model)
+        release, live = self._placed(release), self.cluster.get(self.model)
         kserve_object.check(release, kserve_object.history(live))
         serves = kserve_object.version(live)
-        if serves != release.version or self._drift(live):
+        drift, _ = self._drift(live, self._deployment())
+        if serves != release.version or drift:
             action = "repair" if serves == release.version else "apply"
             self._try(release.version, release.uri, release.package)
-            self._switch(live, kserve_object.entry(release.version, action, release.uri), release.package)
+            changed = change(release.version, action, uri=release.uri, reason=release.reason)
+            self._switch(live, changed, release.package)
         elif live is not None:
             self._wait(live)
             asking.largest_difference(self.cluster, self.model, release.version, release.package)
@@ -146,36 +159,66 @@ class KServe:
             PackageError: the probabilities of what served before are not torch's.
         """
         live = self.cluster.get(self.model)
-        line = kserve_object.line(kserve_object.history(live))
-        now = line[-1]["version"] if line else None
+        history = kserve_object.history(live)
+        now, before = versions(history)
         if bad is not None and now != bad:
             return self.status()
-        if len(line) < 2:
+        if before is None:
             raise DeploymentError(f"{self._place}: nothing served before {now or 'now'}: apply a version instead")
-        version, uri = line[-2]["version"], line[-2]["uri"]
-        package = self.package(version)
-        self._try(version, uri, package)
-        self._switch(live, kserve_object.entry(version, "rollback", uri, reason=reason, left=now), package)
+        uri, package = line(history)[-2]["uri"], self.package(before)
+        self._try(before, uri, package)
+        self._switch(live, change(before, "rollback", uri=uri, reason=reason, left=now), package)
         return self.status()
 
     @property
     def _place(self) -> str:
         return f"InferenceService {self.cluster.namespace}/{self.model}"
 
-    def _drift(self, live: Object | None) -> list[str]:
-        """What the live object says otherwise than it should; the cluster itself tells what that is, by a dry run."""
+    def _placed(self, release: Release) -> Release:
+        """With the address at which the cluster finds it."""
+        known = next((known for known in self.artifacts if release.uri.startswith(known)), None)
+        if known is None:
+            return release
+        return dataclasses.replace(release, uri=self.artifacts[known] + release.uri.removeprefix(known))
+
+    def _rendered(self, name: str, history: list[Object]) -> Object:
+        return kserve_object.render(name, self.runtime, self.service_account, history)
+
+    def _deployment(self, name: str = "") -> Object | None:
+        return self.cluster.deployment(f"{name or self.model}-predictor")
+
+    def _drift(self, live: Object | None, deployment: Object | None) -> tuple[list[str], list[str]]:
+        """What isn't as it should be, and what of it isn't known.
+
+        How the object should look the cluster itself tells, by a dry run.
+        """
         history = kserve_object.history(live)
         if live is None or not history:
-            return []
-        wanted = kserve_object.render(f"{self.model}-dry-run", self.runtime, history)
-        return kserve_object.drift(self.cluster.put(wanted, None, dry_run=True), live)
+            return [], []
+        wanted = self.cluster.put(self._rendered(f"{self.model}-dry-run", history), None, dry_run=True)
+        changed = [f"not as it should be: {each}" for each in kserve_object.drift(wanted, live)]
+        outdated, unknown = self._outdated(live, deployment)
+        return changed + outdated, unknown
+
+    def _outdated(self, live: Object, deployment: Object | None) -> tuple[list[str], list[str]]:
+        """What the pods do otherwise than their ServingRuntime says by now, and why that isn't known."""
+        runtime = f"ServingRuntime {self.runtime}"
+        if deployment is None or not kserve_object.rendered(deployment, live):
+            return [], []  # KServe is about to make it of the runtime as it is
+        try:
+            says = self.cluster.runtime(self.runtime)
+        except ForbiddenError as error:
+            return [], [f"whether its pods run what {runtime} says isn't known: {error}"]
+        if says is None:
+            return [], [f"whether its pods run what {runtime} says isn't known: it isn't there"]
+        return [f"not what {runtime} says by now: {each}" for each in kserve_object.outdated(deployment, says)], []
 
     def _try(self, version: str, uri: str, package: Path) -> None:
         """Ask a version for its golden recordings where no user is."""
         self._clear()
         try:
-            history = [kserve_object.entry(version, "apply", uri)]
-            tried = self.cluster.put(kserve_object.render(self.candidate, self.runtime, history), None)
+            log.info("brings up %s of version %s, to ask it for the golden recordings", self.candidate, version)
+            tried = self.cluster.put(self._rendered(self.candidate, [change(version, "apply", uri=uri)]), None)
             self._wait(tried)
             asking.largest_difference(self.cluster, self.candidate, version, package)
         finally:
@@ -185,7 +228,7 @@ class KServe:
         """Make sure that no earlier candidate's pods are taken for those of a new one."""
         end = time.monotonic() + self.timeout_seconds
         self.cluster.delete(self.candidate)
-        while self.cluster.deployment(f"{self.candidate}-predictor") or self.cluster.pods(self.candidate):
+        while self._deployment(self.candidate) or self.cluster.pods(self.candidate):
             if time.monotonic() > end:
                 raise DeploymentError(f"an earlier {self.candidate} doesn't go: delete its Deployment and pods by hand")
             time.sleep(POLL_SECONDS)
@@ -194,7 +237,8 @@ class KServe:
         """Make it serve, or put back what did."""
         history = [*kserve_object.history(live), entry]
         old = {pod["metadata"]["name"] for pod in self.cluster.pods(self.model)}
-        written = self._write(kserve_object.render(self.model, self.runtime, history), live)
+        log.info("exchanges the pods of %s for those of version %s", self.model, entry["version"])
+        written = self._write(self._rendered(self.model, history), live)
         try:
             self._wait(written, old)
             asking.largest_difference(self.cluster, self.model, entry["version"], package)
@@ -203,10 +247,11 @@ class KServe:
             raise
 
     def _put_back(self, live: Object | None, written: Object) -> None:
+        log.info("puts %s back as it was", self.model)
         if live is None:
             self.cluster.delete(self.model)
         else:
-            self._write(kserve_object.render(self.model, self.runtime, kserve_object.history(live)), written)
+            self._write(self._rendered(self.model, kserve_object.history(live)), written)
 
     def _write(self, wanted: Object, seen: Object | None) -> Object:
         """Replace what was seen.
@@ -235,7 +280,7 @@ class KServe:
         """
         name, end = thing["metadata"]["name"], time.monotonic() + self.timeout_seconds
         while True:
-            deployment, found = self.cluster.deployment(f"{name}-predictor"), self.cluster.pods(name)
+            deployment, found = self._deployment(name), self.cluster.pods(name)
             new = [pod for pod in found if pod["metadata"]["name"] not in old]
             if kserve_object.rolled_out(deployment, thing) and len(new) == len(found):
                 return

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, datetime
 from typing import Any
+
+from kubernetes.utils.quantity import parse_quantity
 
 from spira import proof
 from spira.deployment import DeploymentError, Release
+from spira.deployment.changes import line
 from spira.deployment.cluster import Object
 
 HISTORY = "spira/history"
@@ -19,6 +21,12 @@ HISTORY = "spira/history"
 
 KEPT = 200
 """Entries of the history; an object's annotations may have 256 KiB."""
+
+CONTAINER = "kserve-container"
+"""In a ServingRuntime, and so in the pods, the one that serves."""
+
+RENDERED = ("image", "args", "resources", "startupProbe", "readinessProbe", "livenessProbe")
+"""What KServe takes over from the ServingRuntime's container as it stands there."""
 
 VERSION = "MODEL_VERSION"
 """The environment variable that tells a server the version it answers with."""
@@ -47,13 +55,14 @@ def check(release: Release, history: list[Object]) -> None:
     proof.check_files(release.package)
 
 
-def render(name: str, runtime: str, history: list[Object]) -> Object:
+def render(name: str, runtime: str, account: str, history: list[Object]) -> Object:
     """An InferenceService that serves the version that its history ends with.
 
     Args:
         runtime: the ServingRuntime.
-        history: changes by :func:`entry`, at least one; a location is one as the cluster finds it, ``gs://...`` or
-            ``pvc://claim/path``.
+        account: the ServiceAccount by whose rights the model is read from its bucket.
+        history: changes, each with the ``uri`` of its version, at least one; a location is one as the cluster finds
+            it, ``gs://...`` or ``pvc://claim/path``.
     """
     serves = line(history)[-1]
     annotations = {
@@ -74,6 +83,7 @@ def render(name: str, runtime: str, history: list[Object]) -> Object:
         "metadata": {"name": name, "annotations": annotations},
         "spec": {
             "predictor": {
+                "serviceAccountName": account,
                 "automountServiceAccountToken": False,
                 "minReplicas": 1,
                 "deploymentStrategy": ROLLING,
@@ -81,12 +91,6 @@ def render(name: str, runtime: str, history: list[Object]) -> Object:
             }
         },
     }
-
-
-def entry(version: str, action: str, uri: str, **told: Any) -> Object:
-    """A change, for the history."""
-    at = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"version": version, "action": action, "at": at, "uri": uri} | told
 
 
 def history(thing: Object | None) -> list[Object]:
@@ -112,17 +116,6 @@ def version(thing: Object | None) -> str | None:
     return going[-1]["version"] if going else None
 
 
-def line(entries: list[Object]) -> list[Object]:
-    """The changes that rollbacks go back along, that which serves last; repairs are no change of version."""
-    going: list[Object] = []
-    for one in entries:
-        if one["action"] == "rollback":
-            going = going[:-1] or [one]  # where it went back to may be cut off the history
-        elif one["action"] == "apply":
-            going.append(one)
-    return going
-
-
 def same(a: Object | None, b: Object | None) -> bool:
     """Whether nobody changed an InferenceService between two readings; KServe's notes of its state are no change."""
     if a is None or b is None:
@@ -146,18 +139,47 @@ def differences(wanted: Any, live: Any, path: str = "") -> list[str]:
     return [] if wanted == live else [f"{path.lstrip('.')} is {json.dumps(live)}, not {json.dumps(wanted)}"]
 
 
-def rolled_out(deployment: Object | None, thing: Object) -> bool:
-    """Whether all pods of a Deployment are those of an InferenceService as it was written last, and are ready.
+def outdated(deployment: Object, runtime: Object) -> list[str]:
+    """Where the container that serves isn't what its ServingRuntime says now, as ``image is "a:1", not "a:2"``.
 
-    KServe hands annotations on to the pods, and the history is another after every write.
+    What the runtime doesn't say is the cluster's own.
     """
+    wanted, runs = (_container(spec) for spec in (runtime["spec"], deployment["spec"]["template"]["spec"]))
+    return [said for key in RENDERED for said in _missing(wanted.get(key), runs.get(key), key)]
+
+
+def _container(spec: Object) -> Object:
+    return next((one for one in spec["containers"] if one["name"] == CONTAINER), {})
+
+
+def _missing(wanted: Any, live: Any, path: str) -> list[str]:
+    """Where something isn't as wanted, however a quantity is written; what isn't wanted may be anything."""
+    if isinstance(wanted, dict) and isinstance(live, dict):
+        return [said for key in wanted for said in _missing(wanted[key], live.get(key), f"{path}.{key}")]
+    if wanted is None or "{{" in str(wanted):  # {{.Name}}, which KServe fills in
+        return []
+    if path.startswith("resources.") and live is not None and parse_quantity(wanted) == parse_quantity(live):
+        return []
+    return differences(wanted, live, path)
+
+
+def rendered(deployment: Object, thing: Object) -> bool:
+    """Whether KServe has made a Deployment of an InferenceService as it was written last.
+
+    It hands annotations on to the pods, and the history is another after every write.
+    """
+    told = (deployment["spec"]["template"]["metadata"].get("annotations") or {}).get(HISTORY)
+    return told == thing["metadata"]["annotations"].get(HISTORY)
+
+
+def rolled_out(deployment: Object | None, thing: Object) -> bool:
+    """Whether all pods of a Deployment are those of an InferenceService as it was written last, and are ready."""
     if deployment is None:
         return False
     spec, status = deployment["spec"], deployment.get("status", {})
-    told = (spec["template"]["metadata"].get("annotations") or {}).get(HISTORY)
     counts = (status.get(f"{which}Replicas") for which in ("updated", "ready", "available"))
     return (
-        told == thing["metadata"]["annotations"].get(HISTORY)
+        rendered(deployment, thing)
         and status.get("observedGeneration", 0) >= deployment["metadata"]["generation"]
         and status.get("replicas") == spec["replicas"]
         and all(count == spec["replicas"] for count in counts)

@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from spira import files, proof
 from spira.deployment import DeploymentError, Plan, Release, Status
+from spira.deployment.changes import change, versions
+
+log = logging.getLogger(__name__)
 
 
 class Local:
@@ -38,8 +41,7 @@ class Local:
             DeploymentError: the pointer is damaged.
         """
         history = _read(self.serving)
-        line = _line(history)
-        return Status(line[-1] if line else None, line[-2] if len(line) > 1 else None, history=tuple(history))
+        return Status(*versions(history), history=tuple(history))
 
     @property
     def package(self) -> Path | None:
@@ -73,13 +75,14 @@ class Local:
         """
         place = self._place(release.version)
         with _locked(self.serving):
+            log.info("checks the golden recordings of version %s", release.version)
             proof.check_files(release.package)
             if _is_copied(place, release.package):
                 proof.verify(place)
             else:
                 _copy(release.package, place)
             if self.status().version != release.version:
-                _point(self.serving, release.version, "apply")
+                _point(self.serving, release.version, "apply", reason=release.reason)
         return self.status()
 
     def verify(self) -> float:
@@ -118,17 +121,6 @@ class Local:
         return self.serving / "versions" / version
 
 
-def _line(history: list[dict[str, Any]]) -> list[str]:
-    """The versions that rollbacks go back along, the one that serves last."""
-    line: list[str] = []
-    for entry in history:
-        if entry["action"] == "rollback":
-            line.pop()
-        else:
-            line.append(entry["version"])
-    return line
-
-
 def _is_copied(there: Path, package: Path) -> bool:
     if not there.exists():
         return False
@@ -160,8 +152,8 @@ def _read(serving: Path) -> list[dict[str, Any]]:
 
 
 def _point(serving: Path, version: str, action: str, **told: Any) -> None:
-    entry = {"version": version, "action": action, "at": datetime.now(UTC).isoformat(timespec="seconds")}
-    files.replace(serving / "serving.json", json.dumps({"history": [*_read(serving), entry | told]}, indent=1))
+    history = [*_read(serving), change(version, action, **told)]
+    files.replace(serving / "serving.json", json.dumps({"history": history}, indent=1))
 
 
 @contextmanager

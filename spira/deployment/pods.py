@@ -18,7 +18,7 @@ def explain(inference_service: Object | None, deployment: Object | None, pods: I
     """One line, empty where nothing is wrong; a pod's trouble before the Deployment's, before KServe's."""
     troubles = chain(
         (said for pod in pods for said in of_pod(pod)),
-        of_conditions(deployment or {}, {"ReplicaFailure": "True"}),
+        map(_who_is_missing, of_conditions(deployment or {}, {"ReplicaFailure": "True"})),
         of_inference_service(inference_service or {}),
     )
     return next(troubles, "")
@@ -74,6 +74,12 @@ def of_inference_service(thing: Object) -> Iterator[str]:
     if failure.get("message"):
         yield f"KServe: {failure.get('reason', 'failed')}: {failure['message']}"
     yield from (f"KServe: {said}" for said in of_conditions(thing, {"PredictorReady": "False", "Ready": "False"}))
+
+
+def _who_is_missing(said: str) -> str:
+    if "service account" in said:
+        return f"{said}; apply manifests/base/serving, or correct service_account of the target"
+    return said
 
 
 def _where_to_look(said: str) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -132,8 +133,15 @@ class Process:
 
 
 def listed(root: Path) -> list[Process]:
-    """All that were ever started in a folder, oldest first."""
+    """All that were started in a folder and not pruned, oldest first."""
     return [Process(folder) for folder in sorted(root.glob("[0-9]*"), key=lambda folder: int(folder.name))]
+
+
+def prune(root: Path, kept: int) -> None:
+    """Remove the folders of those that have ended, but for so many of the last."""
+    ended = [process for process in listed(root) if not process.alive]
+    for process in ended[: max(0, len(ended) - kept)]:
+        shutil.rmtree(process.folder)
 
 
 def start(root: Path, command: Sequence[str], environment: Mapping[str, str]) -> Process:

@@ -206,7 +206,7 @@ def test_deploy_serves_and_makes_champion(run: Run, prepared: Path, judged: Call
             package=imported(package, dsl.Model),
             version=pushed["model_version"],
             registry_uri=str(tmp_path),
-            serving_uri=str(tmp_path / "serving"),
+            target=json.dumps({"kind": "local", "serving": str(tmp_path / "serving")}),
         )
 
     run(alone, "deploy")

@@ -1,19 +1,24 @@
-"""Ledgers written by hand, and what is observed of the code, for the tests of continuous delivery."""
+"""Ledgers written by hand, a world for them, and what is observed of the code, for the tests of continuous delivery."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from spira import lineage
 from spira.delivery.axes import Axis, Observed, axis_of
 from spira.delivery.ledger import Ledger, Record
+from spira.deployment.local import Local
 from spira.storage import open_store
+
+if TYPE_CHECKING:
+    from spira.registry import Registry
 
 START = datetime(2026, 11, 24, 6, 0, tzinfo=UTC)
 ORDER = {"data": "voices", "data_digest": "d", "config": "{}", "gate": "{}", "skip_bad": False, "git_commit": "abc123"}
@@ -61,6 +66,27 @@ def observed(**changed: dict[str, str]) -> Observed:
     }
     axes: dict[str, Axis] = {name: axis_of({**parts[name], **changed.get(name, {})}) for name in parts}
     return Observed(**axes)
+
+
+FIRST, SECOND, THIRD = (observed(model={"training.learning_rate": rate}) for rate in ("0.1", "0.2", "0.3"))
+
+
+@dataclass
+class World:
+    """A ledger by hand, a real model repository of three versions, and a folder that serves."""
+
+    folder: Path
+    book: Book
+    registry: Registry
+
+    @property
+    def served(self) -> str | None:
+        return Local(self.folder / "work" / "serving").status().version
+
+    @property
+    def kinds(self) -> list[str]:
+        """Of the records, in order."""
+        return [record.kind for record in self.book.ledger.read()]
 
 
 @contextmanager

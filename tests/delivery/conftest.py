@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from books import Book, code_at
+from books import FIRST, SECOND, Book, World, code_at
 from click.testing import Result
 from gatefiles import LENIENT
 from typer.testing import CliRunner
 
 from spira import lineage
 from spira.__main__ import app
+from spira.deployment import Release
+from spira.deployment.local import Local
 
 sys.path.append(str(Path(__file__).parents[1] / "unit"))  # packages.py: whole packages without a training
 
@@ -26,6 +28,9 @@ model: {channels: 8}
 training: {max_epochs: 1, batch_files: 4, seeds: [42]}
 evaluation: {bootstrap_samples: 200, noise_draws: 1}
 """
+
+VERDICT = {"approved": True, "reasons": [], "gate": {}, "seeds": {}, "spread": {}, "conditions": {}, "champion": None}
+LINEAGE = {"data_fingerprint": "d", "model_fingerprint": "m", "code_fingerprint": "c", "pipeline_run": "by hand"}
 
 
 @pytest.fixture
@@ -46,6 +51,17 @@ def deliver(tmp_path: Path) -> Callable[..., Result]:
     return run
 
 
+@pytest.fixture
+def deploy(tmp_path: Path) -> Callable[..., Result]:
+    """``spira deploy`` likewise."""
+
+    def run(verb: str, *arguments: str) -> Result:
+        settings = [f"--settings={tmp_path / 'delivery.yaml'}"]
+        return CliRunner().invoke(app, ["deploy", verb, *arguments, *settings])
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def new_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The database of a store that was just made: its tables take seconds, so once, then copied."""
@@ -62,6 +78,40 @@ def work(tmp_path: Path, new_mlflow: Path) -> Path:
     (tmp_path / "work").mkdir(exist_ok=True)
     shutil.copy(new_mlflow, tmp_path / "work" / "mlflow.db")
     return tmp_path / "work"
+
+
+@pytest.fixture(scope="session")
+def three_versions(new_mlflow: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A work folder whose repository holds three versions of whole packages, the second champion and served."""
+    from packages import make_package
+
+    from spira.registry import Registry, local_uri
+
+    work = tmp_path_factory.mktemp("three") / "work"
+    work.mkdir()
+    shutil.copy(new_mlflow, work)
+    registry = Registry(local_uri(work))
+    for number in (1, 2, 3):
+        package = make_package(tmp_path_factory.mktemp("package"), seed=number)
+        run_id = registry.log_run(f"run {number}", {}, {}, VERDICT, {}, LINEAGE)
+        assert registry.register(package, run_id, VERDICT, LINEAGE) == number
+    registry.promote(1)
+    registry.promote(2)
+    Local(work / "serving").apply(Release("2", registry.fetch("2", work / "models" / "2"), ""))
+    return work
+
+
+@pytest.fixture
+def world(three_versions: Path, tmp_path: Path) -> World:
+    """Two versions delivered, the second serves; what is watched is unfit, so nothing is trained."""
+    from spira.registry import Registry, local_uri
+
+    shutil.copytree(three_versions, tmp_path / "work")
+    (tmp_path / "delivery.yaml").write_text("data: voices\nwork: work\nset: [training.max_epochs=0]\n")
+    book = Book(tmp_path / "work" / "ledger")
+    book.deliver(FIRST, "1")
+    book.deliver(SECOND, "2")
+    return World(tmp_path, book, Registry(local_uri(tmp_path / "work")))
 
 
 @pytest.fixture

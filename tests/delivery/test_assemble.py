@@ -54,6 +54,18 @@ def test_the_code_on_kubeflow_is_the_version_there(work: Path) -> None:
     assert there.code() == {"pipeline": "spira-training-0123"}
 
 
+def test_a_run_of_continuous_delivery_never_deploys_by_itself(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the cluster file, which is for other runs too, names a target: what is approved may have to wait."""
+    (work.parent / "cluster.yaml").write_text(
+        "host: http://127.0.0.1:9\nregistry_uri: http://mlflow:5000\ntarget: {kind: kserve, namespace: serving}\n"
+    )
+    monkeypatch.setattr("pipelines.pods.Pods.here", lambda namespace: None)
+    there = OnKubeflow(work.parent / "cluster.yaml", MLflowRepository(str(work), work / "models"))
+    there.__dict__["_server"] = object()
+    assert there._runner.cluster.namespace == "kubeflow"
+    assert there._runner.cluster.target is None
+
+
 @pytest.mark.parametrize(
     ("text", "rule"),
     [
@@ -66,12 +78,3 @@ def test_a_target_that_is_wrong_is_refused_by_name(tmp_path: Path, text: str, ru
     """Unknown kinds and keys, and what is missing."""
     with pytest.raises(ConfigError, match=rule):
         load(written(tmp_path, text))
-
-
-def test_artifacts_are_found_by_another_name(tmp_path: Path) -> None:
-    """Where MLflow hands artifacts out itself, a cluster reads them where they lie."""
-    models = MLflowRepository("unused", tmp_path, {"mlflow-artifacts:/": "gs://bucket/mlflow/"})
-    assert (
-        models._address("mlflow-artifacts:/1/ab/artifacts/packages/x") == "gs://bucket/mlflow/1/ab/artifacts/packages/x"
-    )
-    assert models._address("gs://other/1") == "gs://other/1"

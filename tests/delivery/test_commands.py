@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from books import START, Book, observed
+from books import SECOND, START, THIRD, World, observed
 from typer.testing import CliRunner
 
 from spira.__main__ import app
@@ -20,58 +18,6 @@ from spira.delivery import commands
 from spira.deployment import Release
 from spira.deployment.local import Local
 from spira.registry import Registry, local_uri
-
-FIRST, SECOND, THIRD = (observed(model={"training.learning_rate": rate}) for rate in ("0.1", "0.2", "0.3"))
-VERDICT = {"approved": True, "reasons": [], "gate": {}, "seeds": {}, "spread": {}, "conditions": {}, "champion": None}
-LINEAGE = {"data_fingerprint": "d", "model_fingerprint": "m", "code_fingerprint": "c", "pipeline_run": "by hand"}
-
-
-@dataclass
-class World:
-    """A ledger by hand, a real model repository of three versions, and a folder that serves."""
-
-    folder: Path
-    book: Book
-    registry: Registry
-
-    @property
-    def served(self) -> str | None:
-        return Local(self.folder / "work" / "serving").status().version
-
-    @property
-    def kinds(self) -> list[str]:
-        """Of the records, in order."""
-        return [record.kind for record in self.book.ledger.read()]
-
-
-@pytest.fixture(scope="session")
-def three_versions(new_mlflow: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A work folder whose repository holds three versions of whole packages, the second champion and served."""
-    from packages import make_package
-
-    work = tmp_path_factory.mktemp("three") / "work"
-    work.mkdir()
-    shutil.copy(new_mlflow, work)
-    registry = Registry(local_uri(work))
-    for number in (1, 2, 3):
-        package = make_package(tmp_path_factory.mktemp("package"), seed=number)
-        run_id = registry.log_run(f"run {number}", {}, {}, VERDICT, {}, LINEAGE)
-        assert registry.register(package, run_id, VERDICT, LINEAGE) == number
-    registry.promote(1)
-    registry.promote(2)
-    Local(work / "serving").apply(Release("2", registry.fetch("2", work / "models" / "2"), ""))
-    return work
-
-
-@pytest.fixture
-def world(three_versions: Path, tmp_path: Path) -> World:
-    """Two versions delivered, the second serves; what is watched is unfit, so nothing is trained."""
-    shutil.copytree(three_versions, tmp_path / "work")
-    (tmp_path / "delivery.yaml").write_text("data: voices\nwork: work\nset: [training.max_epochs=0]\n")
-    book = Book(tmp_path / "work" / "ledger")
-    book.deliver(FIRST, "1")
-    book.deliver(SECOND, "2")
-    return World(tmp_path, book, Registry(local_uri(tmp_path / "work")))
 
 
 def approve_third(world: World) -> None:

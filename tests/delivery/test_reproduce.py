@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 
 from spira.__main__ import app
 from spira.delivery.repository import MLflowRepository
-from spira.deployment import Release
 
 
 def reproduce(folder: Path, *options: str) -> Result:
@@ -59,7 +58,7 @@ def test_weights_that_differ_are_told(delivered: Path, tmp_path: Path, monkeypat
     name = next(iter(arrays))
     arrays[name] = arrays[name] + np.float32(0.25)
     np.savez(package / "data" / "weights.npz", **arrays)
-    monkeypatch.setattr(MLflowRepository, "release", lambda self, version: Release(version, package, ""))
+    monkeypatch.setattr(MLflowRepository, "package", lambda self, version: package)
     told = reproduce(delivered)
     assert (told.exit_code, told.stdout) == (1, "version 1, seed 42, made again: weights differ by up to 0.25\n")
 

@@ -10,6 +10,7 @@ from spira.config import ConfigError
 from spira.delivery import settings as settings_file
 from spira.delivery.decide import Policy
 from spira.delivery.settings import load
+from spira.deployment.targets import InferenceServiceTarget, KServeTarget, LocalTarget
 
 
 @pytest.fixture
@@ -73,6 +74,8 @@ def test_the_policy_is_what_the_file_says(file: Path) -> None:
         ("data: voices\nbackoff_seconds: -1", "backoff_seconds: Input should be greater than or equal to 0"),
         ("data: voices\nevery_seconds: .inf", "every_seconds: Input should be a finite number"),
         ("data: voices\ntargets: [{kind: lunar}]", "targets.0"),
+        ("data: voices\ntargets: [{kind: local}, {kind: local, serving: b}]", "targets: Value error, one of a kind"),
+        ("data: voices\nartifacts: {a: b}", "artifacts: unknown key"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused(file: Path, text: str, refusal: str) -> None:
@@ -95,7 +98,10 @@ def test_a_missing_file_says_how_to_write_one(file: Path) -> None:
 def test_every_key_is_explained() -> None:
     """In the page that people read."""
     page = (Path(__file__).parents[2] / "docs" / "delivery.md").read_text()
-    assert [key for key in settings_file.Settings.model_fields if f"`{key}`" not in page] == []
+    kinds = (LocalTarget, KServeTarget, InferenceServiceTarget)
+    keys = {key for settings in (settings_file.Settings, *kinds) for key in settings.model_fields}
+    assert len(keys) > 25
+    assert [key for key in keys if f"`{key}`" not in page] == []
 
 
 def test_the_example_is_a_settings_file(file: Path) -> None:

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,14 +16,16 @@ from kubernetes import client
 
 from pipelines import server as servers
 from pipelines import versions
-from pipelines.cluster import GPU_TAINT, Cluster
+from pipelines.cluster import GPU_TAINT, Cluster, load
 from pipelines.kubeflow import Kubeflow, runs_of
 from pipelines.pods import Pods
 from pipelines.server import Server, connect
 from pipelines.training import Form
 from pipelines.versions import Version
 from spira import config, gates
+from spira.config import ConfigError
 from spira.delivery.runner import Order, Run, Runner, RunnerError
+from spira.deployment import targets
 from spira.registry import Outcome, RegistryError
 
 IMAGE = "registry.example/spira-train@sha256:" + "0" * 64
@@ -266,7 +269,7 @@ SELECTOR = "node(s) didn't match Pod's node affinity/selector"
 SAID = {
     f"0/2 nodes are available: 1 Insufficient nvidia.com/gpu, 1 {SELECTOR}. {UNCLAIMED}": "gpu_count=0",
     f"0/2 nodes are available: 2 Insufficient cpu. {NO_HELP}": "ask for less cpu",
-    f"0/2 nodes are available: 1 node(s) had untolerated taint {{gpu: present}}, 1 {SELECTOR}. {NO_HELP}": "tolerations",
+    f"0/2 nodes are available: 1 node(s) had untolerated taint {{gpu: x}}, 1 {SELECTOR}. {NO_HELP}": "tolerations",
     f"0/2 nodes are available: 2 {SELECTOR}. {NO_HELP}": "node_selector",
 }
 """What a scheduler says, and a word of what is to be done."""
@@ -463,3 +466,15 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
+
+
+def test_a_run_deploys_by_itself_only_where_the_cluster_says_so(tmp_path: Path):
+    """As the stage reads it; a place that is no pod's is refused."""
+    (tmp_path / "cluster.yaml").write_text(
+        "registry_uri: http://mlflow:5000\ntarget: {kind: kserve, namespace: spira-serving}\n"
+    )
+    told = load(tmp_path / "cluster.yaml").arguments(order(), VERSION)["target"]
+    assert targets.read(told) == targets.KServeTarget(kind="kserve", namespace="spira-serving")
+    assert CLUSTER.arguments(order(), VERSION)["target"] == ""
+    with pytest.raises(ConfigError, match=r"target.*namespace"):
+        load(None, ["target={kind: local, serving: /state/serving}"])

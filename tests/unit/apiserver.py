@@ -24,6 +24,14 @@ from spira.inference.model import Model
 
 Object = dict[str, Any]
 NAMESPACE = "spira-serving"
+RUNTIME = {
+    "name": "kserve-container",
+    "image": "spira/serve:1",
+    "args": ["--model-dir=/mnt/models", "--name={{.Name}}"],
+    "resources": {"requests": {"cpu": "100m", "memory": "384Mi"}, "limits": {"cpu": "1000m"}},
+    "readinessProbe": {"httpGet": {"path": "/v2/models/spira/ready", "port": 8080}, "periodSeconds": 2},
+}
+"""The container of ServingRuntime ``spira`` as somebody wrote it: the cluster keeps a Deployment's in its own way."""
 
 
 @dataclass
@@ -43,6 +51,13 @@ class State:
     conflicts: int = 0
     """So many replacements come upon another write."""
     forbidden: bool = False
+    runtime: Object | None = field(default_factory=lambda: copy.deepcopy(RUNTIME))
+    """Its container, None where there is no such runtime."""
+    runtime_forbidden: bool = False
+    lags: set[str] = field(default_factory=set)
+    """InferenceServices whose Deployments are those of before their last write."""
+    containers: dict[str, Object] = field(default_factory=dict)
+    """By name of the InferenceService, as made of the runtime when the object was written."""
     revision: int = 0
 
 
@@ -116,7 +131,16 @@ class _Handler(BaseHTTPRequestHandler):
             return {"items": self.pods(parse_qs(self.parts.query)["labelSelector"][0].rsplit("=", 1)[1])}
         if "/deployments/" in self.parts.path:
             return deployment(self.find(self.last.removesuffix("-predictor")), self.state)
+        if "/servingruntimes/" in self.parts.path:
+            return self.runtime()
         return self.find(self.last)
+
+    def runtime(self) -> Object:
+        if self.state.runtime_forbidden:
+            raise RefusalError(403, "servingruntimes is forbidden")
+        if self.state.runtime is None or self.last != "spira":
+            raise RefusalError(404, f'"{self.last}" not found')
+        return {"spec": {"containers": [self.state.runtime]}}
 
     def find(self, name: str) -> Object:
         if self.state.forbidden:
@@ -146,6 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
         state.revision += 1
         thing["metadata"] |= {"resourceVersion": str(state.revision), "generation": generation + 1}
         state.objects[name] = thing
+        state.containers[name] = made_of(state.runtime or {}, name)
         if (name, version(thing)) not in state.broken:
             state.serving[name] = thing
         self.note(f"{name} {version(thing)}")
@@ -187,6 +212,14 @@ def load(package: Path) -> Model:
     return Model.load(package / "data")
 
 
+def made_of(runtime: Object, name: str) -> Object:
+    """The container of a Deployment, as KServe makes it and the cluster keeps it: filled in, quantities its own way."""
+    made = json.loads(json.dumps(runtime).replace("{{.Name}}", name).replace("1000m", "1"))
+    for probe in (key for key in made if key.endswith("Probe")):
+        made[probe] |= {"successThreshold": 1, "timeoutSeconds": 1}
+    return made | {"terminationMessagePath": "/dev/termination-log"}
+
+
 def version(thing: Object) -> str:
     return thing["spec"]["predictor"]["model"]["env"][0]["value"]
 
@@ -195,9 +228,11 @@ def deployment(thing: Object, state: State) -> Object:
     """What an InferenceService becomes: rolled out, or with the new pods never ready beside the old."""
     broken = (thing["metadata"]["name"], version(thing)) in state.broken
     counts = {"replicas": 1 + broken, "updatedReplicas": 1, "readyReplicas": 1, "availableReplicas": 1}
-    container = {"name": "kserve-container", "env": thing["spec"]["predictor"]["model"]["env"]}
+    env = thing["spec"]["predictor"]["model"]["env"]
+    container = state.containers[thing["metadata"]["name"]] | {"name": "kserve-container", "env": env}
     labels = {"app": thing["metadata"]["name"]}
-    metadata = {"labels": labels, "annotations": thing["metadata"]["annotations"]}
+    annotations = {} if thing["metadata"]["name"] in state.lags else thing["metadata"]["annotations"]
+    metadata = {"labels": labels, "annotations": annotations}
     template = {"metadata": metadata, "spec": {"containers": [container]}}
     return {
         "metadata": {"name": f"{thing['metadata']['name']}-predictor", "generation": 1},

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from spira import checkpoint, gates, golden
+from spira import checkpoint, gates, golden, proof
 from spira.config import Config, from_dict
 from spira.features import file_mfcc
 from spira.packaging import package
@@ -46,3 +48,14 @@ def make_package(folder: Path, architecture: str = "conv1d", seed: int = 0) -> P
     """A whole package, made of such a checkpoint."""
     trained = make_checkpoint(folder / "checkpoint", config_of(architecture), seed)
     return package(trained, None, VERDICT, folder / "package", LINEAGE)
+
+
+def wrong(package: Path, folder: Path) -> Path:
+    """A package whose files are in order, but not its probabilities."""
+    changed = Path(shutil.copytree(package, folder))
+    with np.load(changed / "data" / "weights.npz") as file:
+        arrays = dict(file)
+    np.savez(changed / "data" / "weights.npz", **(arrays | {"head.bias": arrays["head.bias"] + 1}))
+    described = json.loads((changed / "package.json").read_text()) | {"files": proof.digests(changed)}
+    (changed / "package.json").write_text(json.dumps(described))
+    return changed

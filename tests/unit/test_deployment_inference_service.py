@@ -18,7 +18,7 @@ import pytest
 from packages import make_package
 from service_world import User, World, nats_server, s3_server
 
-from spira.deployment import DeploymentError, processes
+from spira.deployment import DeploymentError, inference_service, processes
 from spira.deployment.inference_service import InferenceService
 from spira.deployment.local import Local
 from spira.deployment.service_contract import WAITING
@@ -146,6 +146,32 @@ def test_a_version_that_fails_once_it_is_alone(world: World) -> None:
     ]
     assert world.target().verify() <= 1e-5
     assert len(world.running()) == 1
+
+
+def test_the_last_that_ended_are_kept(tmp_path: Path) -> None:
+    """One that lives is, however old; the next gets a number of its own."""
+    alive = processes.start(tmp_path, ("sleep", "60"), {})
+    for number in range(5):
+        assert processes.start(tmp_path, ("echo", f"words {number}"), {}).folder.name == f"{number + 2:04d}"
+    while sum(process.alive for process in processes.listed(tmp_path)) > 1:
+        time.sleep(0.01)
+    processes.prune(tmp_path, 7)
+    assert len(processes.listed(tmp_path)) == 6
+    processes.prune(tmp_path, 2)
+    assert [process.folder.name for process in processes.listed(tmp_path)] == ["0001", "0005", "0006"]
+    assert "words 4" in processes.listed(tmp_path)[-1].last_words()
+    alive.stop(1)
+    assert processes.start(tmp_path, ("true",), {}).folder.name == "0007"
+
+
+def test_a_verb_forgets_old_processes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever was tried before it."""
+    before = processes.listed(world.folder / "serving" / "processes")
+    assert len(before) > 2
+    monkeypatch.setattr(inference_service, "ENDED_KEPT", 1)
+    assert world.target().apply(world.release("1")).ready
+    left = processes.listed(world.folder / "serving" / "processes")
+    assert [process.alive for process in left].count(False) == 1
 
 
 def test_a_process_that_died_is_told_and_repaired(world: World) -> None:

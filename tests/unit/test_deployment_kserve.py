@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ import yaml
 from apiserver import NAMESPACE, ApiServer, State
 from packages import make_package
 
-from spira.deployment import DeploymentError, Plan, Release, asking, kserve, kserve_object, pods
+from spira.deployment import DeploymentError, Plan, Release, asking, changes, kserve, kserve_object, pods
+from spira.deployment.changes import change
 from spira.deployment.cluster import Cluster
 from spira.deployment.kserve import KServe
 from spira.proof import PackageError
@@ -185,6 +188,93 @@ def test_drift_is_told_and_repaired(serving: KServe, releases: dict[str, Release
     assert status.history[-1]["action"] == "repair"
 
 
+RUNTIMES: dict[str, tuple[dict[str, Any], str]] = {
+    "another image": ({"image": "spira/serve:2"}, 'image is "spira/serve:1", not "spira/serve:2"'),
+    "another argument": ({"args": ["--threads=2"]}, "args is ["),
+    "more memory": ({"resources": {"limits": {"memory": "1Gi"}}}, 'resources.limits.memory is null, not "1Gi"'),
+    "another quantity": ({"resources": {"limits": {"cpu": "2"}}}, 'resources.limits.cpu is "1", not "2"'),
+    "another probe": ({"readinessProbe": {"periodSeconds": 9}}, "readinessProbe.periodSeconds is 2, not 9"),
+    "a probe more": ({"livenessProbe": {"periodSeconds": 9}}, "livenessProbe is null"),
+}
+
+
+@pytest.mark.parametrize("what", RUNTIMES)
+def test_a_runtime_that_changed_is_rolled_out(
+    serving: KServe, releases: dict[str, Release], state: State, what: str
+) -> None:
+    """Drift is told and planned; the same version is tried on the new runtime, then its pods are made of it."""
+    changed, words = RUNTIMES[what]
+    state.runtime |= changed
+    status = serving.status()
+    assert (status.ready, status.drifted) == (True, True)
+    assert f"not what ServingRuntime spira says by now: {words}" in status.message
+    assert words in serving.plan(releases["2"]).steps[3]
+    status = serving.apply(releases["2"])
+    assert state.writes == ["spira-candidate 2", "spira-candidate gone", "spira 2"]
+    assert (status.version, status.previous, status.message, status.drifted) == ("2", "1", "", False)
+    assert status.history[-1]["action"] == "repair"
+
+
+def test_pods_that_kserve_is_about_to_make_are_no_drift(serving: KServe, state: State) -> None:
+    """They will be of the runtime as it is by now."""
+    state.runtime |= {"image": "spira/serve:2"}
+    state.lags.add("spira")
+    status = serving.status()
+    assert (status.ready, status.drifted, status.message) == (False, False, "its pods are being exchanged")
+
+
+@pytest.mark.parametrize(
+    ("runtime", "words"),
+    [
+        ({"runtime_forbidden": True}, r"servingruntimes is forbidden; apply manifests/base/serving"),
+        ({"runtime": None}, "it isn't there"),
+    ],
+)
+def test_a_runtime_that_cant_be_read_is_told(
+    serving: KServe, releases: dict[str, Release], state: State, runtime: dict[str, Any], words: str
+) -> None:
+    """By the rights of before, say: it is no drift, and no failure."""
+    for name, value in runtime.items():
+        setattr(state, name, value)
+    status = serving.status()
+    assert (status.version, status.ready, status.drifted) == ("2", True, False)
+    assert "whether its pods run what ServingRuntime spira says isn't known" in status.message
+    assert re.search(words, status.message)
+    assert serving.apply(releases["2"]) == status
+    assert state.writes == []
+
+
+def test_the_account_that_reads_the_model_is_the_predictors(
+    server: ApiServer, serving: KServe, releases: dict[str, Release], state: State
+) -> None:
+    """Another one by name; it is put right like all else."""
+    assert state.objects["spira"]["spec"]["predictor"]["serviceAccountName"] == "spira-predictor"
+    other = KServe(serving.cluster, serving.package, timeout_seconds=5, service_account="reader")
+    assert 'serviceAccountName is "spira-predictor", not "reader"' in other.status().message
+    other.apply(releases["2"])
+    assert state.objects["spira"]["spec"]["predictor"]["serviceAccountName"] == "reader"
+
+
+def test_an_address_is_what_the_cluster_knows_it_by(
+    serving: KServe, releases: dict[str, Release], state: State
+) -> None:
+    """Where MLflow hands artifacts out itself, the cluster reads them where they lie; the history says where."""
+    state.locations["s3://mlflow/1/ab/packages/x"] = releases["1"].package
+    known = {"gs://": "never", "mlflow-artifacts:/": "s3://mlflow/"}
+    target = KServe(serving.cluster, serving.package, timeout_seconds=5, artifacts=known)
+    release = Release("3", releases["1"].package, "mlflow-artifacts:/1/ab/packages/x")
+    assert "s3://mlflow/1/ab/packages/x" in target.plan(release).steps[0]
+    assert target.apply(release).history[-1]["uri"] == "s3://mlflow/1/ab/packages/x"
+    assert target.apply(release).version == "3"
+    assert target.apply(releases["2"]).history[-1]["uri"] == "pvc://models/2"
+
+
+def test_why_a_version_serves_all_the_same_is_kept(serving: KServe, releases: dict[str, Release]) -> None:
+    """With the change."""
+    release = dataclasses.replace(releases["1"], reason="for the study")
+    assert serving.apply(release).history[-1]["reason"] == "for the study"
+
+
 def test_annotations_of_others_are_theirs(serving: KServe, state: State) -> None:
     """They are no drift."""
     state.objects["spira"]["metadata"]["annotations"]["someone/note"] = "hello"
@@ -269,24 +359,24 @@ def test_no_cluster_at_all_is_told(server: ApiServer, tmp_path: Path) -> None:
 def test_the_example_is_what_is_written() -> None:
     """``manifests/base/serving/example.yaml`` shows it, history aside."""
     example = yaml.safe_load((ROOT / "manifests" / "base" / "serving" / "example.yaml").read_text())
-    history = [kserve_object.entry("7", "apply", "gs://models/.../7")]
-    rendered = kserve_object.render("spira", "spira", history)
+    history = [change("7", "apply", uri="gs://models/.../7")]
+    rendered = kserve_object.render("spira", "spira", "spira-predictor", history)
     assert example["spec"] == rendered["spec"]
     assert example["metadata"]["annotations"].keys() == rendered["metadata"]["annotations"].keys()
 
 
 def test_a_long_history_is_cut() -> None:
     """An object's annotations have a bound."""
-    entries = [kserve_object.entry(str(i), "apply", f"pvc://models/{i}") for i in range(1000)]
-    annotations = kserve_object.render("spira", "spira", entries)["metadata"]["annotations"]
+    entries = [change(str(i), "apply", uri=f"pvc://models/{i}") for i in range(1000)]
+    annotations = kserve_object.render("spira", "spira", "spira-predictor", entries)["metadata"]["annotations"]
     written = json.loads(annotations[kserve_object.HISTORY])
     assert written == entries[-200:]
 
 
 def test_a_history_that_was_cut_still_tells_what_serves() -> None:
     """A rollback says itself where it went, should the change before be gone."""
-    back = kserve_object.entry("1", "rollback", "pvc://models/1", reason="bad", left="2")
-    assert kserve_object.line([kserve_object.entry("2", "apply", "pvc://models/2"), back]) == [back]
+    back = change("1", "rollback", uri="pvc://models/1", reason="bad", left="2")
+    assert changes.line([change("2", "apply", uri="pvc://models/2"), back]) == [back]
 
 
 def pod(**status: Any) -> dict[str, Any]:
@@ -336,9 +426,12 @@ def test_what_made_no_pod_is_explained() -> None:
     """By the Deployment, or by KServe; nothing is said where nothing is wrong."""
     quota = {"status": {"conditions": [{"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"}]}}
     waiting = {"modelStatus": {"lastFailureInfo": {"reason": "RuntimeNotRecognized", "message": "waiting"}}}
-    no_runtime = kserve_object.render("spira", "absent", [kserve_object.entry("1", "apply", "a")]) | {"status": waiting}
+    no_runtime = kserve_object.render("spira", "absent", "who", [change("1", "apply", uri="a")]) | {"status": waiting}
     failed = {"status": {"modelStatus": {"lastFailureInfo": {"reason": "ModelLoadFailed", "message": "no file"}}}}
     assert pods.explain(failed, quota, []) == "exceeded quota"
+    said = 'error looking up service account a/b: serviceaccount "b" not found'
+    nobody = {"status": {"conditions": [quota["status"]["conditions"][0] | {"message": said}]}}
+    assert pods.explain({}, nobody, []).startswith(f"{said}; apply manifests/base/serving")
     assert pods.explain(failed, None, []) == "KServe: ModelLoadFailed: no file"
     assert pods.explain(no_runtime, None, []) == "there is no ServingRuntime absent: apply manifests/base/serving"
     assert pods.explain({}, {}, [pod(containerStatuses=[container(state={"running": {}})])]) == ""
