@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 KIND_CLUSTER ?= spira
 
-.PHONY: setup run test lint bench bench-serving images kind-up e2e kind-down clean
+.PHONY: setup run test lint bench bench-serving images image-train kind-up e2e kind-down clean
 
 setup: .venv/ready
 
@@ -36,9 +36,17 @@ bench: setup
 bench-serving: setup
 	$(BIN)/python -m benchmarks.serving_load
 
+# What goes into an image decides its tag; where it came from is told to it, for the lineage of what it makes.
+COMMIT = $(shell git describe --always --abbrev=40 --dirty 2>/dev/null || echo unknown)
+
 images:
 	docker build --file Dockerfile.serve --tag spira/serve:dev .
-	docker build --file Dockerfile.base --tag spira/base:dev .
+	docker build --file Dockerfile.base --tag spira/base:dev --build-arg GIT_COMMIT=$(COMMIT) .
+
+# 6 GB, most of it CUDA.
+image-train:
+	docker build --file Dockerfile.base --target dependencies --tag spira/dependencies:dev .
+	docker build --file Dockerfile.train --tag spira/train:dev --build-arg GIT_COMMIT=$(COMMIT) .
 
 # A cluster given by KUBECONFIG, or kind's own; a stock kind takes its node image from KIND_NODE_IMAGE by --image.
 kind-up:
