@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
 import subprocess
 import tarfile
 import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,13 @@ SECURE = {
     "capabilities": {"drop": ["ALL"]},
     "seccompProfile": {"type": "RuntimeDefault"},
 }
+
+
+def loaded(context: str, image: str) -> None:
+    """See that kind's nodes have an image of this machine; another cluster must find it by itself."""
+    if context.startswith("kind-"):
+        cluster = context.removeprefix("kind-")
+        subprocess.run(["kind", "load", "docker-image", image, "--name", cluster], check=True, timeout=900)
 
 
 class Place:
@@ -47,11 +56,23 @@ class Place:
         self.run("models", "import time; time.sleep(86400)")
         self.kubectl("wait", "--for=condition=Ready", "pod/models", "--timeout=120s")
 
+    def make_restricted(self, labels: dict[str, str]) -> None:
+        """The namespace alone, with further labels; it takes ``restricted`` pods only."""
+        labels = {"pod-security.kubernetes.io/enforce": "restricted", **labels}
+        self.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.name, "labels": labels}})
+
+    def wait_for_end(self, pod: str, seconds: float) -> None:
+        """Until a pod has ended, well or not."""
+        end = time.monotonic() + seconds
+        while self.kubectl("get", "pod", pod, "-o", "jsonpath={.status.phase}") not in ("Succeeded", "Failed"):
+            assert time.monotonic() < end, self.kubectl("describe", "pod", pod)
+            time.sleep(1)
+
     def create(self, thing: dict[str, Any]) -> None:
         self.kubectl("apply", "-f", "-", content=json.dumps(thing).encode())
 
-    def run(self, name: str, script: str) -> None:
-        """A pod with the models at /models that runs a script."""
+    def run(self, name: str, script: str, claim: str = "models") -> None:
+        """A pod with the claim's content at /models that runs a script."""
         container = {
             "name": "main",
             "image": IMAGE,
@@ -64,7 +85,7 @@ class Place:
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": 0,
             "containers": [container],
-            "volumes": [{"name": "models", "persistentVolumeClaim": {"claimName": "models"}}],
+            "volumes": [{"name": "models", "persistentVolumeClaim": {"claimName": claim}}],
         }
         self.create({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
 
@@ -100,12 +121,35 @@ class Heard:
 
 
 class Load:
-    """Two clients in the cluster that ask one recording over and over, one on connections that it keeps."""
+    """Two clients in the cluster that ask one recording over and over, one on connections that it keeps.
 
-    def __init__(self, place: Place, name: str) -> None:
-        self.place, self.name = place, name
-        place.run(name, (Path(__file__).parent / "load.py").read_text())
-        place.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=120s")
+    Args:
+        host: of the model, as the place's pods reach it.
+        wav: the recording.
+        probabilities: what each version must answer; a version that is not named must not answer at all.
+    """
+
+    def __init__(self, place: Place, host: str, wav: bytes, probabilities: dict[str, float]) -> None:
+        self.place, self.name = place, f"load-{uuid.uuid4().hex[:8]}"
+        ask = {"host": host, "path": "/v2/models/spira/infer", "probabilities": probabilities}
+        content = {
+            "ask.json": json.dumps(ask),
+            "wav.b64": base64.b64encode(wav).decode(),
+            "load.py": (Path(__file__).parent / "load.py").read_text(),
+        }
+        place.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": self.name}, "data": content})
+        container = {
+            "name": "main",
+            "image": IMAGE,
+            "imagePullPolicy": "IfNotPresent",
+            "command": [PYTHON, "/asks/load.py"],
+            "securityContext": SECURE,
+            "volumeMounts": [{"name": "asks", "mountPath": "/asks"}],
+        }
+        volumes = [{"name": "asks", "configMap": {"name": self.name}}]
+        spec = {"terminationGracePeriodSeconds": 0, "containers": [container], "volumes": volumes}
+        place.create({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": self.name}, "spec": spec})
+        place.kubectl("wait", "--for=condition=Ready", f"pod/{self.name}", "--timeout=120s")
         self.heard_more(Heard({}, []))
 
     def heard(self) -> Heard:

@@ -17,15 +17,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 
-from packages import make_package
-from place import IMAGE, Load, Place
+from packages import make_package, wrong
+from place import IMAGE, Load, Place, loaded
 
-from spira import proof
 from spira.deployment import DeploymentError, Release
 from spira.deployment.cluster import Cluster
 from spira.deployment.kserve import KServe
@@ -36,6 +34,9 @@ pytestmark = [
     pytest.mark.timeout(1200),
     pytest.mark.skipif(os.environ.get("SPIRA_E2E") != "1", reason="needs a cluster with KServe: set SPIRA_E2E=1"),
 ]
+
+
+FILE = "golden/voice-one-window.wav"
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,7 @@ def context() -> str:
 @pytest.fixture(scope="module")
 def place(context: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """A namespace that is gone afterwards, whatever happens."""
-    if context.startswith("kind-"):
-        subprocess.run(["kind", "load", "docker-image", IMAGE, "--name", context.removeprefix("kind-")], check=True)
+    loaded(context, IMAGE)
     made = Place(context, f"spira-e2e-{uuid.uuid4().hex[:8]}")
     try:
         made.make(tmp_path_factory.mktemp("manifests"))
@@ -85,17 +85,6 @@ def releases(place: Place, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     return made
 
 
-def wrong(package: Path, folder: Path) -> Path:
-    """A package whose files are in order, but not its probabilities."""
-    changed = Path(shutil.copytree(package, folder))
-    with np.load(changed / "data" / "weights.npz") as file:
-        arrays = dict(file)
-    np.savez(changed / "data" / "weights.npz", **(arrays | {"head.bias": arrays["head.bias"] + 1}))
-    described = json.loads((changed / "package.json").read_text()) | {"files": proof.digests(changed)}
-    (changed / "package.json").write_text(json.dumps(described))
-    return changed
-
-
 @pytest.fixture(scope="module")
 def target(place: Place, releases: dict[str, Release], tmp_path_factory: pytest.TempPathFactory) -> KServe:
     """The target with the rights of the service account that deploys, no more."""
@@ -115,8 +104,11 @@ def serving(target: KServe, place: Place, releases: dict[str, Release]) -> Servi
 
 @pytest.fixture
 def load(serving: Serving) -> Iterator[Load]:
-    """Users who ask all the time."""
-    asking = Load(serving.place, f"load-{uuid.uuid4().hex[:8]}")
+    """Users who ask all the time; a broken version has no answer that would be right."""
+    packages = {version: serving.releases[version].package for version in ("1", "2")}
+    listed = {version: golden_recordings(package) for version, package in packages.items()}
+    wav = (packages["1"] / "data" / FILE).read_bytes()
+    asking = Load(serving.place, "spira-predictor", wav, {version: told[FILE] for version, told in listed.items()})
     yield asking
     asking.stop()
 
@@ -144,6 +136,11 @@ def test_replaced_and_rolled_back_under_load(serving: Serving, load: Load) -> No
     later = load.heard_more(load.heard())
     assert later.answered["1"] > heard.answered["1"]
     assert later.failed == []
+
+
+def golden_recordings(package: Path) -> dict[str, float]:
+    """Torch's probabilities by file."""
+    return {one["file"]: one["probability"] for one in json.loads((package / "data" / "golden.json").read_text())}
 
 
 BROKEN = {

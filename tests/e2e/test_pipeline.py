@@ -1,0 +1,267 @@
+"""The compiled pipeline on a real cluster: every component in its image, in a pod, in order, up to what users ask.
+
+    make e2e
+
+Recordings come from an emulated bucket, the model goes through MLflow and the store of manifests/kind to KServe, the
+training's node pretends to have a GPU. What Kubeflow itself does (its driver, its launcher, its order) is done by
+tasks.py and kfp's local runner; where the cluster has Kubeflow, test_kubeflow.py submits to it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import gpu
+import pandas as pd
+import pytest
+from bucket import Buckets, Forward
+from gatefiles import LENIENT
+from kfp.local import subprocess_task_handler
+from kubernetes import client, config
+from place import Load, Place, loaded
+from tasks import ARTIFACTS, Field
+
+from pipelines import local
+from pipelines.cluster import Cluster
+from pipelines.pods import Pods
+from pipelines.training import Form, compile_pipeline
+from pipelines.versions import Version
+from spira import config as configuration
+from spira import gates
+from spira.delivery.runner import Order
+from spira.deployment.targets import KServeTarget
+from spira.inference.model import Model
+from spira.registry import Registry
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+
+from packages import VERDICT, make_package, wrong
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(1200),
+    pytest.mark.skipif(os.environ.get("SPIRA_E2E") != "1", reason="needs a cluster with KServe: set SPIRA_E2E=1"),
+]
+
+IMAGE = "spira/train:dev"
+SERVING = "spira-serving"
+TARGET = KServeTarget(kind="kserve", namespace=SERVING, artifacts={"mlflow-artifacts:/": "s3://mlflow/"})
+ORDER = ["preprocess", "train", "train", "evaluate", "push", "deploy", "notify"]
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """A run that has ended, and where it ran."""
+
+    field: Field
+    summary: dict[str, Any]
+    node: str
+    """The one with the GPU."""
+    data: Path
+    """The data set, here too."""
+
+
+@pytest.fixture(scope="module")
+def place(spira_on_kind: str) -> Iterator[Place]:
+    """A namespace for the tasks, with an account that may deploy; gone afterwards, whatever happens."""
+    for image in (IMAGE, "spira/serve:dev", "spira-e2e/gcs:dev"):
+        loaded(spira_on_kind, image)
+    made = Place(spira_on_kind, f"spira-e2e-{uuid.uuid4().hex[:8]}")
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "spira-deployer"}
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": made.name, "namespace": SERVING},
+        "roleRef": role,
+        "subjects": [{"kind": "ServiceAccount", "name": "runner", "namespace": made.name}],
+    }
+    try:
+        made.make_restricted({"spira.internal/uses-mlflow": "true", "spira.internal/asks": "true"})
+        made.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "runner"}})
+        Place(spira_on_kind, SERVING).create(binding)
+        yield made
+    finally:
+        made.remove()
+
+
+@pytest.fixture(scope="module")
+def buckets(place: Place, demo: Path) -> Iterator[Buckets]:
+    """The recordings, and room for artifacts."""
+    made = Buckets(place)
+    try:
+        made.make("voices")
+        made.put("voices", demo)
+        made.make(ARTIFACTS)
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def delivered(place: Place, buckets: Buckets, demo: Path) -> Iterator[Delivered]:
+    """One run of the pipeline, told what a cluster with a GPU is told; but it is no real one, and not insisted on."""
+    with gpu.faked(place.context) as node, tempfile.TemporaryDirectory(dir="/tmp") as temporary:
+        folder = Path(temporary) / "run"
+        folder.mkdir()
+        compile_pipeline(folder / "training.yaml", IMAGE, Form(notified=True))
+        cluster = Cluster(
+            registry_uri="http://mlflow.mlflow:5000",
+            cpu="500m",
+            memory="2Gi",
+            gpu_count=1,
+            node_selector={gpu.LABEL: "faked"},
+            target=TARGET,
+        )
+        settings, gate = configuration.smoke().model_dump_json(), gates.load(LENIENT).model_dump_json()
+        arguments = cluster.arguments(Order("e2e", "gs://voices", "", settings, gate), Version("e2e", "", "", ""))
+        arguments |= {"seeds": [1, 2], "device": "cpu", "require_gpu": False}
+        field = Field(place, buckets, folder / "training.yaml", arguments, account={"deploy": "runner"})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(subprocess_task_handler, "SubprocessTaskHandler", field.handler)
+            local.execute(folder, arguments, print)
+        yield Delivered(field, local.gather(folder, Path(temporary), 0.0), node, demo)
+
+
+def test_every_component_ran_in_order(delivered: Delivered):
+    """Each as a pod of its image that ended well, one after another as there is one GPU; a version came out."""
+    pods = sorted((pod for pods in delivered.field.pods.values() for pod in pods), key=began)
+    assert [pod["metadata"]["annotations"]["pipelines.kubeflow.org/task_name"] for pod in pods] == ORDER
+    assert {pod["status"]["phase"] for pod in pods} == {"Succeeded"}
+    assert {pod["spec"]["containers"][0]["image"] for pod in pods} == {IMAGE}
+    assert all(ended(before) <= began(after) for before, after in pairwise(pods))
+    assert (delivered.summary["approved"], delivered.summary["model_version"]) == (True, 1)
+
+
+def test_the_namespace_takes_restricted_pods_only(delivered: Delivered):
+    """They ran there as a number that isn't root, with nothing writable but volumes; another pod is refused."""
+    containers = [pod["spec"]["containers"][0] for pods in delivered.field.pods.values() for pod in pods]
+    assert all(container["securityContext"]["readOnlyRootFilesystem"] for container in containers)
+    command = ["kubectl", "--context", delivered.field.place.context, "-n", delivered.field.place.name]
+    run = subprocess.run([*command, "run", "root", f"--image={IMAGE}"], capture_output=True, text=True)
+    assert run.returncode != 0
+    assert 'violates PodSecurity "restricted' in run.stderr
+
+
+def test_trainings_ran_on_the_gpu(delivered: Delivered):
+    """By selector, toleration and resource; with one GPU the second waited for the first. Nothing else ran there."""
+    one, other = sorted(delivered.field.pods["train"], key=began)
+    for pod in (one, other):
+        assert pod["spec"]["nodeName"] == delivered.node
+        assert pod["spec"]["nodeSelector"] == {gpu.LABEL: "faked"}
+        assert pod["spec"]["containers"][0]["resources"]["limits"][gpu.RESOURCE] == "1"
+        assert any(toleration.get("key") == gpu.RESOURCE for toleration in pod["spec"]["tolerations"])
+    assert ended(one) <= began(other)
+    others = [pod for task, pods in delivered.field.pods.items() if task != "train" for pod in pods]
+    assert delivered.node not in {pod["spec"]["nodeName"] for pod in others}
+
+
+def test_a_gpu_that_no_node_has_is_explained(delivered: Delivered):
+    """The pod is Pending, and status tells why and what to do."""
+    place = delivered.field.place
+    body = delivered.field.pod("train", "{}", ["true"])
+    body["spec"]["containers"][0]["resources"]["limits"][gpu.RESOURCE] = "2"
+    body["metadata"]["labels"] = {"pipeline/runid": "greedy"}
+    place.create(body)
+    name = body["metadata"]["name"]
+    try:
+        place.kubectl("wait", "--for=condition=PodScheduled=False", f"pod/{name}", "--timeout=60s")
+        api = config.new_client_from_config(context=place.context)
+        said = Pods(client.CoreV1Api(api), place.name).waiting("greedy")
+        assert said.startswith("train waits: 0/")
+        assert "Insufficient nvidia.com/gpu" in said
+        assert "gpu_count=0" in said
+        assert place.kubectl("get", "pod", name, "-o", "jsonpath={.status.phase}") == "Pending"
+    finally:
+        place.kubectl("delete", "pod", name, "--wait=false")
+
+
+def test_it_answers_what_evaluation_computed(delivered: Delivered):
+    """A recording of the test, clean: the same probability, through KServe."""
+    wav, probability = recording(delivered)
+    load = Load(delivered.field.place, HOST, wav, {"1": probability})
+    try:
+        heard = load.heard_more(load.heard())
+    finally:
+        load.stop()
+    assert heard.answered["1"] > 20
+    assert heard.failed == []
+
+
+@pytest.fixture(scope="module")
+def settings(delivered: Delivered, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A delivery.yaml of this machine, MLflow at a forwarded port. Versions 2 and 3 are there; 3 is broken."""
+    folder = tmp_path_factory.mktemp("settings")
+    forward = Forward(Place(delivered.field.place.context, "mlflow"), "service/mlflow", 5000)
+    target = TARGET.model_dump() | {"context": delivered.field.place.context, "timeout_seconds": 90}
+    file = folder / "delivery.yaml"
+    file.write_text(json.dumps({"data": str(delivered.data), "registry": forward.address, "targets": [target]}))
+    registry = Registry(forward.address)
+    package = make_package(folder / "2", seed=2)
+    for made in (package, wrong(package, folder / "3")):
+        run = registry.log_run(made.name, {}, {}, VERDICT, {}, {})
+        registry.register(made, run, VERDICT, {})
+    yield file
+    forward.close()
+
+
+def test_replaced_and_rolled_back_by_one_command(delivered: Delivered, settings: Path):
+    """While users ask: version 2 comes, a broken one doesn't, version 1 comes back; no request fails."""
+    wav, probability = recording(delivered)
+    second = Model.load(settings.parent / "2" / "package" / "data").probability(wav)
+    load = Load(delivered.field.place, HOST, wav, {"1": probability, "2": second})
+    try:
+        assert spira(settings, "plan", "2")[0]["serving"] == "1"
+        assert spira(settings, "apply", "2")[0]["version"] == "2"
+        assert spira(settings, "verify")[0]["largest_difference"] <= 1e-5
+        assert "must not be served" in spira(settings, "apply", "3", code=1)[0]["error"]
+        assert spira(settings, "status")[0]["version"] == "2"
+        heard = load.heard_more(load.heard())
+        back = spira(settings, "rollback", "--reason", "the ward hears false alarms")[0]
+        assert (back["version"], back["ready"], back["history"][-1]["action"]) == ("1", True, "rollback")
+        later = load.heard_more(load.heard())
+    finally:
+        load.stop()
+    assert heard.answered["2"] > 10
+    assert later.answered["1"] > heard.answered["1"]
+    assert later.failed == []
+
+
+HOST = f"spira-predictor.{SERVING}"
+
+
+def spira(settings: Path, verb: str, *arguments: str, code: int = 0) -> list[dict[str, Any]]:
+    """What ``spira deploy`` says to a program."""
+    command = [sys.executable, "-m", "spira", "deploy", verb, *arguments, "--settings", str(settings), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == code, done.stderr + done.stdout
+    return json.loads(done.stdout)
+
+
+def recording(delivered: Delivered) -> tuple[bytes, float]:
+    """A recording of the test, and the probability that evaluation computed for it without noise."""
+    predictions = pd.read_parquet(delivered.summary["paths"]["predictions"])
+    row = predictions[predictions["condition"] == "clean"].iloc[0]
+    return (delivered.data / row["file_path"]).read_bytes(), float(row["probability"])
+
+
+def began(pod: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(terminated(pod)["startedAt"])
+
+
+def ended(pod: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(terminated(pod)["finishedAt"])
+
+
+def terminated(pod: dict[str, Any]) -> dict[str, str]:
+    return pod["status"]["containerStatuses"][0]["state"]["terminated"]
