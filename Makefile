@@ -48,14 +48,14 @@ image-train:
 	docker build --file Dockerfile.base --target dependencies --tag spira/dependencies:dev .
 	docker build --file Dockerfile.train --tag spira/train:dev --build-arg GIT_COMMIT=$(COMMIT) .
 
-# A cluster given by KUBECONFIG, or kind's own; a stock kind takes its node image from KIND_NODE_IMAGE by --image.
+# Two nodes, one to pretend to have a GPU. A stock kind takes another node image from KIND_NODE_IMAGE by --image.
 kind-up:
 	kind get clusters | grep -qx $(KIND_CLUSTER) || kind create cluster --name $(KIND_CLUSTER) --wait 180s \
-		$(if $(KIND_NODE_IMAGE),--image $(KIND_NODE_IMAGE))
+		--config manifests/kind/cluster.yaml $(if $(KIND_NODE_IMAGE),--image $(KIND_NODE_IMAGE))
 
-# KServe must be installed there; without it, or without a cluster, its tests are skipped and say so.
-e2e: setup images
-	SPIRA_E2E=1 SPIRA_E2E_CLUSTER=$(KIND_CLUSTER) $(BIN)/pytest tests/e2e
+# On KUBECONFIG's cluster, else on that of kind-up, else on one of its own; what isn't there is skipped, and said.
+e2e: setup images image-train
+	tests/e2e/run $(KIND_CLUSTER)
 
 kind-down:
 	kind delete cluster --name $(KIND_CLUSTER)

@@ -68,6 +68,14 @@ class Place:
             assert time.monotonic() < end, self.kubectl("describe", "pod", pod)
             time.sleep(1)
 
+    def wait_for_words(self, pod: str, words: str, seconds: float) -> None:
+        """Until a pod has said something."""
+        end = time.monotonic() + seconds
+        command = ["kubectl", "--context", self.context, "-n", self.name, "logs", pod]
+        while words not in (said := subprocess.run(command, capture_output=True, text=True, timeout=60).stdout):
+            assert time.monotonic() < end, f"{pod} doesn't say {words!r}, but: {said}"
+            time.sleep(0.5)
+
     def create(self, thing: dict[str, Any]) -> None:
         self.kubectl("apply", "-f", "-", content=json.dumps(thing).encode())
 

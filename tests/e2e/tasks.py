@@ -44,6 +44,8 @@ class Field:
     account: dict[str, str] = field(default_factory=dict)
     pods: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """Every pod as it ended, by task."""
+    told: dict[str, str] = field(default_factory=dict)
+    """What the executor of each task was told last."""
 
     def __post_init__(self) -> None:
         content = {"launcher.py": LAUNCHER.read_text()}
@@ -65,6 +67,8 @@ class Field:
             "/tmp": {"emptyDir": {}},
             "/launcher": {"configMap": {"name": "launcher"}},
         }
+        for mount in platform.get("pvcMount", ()):
+            volumes[mount["mountPath"]] = {"persistentVolumeClaim": {"claimName": mount["constant"]}}
         for mount in platform.get("emptyDirMounts", ()):
             volumes[mount["mountPath"]] = {"emptyDir": {"medium": mount.get("medium", "")}}
         main = {
@@ -82,9 +86,9 @@ class Field:
             "automountServiceAccountToken": task in self.account,
             "serviceAccountName": self.account.get(task, "default"),
             "activeDeadlineSeconds": int(platform["activeDeadlineSeconds"]),
-            "nodeSelector": self.told(platform.get("nodeSelector", {}).get("nodeSelectorJson")) or {},
+            "nodeSelector": self.argument(platform.get("nodeSelector", {}).get("nodeSelectorJson")) or {},
             "tolerations": [
-                one for each in platform.get("tolerations", ()) for one in self.told(each["tolerationJson"])
+                one for each in platform.get("tolerations", ()) for one in self.argument(each["tolerationJson"])
             ],
             "securityContext": {"runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532},
             "containers": [main],
@@ -112,7 +116,7 @@ class Field:
         found = re.fullmatch(r"\{\{\$\.inputs\.parameters\['pipelinechannel--(\w+)'\]\}\}", text)
         return str(self.arguments[found[1]]) if found else text
 
-    def told(self, reference: dict[str, str] | None) -> Any:
+    def argument(self, reference: dict[str, str] | None) -> Any:
         """The argument that a reference of the platform's part means."""
         if reference is None:
             return None
@@ -130,6 +134,7 @@ class Pod(task_handler_interface.ITaskHandler):
     def run(self) -> status.Status:
         """To its end, its log to the standard output; then what it handed on comes to where kfp looks."""
         place = self.where.place
+        self.where.told[self.task] = self.executor_input
         body = self.where.pod(self.task, self.executor_input, self.command)
         name = body["metadata"]["name"]
         place.create(body)

@@ -2,7 +2,7 @@
 
     SPIRA_E2E=1 .venv/bin/pytest tests/e2e/test_delivery.py
 
-Needs docker, kind and kubectl, and the cluster ``spira`` (or ``SPIRA_E2E_CLUSTER``) of kind. What is tried lives in a
+Needs docker, kind and kubectl; the cluster is kind's of the kubeconfig's current context. What is tried lives in a
 namespace of its own, and goes with it.
 """
 
@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from place import ROOT, loaded
 
-ROOT = Path(__file__).parents[2]
-CLUSTER = os.environ.get("SPIRA_E2E_CLUSTER", "spira")
 IMAGE = "spira/base:e2e"
 NAMESPACE = f"spira-delivery-e2e-{uuid.uuid4().hex[:6]}"
 CRD = "crd/deliveries.spira.internal"
@@ -49,7 +48,7 @@ def run(*command: str, refused: bool = False) -> str:
 
 
 def kubectl(*words: str, namespace: str = NAMESPACE, refused: bool = False) -> str:
-    return run("kubectl", "--context", f"kind-{CLUSTER}", "--namespace", namespace, *words, refused=refused)
+    return run("kubectl", "--namespace", namespace, *words, refused=refused)
 
 
 def got(*words: str) -> dict[str, Any]:
@@ -61,10 +60,10 @@ def cluster() -> None:
     """The cluster, with the image of the working tree in it."""
     if os.environ.get("SPIRA_E2E") != "1":
         pytest.skip("SPIRA_E2E=1 is not set: this takes a cluster and builds an image")
-    if subprocess.run(["kubectl", "--context", f"kind-{CLUSTER}", "get", "--raw", "/readyz"], check=False).returncode:
-        pytest.skip(f"no cluster kind-{CLUSTER} answers")
+    if subprocess.run(["kubectl", "get", "--raw", "/readyz"], check=False).returncode:
+        pytest.skip("no cluster answers: set KUBECONFIG to one")
     run("docker", "build", "--quiet", "--file", "Dockerfile.base", "--tag", IMAGE, ".")
-    run("kind", "load", "docker-image", IMAGE, "--name", CLUSTER)
+    loaded(run("kubectl", "config", "current-context").strip(), IMAGE)
 
 
 def base(name: str, folder: Path) -> str:
@@ -96,7 +95,7 @@ def manifests(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def delivery(manifests: Path) -> Iterator[None]:
     """Applied, and taken away again."""
-    had_crd = subprocess.run(["kubectl", "--context", f"kind-{CLUSTER}", "get", CRD], check=False).returncode == 0
+    had_crd = subprocess.run(["kubectl", "get", CRD], check=False).returncode == 0
     try:
         kubectl("apply", "--kustomize", str(manifests))
         kubectl("wait", CRD, "--for=condition=Established", "--timeout=60s")

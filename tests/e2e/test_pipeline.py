@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -25,17 +26,20 @@ from typing import Any
 import gpu
 import pandas as pd
 import pytest
+from bucket import IMAGE as GCS
 from bucket import Buckets, Forward
-from gatefiles import LENIENT
+from gatefiles import LENIENT, STRICT
+from kfp import local as kfp_local
 from kfp.local import subprocess_task_handler
 from kubernetes import client, config
-from place import Load, Place, loaded
+from place import ROOT, Load, Place, loaded
 from tasks import ARTIFACTS, Field
 
 from pipelines import local
 from pipelines.cluster import Cluster
+from pipelines.delivery import compile_delivery, pipeline
 from pipelines.pods import Pods
-from pipelines.training import Form, compile_pipeline
+from pipelines.training import STATE, Form, compile_pipeline
 from pipelines.versions import Version
 from spira import config as configuration
 from spira import gates
@@ -54,9 +58,10 @@ pytestmark = [
     pytest.mark.skipif(os.environ.get("SPIRA_E2E") != "1", reason="needs a cluster with KServe: set SPIRA_E2E=1"),
 ]
 
-IMAGE = "spira/train:dev"
+IMAGE, BASE = "spira/train:dev", "spira/base:dev"
 SERVING = "spira-serving"
 TARGET = KServeTarget(kind="kserve", namespace=SERVING, artifacts={"mlflow-artifacts:/": "s3://mlflow/"})
+FORM = Form(notified=True)
 ORDER = ["preprocess", "train", "train", "evaluate", "push", "deploy", "notify"]
 
 
@@ -75,7 +80,8 @@ class Delivered:
 @pytest.fixture(scope="module")
 def place(spira_on_kind: str) -> Iterator[Place]:
     """A namespace for the tasks, with an account that may deploy; gone afterwards, whatever happens."""
-    for image in (IMAGE, "spira/serve:dev", "spira-e2e/gcs:dev"):
+    subprocess.run(["docker", "build", "--quiet", "--tag", GCS, ROOT / "tests/e2e/images/gcs"], check=True, timeout=600)
+    for image in (IMAGE, GCS):
         loaded(spira_on_kind, image)
     made = Place(spira_on_kind, f"spira-e2e-{uuid.uuid4().hex[:8]}")
     role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "spira-deployer"}
@@ -112,25 +118,33 @@ def buckets(place: Place, demo: Path) -> Iterator[Buckets]:
 def delivered(place: Place, buckets: Buckets, demo: Path) -> Iterator[Delivered]:
     """One run of the pipeline, told what a cluster with a GPU is told; but it is no real one, and not insisted on."""
     with gpu.faked(place.context) as node, tempfile.TemporaryDirectory(dir="/tmp") as temporary:
-        folder = Path(temporary) / "run"
-        folder.mkdir()
-        compile_pipeline(folder / "training.yaml", IMAGE, Form(notified=True))
-        cluster = Cluster(
-            registry_uri="http://mlflow.mlflow:5000",
-            cpu="500m",
-            memory="2Gi",
-            gpu_count=1,
-            node_selector={gpu.LABEL: "faked"},
-            target=TARGET,
-        )
-        settings, gate = configuration.smoke().model_dump_json(), gates.load(LENIENT).model_dump_json()
-        arguments = cluster.arguments(Order("e2e", "gs://voices", "", settings, gate), Version("e2e", "", "", ""))
-        arguments |= {"seeds": [1, 2], "device": "cpu", "require_gpu": False}
-        field = Field(place, buckets, folder / "training.yaml", arguments, account={"deploy": "runner"})
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(subprocess_task_handler, "SubprocessTaskHandler", field.handler)
-            local.execute(folder, arguments, print)
-        yield Delivered(field, local.gather(folder, Path(temporary), 0.0), node, demo)
+        told = arguments("e2e", LENIENT, gpu_count=1, node_selector={gpu.LABEL: "faked"}, target=TARGET)
+        told |= {"seeds": [1, 2], "device": "cpu", "require_gpu": False}
+        field = Field(place, buckets, compiled(Path(temporary), FORM), told, account={"deploy": "runner"})
+        run(field, lambda folder: local.execute(folder, told, print))
+        yield Delivered(field, local.gather(Path(temporary), Path(temporary), 0.0), node, demo)
+
+
+def compiled(folder: Path, form: Form) -> Path:
+    """The file that ``pipelines.local`` runs in a folder."""
+    compile_pipeline(folder / "training.yaml", IMAGE, form)
+    return folder / "training.yaml"
+
+
+def arguments(name: str, gate: Path, **cluster: Any) -> dict[str, Any]:
+    """Of a run, as they are made for a cluster."""
+    there = Cluster(registry_uri="http://mlflow.mlflow:5000", cpu="500m", memory="2Gi", **cluster)
+    order = Order(name, "gs://voices", "", configuration.smoke().model_dump_json(), gates.load(gate).model_dump_json())
+    return there.arguments(order, Version("e2e", "", "", ""))
+
+
+def run(field: Field, start: Callable[[Path], None]) -> None:
+    """Have kfp's local runner run a compiled file, each task in a pod; artifacts come to its folder."""
+    folder = field.compiled.parent
+    kfp_local.init(runner=kfp_local.SubprocessRunner(use_venv=False), pipeline_root=str(folder))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess_task_handler, "SubprocessTaskHandler", field.handler)
+        start(folder)
 
 
 def test_every_component_ran_in_order(delivered: Delivered):
@@ -186,6 +200,62 @@ def test_a_gpu_that_no_node_has_is_explained(delivered: Delivered):
         place.kubectl("delete", "pod", name, "--wait=false")
 
 
+def test_what_is_rejected_is_logged_without_a_gpu(place: Place, buckets: Buckets):
+    """The same file on nodes without one; the verdict is in MLflow, and nothing was pushed."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as temporary:
+        field = Field(place, buckets, compiled(Path(temporary), FORM), arguments("rejected", STRICT))
+        field.arguments["seeds"] = [1]
+        run(field, lambda folder: local.execute(folder, field.arguments, print))
+    assert list(field.pods) == ["preprocess", "train", "evaluate", "reject", "notify"]
+    assert gpu.RESOURCE not in field.pods["train"][0]["spec"]["containers"][0]["resources"]["limits"]
+    forward = Forward(Place(place.context, "mlflow"), "service/mlflow", 5000)
+    try:
+        outcome = Registry(forward.address).outcome("rejected")
+    finally:
+        forward.close()
+    assert (outcome.approved, outcome.model_version) == (False, None)
+
+
+def test_a_tick_looks(delivered: Delivered, place: Place, buckets: Buckets, tmp_path_factory: pytest.TempPathFactory):
+    """Continuous delivery as a component, in the image without torch: it sees the recordings, MLflow and KServe."""
+    watched = {"data": "gs://voices", "ledger": f"gs://{ARTIFACTS}/ledger", "work": "/tmp/work", "quiet_seconds": 86400}
+    settings = {**watched, "registry": "http://mlflow.mlflow:5000", "targets": [TARGET.model_dump()]}
+    with tempfile.TemporaryDirectory(dir="/tmp") as temporary:
+        compile_delivery(Path(temporary) / "delivery.yaml", BASE)
+        field = Field(place, buckets, Path(temporary) / "delivery.yaml", {}, account={"tick": "runner"})
+        run(field, lambda folder: pipeline("")(settings=json.dumps(settings), cluster=""))
+        (said,) = Path(temporary).rglob("status")
+        status = json.loads(said.read_text())
+    assert status["troubles"] == []
+    assert status["observed"]["fingerprint"]
+    assert (status["champion"], status["serving"]["kserve"]["version"]) == ("1", "1")
+
+
+def test_a_training_that_lost_its_node_goes_on(delivered: Delivered, tmp_path: Path):
+    """Killed without a word in the middle; the same task in another pod goes on from the claim."""
+    place, first = delivered.field.place, delivered.field
+    size = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    place.create({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "state"}, "spec": size})
+    field = Field(place, first.buckets, compiled(tmp_path, Form(claim="state", notified=True)), first.arguments)
+    told = json.loads(first.told["train"])
+    settings = configuration.from_dict(
+        json.loads(told["inputs"]["parameterValues"]["config"]), ["training.max_epochs=40"]
+    )
+    told["inputs"]["parameterValues"] |= {"config": settings.model_dump_json(), "state_uri": STATE}
+    command = [*field.containers["exec-train"]["command"], "--executor_input", json.dumps(told)]
+    bodies = [field.pod("train", json.dumps(told), [*command, "--function_to_execute", "train"]) for _ in range(2)]
+    names = [body["metadata"]["name"] for body in bodies]
+    place.create(bodies[0])
+    place.wait_for_words(names[0], "epoch   5/200", 120)
+    place.kubectl("delete", "pod", names[0], "--grace-period=0", "--force")
+    place.create(bodies[1])
+    place.wait_for_end(names[1], 300)
+    log = place.kubectl("logs", names[1])
+    resumed = int(re.search(r"resumes after epoch (\d+)", log)[1])
+    assert 4 <= resumed < 200
+    assert "best at epoch" in log
+
+
 def test_it_answers_what_evaluation_computed(delivered: Delivered):
     """A recording of the test, clean: the same probability, through KServe."""
     wav, probability = recording(delivered)
@@ -205,7 +275,9 @@ def settings(delivered: Delivered, tmp_path_factory: pytest.TempPathFactory) -> 
     forward = Forward(Place(delivered.field.place.context, "mlflow"), "service/mlflow", 5000)
     target = TARGET.model_dump() | {"context": delivered.field.place.context, "timeout_seconds": 90}
     file = folder / "delivery.yaml"
-    file.write_text(json.dumps({"data": str(delivered.data), "registry": forward.address, "targets": [target]}))
+    (folder / "smoke.yaml").write_text(configuration.smoke().model_dump_json())
+    watched = {"data": str(delivered.data), "config": "smoke.yaml", "gate": str(LENIENT), "quiet_seconds": 0}
+    file.write_text(json.dumps({**watched, "registry": forward.address, "targets": [target]}))
     registry = Registry(forward.address)
     package = make_package(folder / "2", seed=2)
     for made in (package, wrong(package, folder / "3")):
@@ -237,12 +309,33 @@ def test_replaced_and_rolled_back_by_one_command(delivered: Delivered, settings:
     assert later.failed == []
 
 
+def test_continuous_delivery_serves_through_kserve(delivered: Delivered, settings: Path):
+    """A tick trains here, and serves there; the next one puts right what somebody has changed by hand."""
+    done = deliver(settings, "tick", "--wait")
+    assert "version 4 serves and is champion: approved by its gate" in done
+    edit = json.dumps({"spec": {"predictor": {"minReplicas": 2}}})
+    Place(delivered.field.place.context, SERVING).kubectl("patch", "isvc", "spira", "--type=merge", "-p", edit)
+    assert spira(settings, "status")[0]["drifted"]
+    assert "kserve serves version 4 as it should again" in deliver(settings, "tick")
+    status = spira(settings, "status")[0]
+    assert (status["version"], status["ready"], status["drifted"]) == ("4", True, False)
+
+
 HOST = f"spira-predictor.{SERVING}"
 
 
 def spira(settings: Path, verb: str, *arguments: str, code: int = 0) -> list[dict[str, Any]]:
     """What ``spira deploy`` says to a program."""
-    command = [sys.executable, "-m", "spira", "deploy", verb, *arguments, "--settings", str(settings), "--json"]
+    return said("deploy", settings, verb, *arguments, code=code)
+
+
+def deliver(settings: Path, verb: str, *arguments: str) -> list[str]:
+    """What a tick of ``spira deliver`` did."""
+    return said("deliver", settings, verb, *arguments)["done"]
+
+
+def said(group: str, settings: Path, verb: str, *arguments: str, code: int = 0) -> Any:
+    command = [sys.executable, "-m", "spira", group, verb, *arguments, "--settings", str(settings), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == code, done.stderr + done.stdout
     return json.loads(done.stdout)
