@@ -4,7 +4,7 @@
 
 Recordings come from an emulated bucket, the model goes through MLflow and the store of manifests/kind to KServe, the
 training's node pretends to have a GPU. What Kubeflow itself does (its driver, its launcher, its order) is done by
-tasks.py and kfp's local runner; where the cluster has Kubeflow, test_kubeflow.py submits to it.
+tasks.py and kfp's local runner; where the cluster has Kubeflow, test_on_kubeflow.py submits to it.
 """
 
 from __future__ import annotations
