@@ -238,9 +238,8 @@ def test_a_training_that_lost_its_node_goes_on(delivered: Delivered, tmp_path: P
     place.create({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "state"}, "spec": size})
     field = Field(place, first.buckets, compiled(tmp_path, Form(claim="state", notified=True)), first.arguments)
     told = json.loads(first.told["train"])
-    settings = configuration.from_dict(
-        json.loads(told["inputs"]["parameterValues"]["config"]), ["training.max_epochs=40"]
-    )
+    longer = ["training.max_epochs=200", "training.patience_epochs=200"]
+    settings = configuration.from_dict(json.loads(told["inputs"]["parameterValues"]["config"]), longer)
     told["inputs"]["parameterValues"] |= {"config": settings.model_dump_json(), "state_uri": STATE}
     command = [*field.containers["exec-train"]["command"], "--executor_input", json.dumps(told)]
     bodies = [field.pod("train", json.dumps(told), [*command, "--function_to_execute", "train"]) for _ in range(2)]
