@@ -1,15 +1,18 @@
-"""Finished runs that several tests look at."""
+"""What several tests look at: finished runs, and a stand-in of Kubeflow's server."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from gatefiles import LENIENT, STRICT
+from kfp_server import State, serving
 
 from pipelines import local
+from pipelines.server import Server, connect
 from spira import config, gates
 
 
@@ -33,3 +36,22 @@ def runs(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
         return local.run(str(demo), config.smoke(), gates.load(gate), work, tell=told.append)
 
     return Runs(work, run(LENIENT), run(STRICT), told)
+
+
+@pytest.fixture
+def kfp() -> Iterator[tuple[str, State]]:
+    """The address of the server, and what it holds."""
+    with serving() as served:
+        yield served
+
+
+@pytest.fixture
+def state(kfp: tuple[str, State]) -> State:
+    """What it holds."""
+    return kfp[1]
+
+
+@pytest.fixture
+def server(kfp: tuple[str, State]) -> Server:
+    """The way to it."""
+    return connect(kfp[0])

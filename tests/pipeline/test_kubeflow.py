@@ -5,13 +5,12 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import urllib3
-from kfp_server import State, serving
+from kfp_server import State
 from kubernetes import client
 
 from pipelines import server as servers
@@ -44,22 +43,6 @@ def order(name: str = "spira-1-a1", data_digest: str = "d" * 64) -> Order:
     return Order(
         name, "gs://bucket/data", data_digest, config.smoke().model_dump_json(), gates.load().model_dump_json()
     )
-
-
-@pytest.fixture
-def kfp() -> Iterator[tuple[str, State]]:
-    with serving() as served:
-        yield served
-
-
-@pytest.fixture
-def state(kfp: tuple[str, State]) -> State:
-    return kfp[1]
-
-
-@pytest.fixture
-def server(kfp: tuple[str, State]) -> Server:
-    return connect(kfp[0])
 
 
 @pytest.fixture

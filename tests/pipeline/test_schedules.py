@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from kfp_server import State, serving
+from kfp_server import State
 
 from pipelines import schedules, versions
 from pipelines.cluster import Cluster
 from pipelines.schedules import Schedule
-from pipelines.server import Server, connect
+from pipelines.server import Server
 from spira import config, gates
 from spira.delivery.runner import Order, RunnerError
 from spira.errors import SpiraError
@@ -20,22 +19,6 @@ IMAGE, NEWER = (f"registry.example/spira-train@sha256:{digit * 64}" for digit in
 CLUSTER = Cluster(registry_uri="http://mlflow:5000")
 ORDER = Order("", "gs://bucket/data", "", config.smoke().model_dump_json(), gates.load().model_dump_json())
 NIGHTLY = "0 30 3 * * *"
-
-
-@pytest.fixture
-def kfp() -> Iterator[tuple[str, State]]:
-    with serving() as served:
-        yield served
-
-
-@pytest.fixture
-def state(kfp: tuple[str, State]) -> State:
-    return kfp[1]
-
-
-@pytest.fixture
-def server(kfp: tuple[str, State]) -> Server:
-    return connect(kfp[0])
 
 
 def wanted(server: Server, image: str = IMAGE, cron: str = NIGHTLY) -> Schedule:

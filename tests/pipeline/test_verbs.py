@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from kfp_server import State, serving
+from kfp_server import State
 from typer.testing import CliRunner
 
 from pipelines import cluster
@@ -20,17 +20,6 @@ IMAGE, NEWER = (f"registry.example/spira-train@sha256:{digit * 64}" for digit in
 DATA = ("--data", "gs://bucket/data")
 
 Call = Callable[..., Any]
-
-
-@pytest.fixture
-def kfp() -> Iterator[tuple[str, State]]:
-    with serving() as served:
-        yield served
-
-
-@pytest.fixture
-def state(kfp: tuple[str, State]) -> State:
-    return kfp[1]
 
 
 @pytest.fixture
