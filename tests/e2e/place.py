@@ -77,7 +77,7 @@ class Place:
             time.sleep(0.5)
 
     def create(self, thing: dict[str, Any]) -> None:
-        self.kubectl("apply", "-f", "-", content=json.dumps(thing).encode())
+        self.kubectl("apply", "--server-side", "-f", "-", content=json.dumps(thing).encode())
 
     def run(self, name: str, script: str, claim: str = "models") -> None:
         """A pod with the claim's content at /models that runs a script."""
