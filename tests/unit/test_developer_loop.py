@@ -44,6 +44,13 @@ def test_skaffold_builds_what_is_deployed():
     assert set(images("kind")) == {artifact["image"] for artifact in SKAFFOLD["build"]["artifacts"]}
 
 
+def test_skaffold_finds_the_image_of_the_runtime():
+    """In a resource that is not Kubernetes' own it looks only where it is told to."""
+    (allowed,) = SKAFFOLD["resourceSelector"]["allow"]
+    runtime = yaml.safe_load((ROOT / "manifests/base/serving/runtime.yaml").read_text())
+    assert allowed["groupKind"] == f"{runtime['kind']}.{runtime['apiVersion'].partition('/')[0]}"
+
+
 def test_the_digests_that_are_recorded_are_of_all_images():
     """The overlay of GKE reads what manifests/gke/push writes."""
     pushed = re.search(r"for name in (.*); do", (ROOT / "manifests/gke/push").read_text())
