@@ -36,7 +36,7 @@ bench: setup
 bench-serving: setup
 	$(BIN)/python -m benchmarks.serving_load
 
-# What goes into an image decides its tag; where it came from is told to it, for the lineage of what it makes.
+# Where an image came from is told to it, for the lineage of what it makes.
 COMMIT = $(shell git describe --always --abbrev=40 --dirty 2>/dev/null || echo unknown)
 
 images:
