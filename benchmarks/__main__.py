@@ -17,9 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import memory, recordings, serving, speed
-from spira import checkpoint, corpus, gates
 from spira.config import Config, paper
-from spira.packaging import package
+from spira.data import corpus
+from spira.evaluation import gate
+from spira.models import checkpoint
+from spira.packaging.build import package
 
 TRADED = (
     "Same numbers: features within 1e-4 dB, loss and gradients (without dropout) as above; sums run in another order.",
@@ -109,7 +111,7 @@ def serve(work: Path, config: Config) -> dict[str, float]:
     folder = work / config.model.architecture
     identity = checkpoint.identity(config, 0, "0" * 64)
     checkpoint.save(folder / "checkpoint", network.state_dict(), [], config, identity, {"best_epoch": 1})
-    verdict = {"gate": gates.load().model_dump(mode="json")}
+    verdict = {"gate": gate.load().model_dump(mode="json")}
     made = package(folder / "checkpoint", None, verdict, folder / "package", {})
     recording = folder / "ten-seconds.wav"
     recordings.write(recording, recordings.syllables(10, np.random.default_rng(0)))

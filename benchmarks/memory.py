@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import speed
-from spira import corpus, training
 from spira.config import paper
+from spira.data import corpus
+from spira.training import train as training
 
 EVERY_SECONDS = 0.02
 

@@ -14,11 +14,12 @@ import torch
 from torch import nn
 
 from benchmarks import reference
-from spira import dataset, training
-from spira.checkpoint import build_network
 from spira.config import Config
-from spira.corpus import Corpus
-from spira.features import files_mfcc
+from spira.data.corpus import Corpus
+from spira.features import batches as dataset
+from spira.features.mfcc import files_mfcc
+from spira.models.checkpoint import build_network
+from spira.training import train
 
 SEED, EPOCH = 42, 1
 CPU = torch.device("cpu")
@@ -113,9 +114,9 @@ def epoch(bench: Bench, rounds: int) -> tuple[Cost, Cost]:
     """A training epoch from its recordings to its weights, without validation."""
 
     def ours() -> None:
-        state = training.start(bench.config, SEED, CPU)
+        state = train.start(bench.config, SEED, CPU)
         for batch in bench.batches():
-            training.train_step(state, batch, bench.config, EPOCH)
+            train.train_step(state, batch, bench.config, EPOCH)
 
     def theirs() -> None:
         network = reference.Network(bench.config.model.dropout)

@@ -5,4 +5,4 @@ of this package may postpone them (``from __future__ import annotations``).
 """
 
 IMAGE = "spira-train"
-"""Stands in the components for the image of a deployment; ``python -m pipelines compile --image`` replaces it."""
+"""Stands in the components for the image of a deployment; ``spira pipeline compile --image`` replaces it."""

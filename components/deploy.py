@@ -27,9 +27,9 @@ def deploy(
     """
     from pathlib import Path
 
-    from spira import stages
+    from spira.stages.deploy import deploy
 
-    result = stages.deploy(
+    result = deploy(
         Path(package.path),
         version,
         target,

@@ -40,9 +40,9 @@ def evaluate(
     """
     from pathlib import Path
 
-    from spira import stages
+    from spira.stages.evaluate import draw, evaluate, headline
 
-    result = stages.evaluate(
+    result = evaluate(
         Path(corpus.path),
         [Path(each.path) for each in checkpoints],
         gate,
@@ -52,6 +52,6 @@ def evaluate(
         registry_uri=registry_uri,
         pipeline_run=pipeline_run or job,
     )
-    metrics.metadata.update(stages.headline(result))
-    stages.draw(result, classification)
+    metrics.metadata.update(headline(result))
+    draw(result, classification)
     return result["approved"]

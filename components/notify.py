@@ -20,6 +20,6 @@ def notify(
         job: Kubeflow's name of this run, where it has no other: a schedule's.
         notify_url: Gets run, state and message by POST, as JSON; empty for none. It shows in the dashboard.
     """
-    from spira import stages
+    from spira.stages.notify import notify
 
-    stages.notify(pipeline_run or job, status.state, status.error_message or "", notify_url)
+    notify(pipeline_run or job, status.state, status.error_message or "", notify_url)

@@ -33,14 +33,15 @@ def preprocess(
     """
     from pathlib import Path
 
-    from spira import stages
+    from spira.stages.inputs import read_config, state_folder
+    from spira.stages.preprocess import preprocess
 
-    result = stages.preprocess(
+    result = preprocess(
         data,
-        stages.read_config(config),
+        read_config(config),
         Path(corpus.path),
         data_digest=data_digest,
         skip_bad=skip_bad,
-        state=stages.state(state_uri),
+        state=state_folder(state_uri),
     )
     metrics.metadata.update(result)

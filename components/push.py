@@ -32,9 +32,9 @@ def push(
     """
     from pathlib import Path
 
-    from spira import stages
+    from spira.stages.push import push
 
-    result = stages.push(
+    result = push(
         Path(corpus.path),
         Path(candidate.path),
         Path(verdict.path),

@@ -29,9 +29,9 @@ def reject(
     """
     from pathlib import Path
 
-    from spira import stages
+    from spira.stages.push import reject
 
-    result = stages.reject(
+    result = reject(
         Path(corpus.path),
         Path(candidate.path),
         Path(verdict.path),

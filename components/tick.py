@@ -25,6 +25,6 @@ def tick(
     """
     from pathlib import Path
 
-    from spira.delivery import task
+    from spira.delivery.recurring_tick import tick
 
-    metrics.metadata.update(task.tick(settings, cluster, Path(status.path)))
+    metrics.metadata.update(tick(settings, cluster, Path(status.path)))

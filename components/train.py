@@ -41,15 +41,16 @@ def train(
     """
     from pathlib import Path
 
-    from spira import stages
+    from spira.stages.inputs import read_config, state_folder
+    from spira.stages.train import train
 
-    result = stages.train(
+    result = train(
         Path(corpus.path),
-        stages.read_config(config),
+        read_config(config),
         seed,
         Path(checkpoint.path),
         device=device,
         require_gpu=require_gpu,
-        state=stages.state(state_uri),
+        state=state_folder(state_uri),
     )
     metrics.metadata.update(result)

@@ -55,7 +55,7 @@ spira deliver tick --wait
 spira deliver why
 
 say "4. Another line of code"
-sed -i 's/torch.optim.Adam(/torch.optim.AdamW(/' src/spira/training.py
+sed -i 's/torch.optim.Adam(/torch.optim.AdamW(/' src/spira/training/train.py
 spira deliver tick --wait
 spira deliver why
 

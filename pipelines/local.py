@@ -1,6 +1,6 @@
 """The compiled pipeline on this machine: the same tasks as on a cluster, each in a process of its own.
 
-    python -m pipelines run --data DIR --work DIR
+    spira run --data DIR --work DIR
 
 kfp's runner prints a lot, names no cause of a failure, and reports success when a condition can't be read.
 Here its output goes to a log, lines of the stages go to the reader, a failure is told by its cause, and the
@@ -32,8 +32,9 @@ from spira import files
 from spira.config import Config
 from spira.deployment.targets import LocalTarget
 from spira.errors import SpiraError
-from spira.gates import Gate
-from spira.stages import LINEAGE, MARKS, VERDICT
+from spira.evaluation.gate import Gate
+from spira.stage_logging import MARKS
+from spira.stages.verdict_folder import LINEAGE, VERDICT
 
 SUMMARY, REPORT = "summary.json", "report.html"
 OUTPUTS = "executor_output.json"
@@ -271,7 +272,7 @@ def _label(task: str, metrics: dict[str, Any]) -> str:
 def _publish(summary: dict[str, Any], folder: Path, work: Path) -> None:
     """The report first, then the summary, each under its name only when it is whole."""
     report = Path(summary["paths"]["verdict"]).parents[1] / "report"
-    files.replace(work / REPORT, report.read_text("utf-8"))
+    files.write_text(work / REPORT, report.read_text("utf-8"))
     text = json.dumps(summary, indent=1)
-    files.replace(folder / SUMMARY, text)
-    files.replace(work / SUMMARY, text)
+    files.write_text(folder / SUMMARY, text)
+    files.write_text(work / SUMMARY, text)

@@ -1,6 +1,6 @@
 """The training pipeline: one composition, compiled once, run by Kubernetes or on one machine.
 
-    python -m pipelines compile --image REGISTRY/spira-train@sha256:…
+    spira pipeline compile --image REGISTRY/spira-train@sha256:…
 
 What the runners do with a pipeline decides its shape: the condition reads a single return value and has an
 else branch, so that a gate that can't be read never passes for an approval; the branches end in no OneOf;

@@ -1,8 +1,11 @@
-"""What a user can mend: its message says what is wrong, where, and what to do."""
+"""The base of all errors that a user can correct."""
 
 
 class SpiraError(ValueError):
-    """Input, configuration or state that is refused; the command line prints the message and exits 2."""
+    """Refused input, configuration or state. The message says what happened, where, and what to do.
 
-    told = False
-    """Whether a stage has printed the message already."""
+    The command line prints the message and exits with code 2.
+    """
+
+    logged = False
+    """Whether a stage has logged the message already."""

@@ -44,7 +44,7 @@ def resource_status(
     """The resource's status.
 
     Args:
-        told: by :func:`spira.delivery.story.status`.
+        told: by :func:`spira.delivery.explain.status`.
         before: the status that it replaces: a condition keeps the time since which it is as it is.
         generation: of the resource.
     """

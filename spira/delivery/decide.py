@@ -14,10 +14,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from spira.delivery.axes import Observed, Unfit
+from spira.delivery.fingerprints import Observed, Unfit
 from spira.delivery.runner import Run
 from spira.delivery.state import Attempt, State
-from spira.deployment import Status
+from spira.deployment.target import Status
 
 LONGEST_WAIT = timedelta(hours=1)
 """Between two attempts to serve a version; they are never given up, for what refuses may come back."""

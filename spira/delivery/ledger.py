@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from spira.delivery.axes import Axis, Name, Observed
+from spira.data.storage import MissingError, StorageError, Store
+from spira.delivery.fingerprints import Axis, Name, Observed
 from spira.errors import SpiraError
-from spira.storage import MissingError, StorageError, Store
 
 RECORD = re.compile(r"records/(\d{6,})\.json")
 READERS = 16

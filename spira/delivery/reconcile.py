@@ -15,12 +15,12 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from spira.delivery import decide as deciding
-from spira.delivery.axes import Observed, Unfit
 from spira.delivery.decide import Action, Decision, Models, Policy, decide
+from spira.delivery.fingerprints import Observed, Unfit
 from spira.delivery.ledger import Ledger, OvertakenError, Record
 from spira.delivery.runner import Order, Run, Runner
 from spira.delivery.state import State, state_of
-from spira.deployment import Release, Status, Target
+from spira.deployment.target import Release, Status, Target
 from spira.errors import SpiraError
 
 log = logging.getLogger(__name__)

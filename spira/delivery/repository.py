@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spira.delivery.decide import Models
-from spira.deployment import Release
+from spira.deployment.target import Release
 
 if TYPE_CHECKING:
     from spira.registry import Registry

@@ -10,15 +10,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from spira import corpus, lineage, training
+from spira import lineage
 from spira.config import Config
-from spira.corpus import Corpus
-from spira.delivery.axes import Axis, Change, Name, axis_of, changes, data_axis
+from spira.data import corpus
+from spira.data.corpus import Corpus
+from spira.delivery.explain import NOTHING, describe, fingerprints
+from spira.delivery.fingerprints import Axis, Change, Name, axis_of, changes, data_axis
 from spira.delivery.ledger import Ledger
-from spira.delivery.look import data_files
+from spira.delivery.observe import data_files
 from spira.delivery.state import Attempt, state_of
-from spira.delivery.story import NOTHING, describe, fingerprints
 from spira.errors import SpiraError
+from spira.training import train
 
 RUNS_AT_ONCE = 2
 """Seeds that the local pipeline trains side by side: each has its share of the cores, which decides the last bits."""
@@ -97,7 +99,7 @@ def _train(attempt: Attempt, seed: int, folder: Path) -> dict[str, np.ndarray]:
     if "OMP_NUM_THREADS" not in os.environ:  # else the user has decided, here as in the run
         side_by_side = min(RUNS_AT_ONCE, len(resolved.training.seeds))
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // side_by_side))
-    trained = training.train(opened, resolved, seed, folder / f"seed-{seed}")
+    trained = train.train(opened, resolved, seed, folder / f"seed-{seed}")
     return {name: value.numpy() for name, value in trained.network.state_dict().items() if value.is_floating_point()}
 
 

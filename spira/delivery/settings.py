@@ -43,7 +43,7 @@ class Settings(Stage):
     registry: str = ""
     """MLflow URL, or a folder for SQLite; the work folder if empty."""
     kubeflow: str = ""
-    """Cluster file (:mod:`pipelines.cluster`) of the Kubeflow that trains; this machine trains if empty."""
+    """Cluster file (:mod:`pipelines.kubeflow.settings`) of the Kubeflow that trains; this machine trains if empty."""
     targets: tuple[AnyTarget, ...] = (LocalTarget(),)
     """Where what is approved serves; see :mod:`spira.deployment.targets`."""
     attempts: int = Field(Policy.attempts, gt=0)

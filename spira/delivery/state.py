@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from spira.delivery.axes import Fingerprint
+from spira.delivery.fingerprints import Fingerprint
 from spira.delivery.ledger import DAMAGED, Record
 
 Outcome = Literal["", "approved", "rejected", "failed"]

@@ -19,15 +19,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from spira import files, proof
-from spira.deployment import DeploymentError, Plan, Release, Status
-from spira.deployment.changes import change, versions
+from spira import files
+from spira.deployment.target import DeploymentError, Plan, Release, Status
+from spira.deployment.version_stack import change, versions
+from spira.packaging import verify as proof
 
 log = logging.getLogger(__name__)
 
 
 class Local:
-    """The target in a folder; see :class:`spira.deployment.Target`."""
+    """The target in a folder; see :class:`spira.deployment.target.Target`."""
 
     name = "local"
 
@@ -35,7 +36,7 @@ class Local:
         self.serving = serving
 
     def status(self) -> Status:
-        """See :class:`~spira.deployment.Target`.
+        """See :class:`~spira.deployment.target.Target`.
 
         Raises:
             DeploymentError: the pointer is damaged.
@@ -50,7 +51,7 @@ class Local:
         return self._place(version) if version else None
 
     def plan(self, release: Release) -> Plan:
-        """See :class:`~spira.deployment.Target`.
+        """See :class:`~spira.deployment.target.Target`.
 
         Raises:
             DeploymentError: the version is there with other content.
@@ -67,7 +68,7 @@ class Local:
         return Plan(release.version, serves, tuple(steps))
 
     def apply(self, release: Release) -> Status:
-        """See :class:`~spira.deployment.Target`.
+        """See :class:`~spira.deployment.target.Target`.
 
         Raises:
             DeploymentError: the version is there with other content.
@@ -86,7 +87,7 @@ class Local:
         return self.status()
 
     def verify(self) -> float:
-        """See :class:`~spira.deployment.Target`.
+        """See :class:`~spira.deployment.target.Target`.
 
         Raises:
             DeploymentError: nothing serves.
@@ -98,7 +99,7 @@ class Local:
         return proof.verify(package)
 
     def rollback(self, reason: str, bad: str | None = None) -> Status:
-        """See :class:`~spira.deployment.Target`.
+        """See :class:`~spira.deployment.target.Target`.
 
         Raises:
             DeploymentError: there is nothing to go back to.
@@ -153,7 +154,7 @@ def _read(serving: Path) -> list[dict[str, Any]]:
 
 def _point(serving: Path, version: str, action: str, **told: Any) -> None:
     history = [*_read(serving), change(version, action, **told)]
-    files.replace(serving / "serving.json", json.dumps({"history": history}, indent=1))
+    files.write_text(serving / "serving.json", json.dumps({"history": history}, indent=1))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from spira.config import ConfigError, Stage, explain
-from spira.deployment import DeploymentError, Target
+from spira.deployment.target import DeploymentError, Target
 
 
 class LocalTarget(Stage):
@@ -46,7 +46,7 @@ class KServeTarget(Stage):
 
 
 class InferenceServiceTarget(Stage):
-    """SPIRA's own Inference Service; see :class:`spira.deployment.service_contract.Service`."""
+    """SPIRA's own Inference Service; see :class:`spira.deployment.inference_service.contract.Service`."""
 
     kind: Literal["inference-service"]
     folder: str = ""
@@ -107,8 +107,8 @@ def _local(target: LocalTarget) -> Target:
 
 
 def _kserve(target: KServeTarget, package: Callable[[str], Path]) -> Target:
-    from spira.deployment.cluster import Cluster
-    from spira.deployment.kserve import KServe
+    from spira.deployment.kserve.cluster import Cluster
+    from spira.deployment.kserve.target import KServe
 
     return KServe(
         Cluster(target.namespace, target.context),
@@ -122,8 +122,8 @@ def _kserve(target: KServeTarget, package: Callable[[str], Path]) -> Target:
 
 
 def _inference_service(target: InferenceServiceTarget, registry: str) -> Target:
-    from spira.deployment.inference_service import InferenceService
-    from spira.deployment.service_contract import Service
+    from spira.deployment.inference_service.contract import Service
+    from spira.deployment.inference_service.target import InferenceService
 
     keys = [os.environ.get(name, "") for name in (target.access_key_variable, target.secret_key_variable)]
     if not all(keys):

@@ -18,9 +18,10 @@ from typing import Any, Callable, List, Mapping, Optional, Sequence, Tuple, Unio
 
 import numpy as np
 
-from .features import SAMPLE_RATE_HZ, Mfcc, windows
-from .network import build
+from .mfcc import Mfcc
+from .networks import build
 from .wav import AudioError, decode, resample
+from .windows import SAMPLE_RATE_HZ, cut
 
 FORMAT = 1
 """Of the folder; another is refused."""
@@ -87,7 +88,7 @@ class Model:
 
     def window_probabilities(self, waveform: np.ndarray) -> List[float]:
         """Of each window of a waveform at 16 kHz, float [samples] -> [windows]."""
-        return [sigmoid(self.logit(self.mfcc(window))) for window in windows(waveform, self.windows)]
+        return [sigmoid(self.logit(self.mfcc(window))) for window in cut(waveform, self.windows)]
 
     def check(self, waveform: np.ndarray) -> np.ndarray:
         """The waveform itself if it is as long and as loud as training demands of its recordings.

@@ -1,0 +1,1 @@
+"""A Kubeflow server: versions of the pipeline, runs, schedules, and why one failed or waits."""

@@ -1,0 +1,1 @@
+"""The command line: one file a group of verbs; what is heavy is imported by the verb that needs it."""

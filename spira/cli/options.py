@@ -1,0 +1,44 @@
+"""Options that several commands share, and what they resolve to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from spira.config import Config
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="Partial YAML file over the default settings.")]
+ConfigValues = Annotated[
+    list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One setting over the file; repeatable.")
+]
+Seeds = Annotated[list[int], typer.Option("--seed", help="Train one network for this seed; repeatable.")]
+Work = Annotated[Path, typer.Option("--work", help="Folder of runs, models and MLflow's database.")]
+GateFile = Annotated[Path | None, typer.Option("--gate", help="Gate file [default: the project's own].")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave bad recordings out and list them.")]
+MLflow = Annotated[str, typer.Option("--mlflow", metavar="URL", help="MLflow server [default: SQLite in --work].")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+RequireGpu = Annotated[bool, typer.Option("--require-gpu", help="Refuse to train on a CPU.")]
+Data = Annotated[str, typer.Option("--data", help="Data set: folder or gs:// prefix.")]
+Corpus = Annotated[Path, typer.Option("--corpus", help="Corpus folder, as preprocess makes it.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder to make.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+DEFAULT_WORK = Path("work")
+
+
+def resolve_config(file: Path | None, values: list[str], seeds: list[int]) -> Config:
+    """Return the configuration that the options resolve to.
+
+    Raises:
+        ConfigError: a file, key or value is refused.
+    """
+    from spira import config
+
+    return config.load(file, [*values, *([f"training.seeds={seeds}"] if seeds else [])])
+
+
+def absolute(data: str) -> str:
+    """Return a data set's place as every process finds it: a URL as it is, a folder by its whole path."""
+    return data if "://" in data else str(Path(data).resolve())

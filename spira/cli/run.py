@@ -1,0 +1,73 @@
+"""``spira run``: preprocess, train, evaluate, push and deploy on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spira.cli.console import out, say
+from spira.cli.options import (
+    DEFAULT_WORK,
+    ConfigFile,
+    ConfigValues,
+    Device,
+    GateFile,
+    MLflow,
+    RequireGpu,
+    Seeds,
+    SkipBad,
+    Work,
+    absolute,
+    resolve_config,
+)
+from spira.errors import SpiraError
+
+DEMO_NOTICE = "the data is SYNTHETIC, made by a computer: its figures say nothing about patients"
+
+
+def run(
+    data: Annotated[str, typer.Option("--data", help="Data set: folder or gs:// prefix.")] = "",
+    demo: Annotated[bool, typer.Option("--demo", help="Make a synthetic data set and run on it.")] = False,
+    config: ConfigFile = None,
+    setting: ConfigValues = [],  # noqa: B006 (typer makes a new list)
+    seed: Seeds = [],  # noqa: B006
+    work: Work = DEFAULT_WORK,
+    gate: GateFile = None,
+    skip_bad: SkipBad = False,
+    mlflow: MLflow = "",
+    device: Device = "auto",
+    require_gpu: RequireGpu = False,
+) -> None:
+    """Run the whole pipeline on this machine: preprocess, train, evaluate, push, deploy."""
+    from spira.cli import summary
+    from spira.evaluation.gate import load
+
+    resolved, rules = resolve_config(config, setting, seed), load(gate)
+    if demo == bool(data):
+        raise SpiraError("give --data DIR, or --demo: one of the two")
+    from pipelines import local
+
+    result = local.run(
+        str(make_demo(work / "demo-data")) if demo else absolute(data),
+        resolved,
+        rules,
+        work,
+        skip_bad=skip_bad,
+        device=device,
+        require_gpu=require_gpu,
+        registry_uri=mlflow,
+        tell=say,
+    )
+    summary.show(result, str(work), out)
+    if demo:
+        say(f"Remember: {DEMO_NOTICE}")
+
+
+def make_demo(folder: Path) -> Path:
+    """Make the synthetic data set and say that it is synthetic."""
+    from spira.data import demo
+
+    say(f"demo: {DEMO_NOTICE}")
+    return demo.make_demo(folder)

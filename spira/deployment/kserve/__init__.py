@@ -1,0 +1,1 @@
+"""KServe as a target: an InferenceService a model, replaced pod by pod."""

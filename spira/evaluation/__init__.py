@@ -1,0 +1,1 @@
+"""Metrics with confidence intervals, shortcut probes, the gate's verdict, and the report that explains it."""

@@ -1,0 +1,1 @@
+"""The networks, their checkpoints, and fast kernels for them on a CPU."""

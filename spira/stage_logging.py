@@ -1,0 +1,81 @@
+"""How a stage logs: marked lines on standard error, its errors among them, and its time."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, ParamSpec
+
+from spira.errors import SpiraError
+
+log = logging.getLogger(__name__)
+
+MARKS = {logging.INFO: "spira: ", logging.WARNING: "spira warning: ", logging.ERROR: "spira error: "}
+"""How a line of ours begins, by level. A runner finds our lines among those of libraries by it."""
+PROGRESS_SECONDS = 5.0
+"""Between two lines of progress."""
+
+Arguments = ParamSpec("Arguments")
+
+
+class StageLogHandler(logging.StreamHandler):
+    """Mark every line by its level; stop the stage when its runner is gone and nobody reads the lines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(MARKS[record.levelno] + line for line in super().format(record).splitlines())
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        raise
+
+
+@contextmanager
+def stage_logging() -> Iterator[None]:
+    """Write what ``spira`` logs to standard error, each line once."""
+    logger, handler = logging.getLogger("spira"), StageLogHandler(sys.stderr)
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
+def stage(work: Callable[Arguments, dict[str, Any]]) -> Callable[Arguments, dict[str, Any]]:
+    """Decorate a stage: log its lines and its errors, and add its time to the result as ``seconds``."""
+
+    @wraps(work)
+    def logged(*args: Arguments.args, **kwargs: Arguments.kwargs) -> dict[str, Any]:
+        began = time.monotonic()
+        with stage_logging():
+            try:
+                result = work(*args, **kwargs)
+            except SpiraError as error:
+                log.error("%s", error)
+                error.logged = True
+                raise
+            seconds = round(time.monotonic() - began, 3)
+            log.info("%s: done in %.1f s", work.__name__, seconds)
+        return result | {"seconds": seconds}
+
+    return logged
+
+
+def progress_log(name: str, unit: str) -> Callable[[int, int], None]:
+    """Return a function of (done, total) that logs progress, at most once in ``PROGRESS_SECONDS``."""
+    last = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > PROGRESS_SECONDS:
+            last = time.monotonic()
+            log.info("%s: %d of %d %s", name, done, total, unit)
+
+    return report

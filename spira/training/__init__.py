@@ -1,0 +1,1 @@
+"""A resumable training run, and the device that it runs on."""
