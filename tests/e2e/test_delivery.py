@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from place import ROOT, loaded
+
+from tests.support import ROOT
+from tests.support.cluster_fixture import loaded
 
 IMAGE = "spira/base:e2e"
 NAMESPACE = f"spira-delivery-e2e-{uuid.uuid4().hex[:6]}"

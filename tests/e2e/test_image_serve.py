@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -18,10 +17,8 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
-
-from packages import make_package
-from place import IMAGE, PYTHON
+from tests.support.cluster_fixture import IMAGE, PYTHON
+from tests.support.packages import make_package
 
 pytestmark = [
     pytest.mark.e2e,

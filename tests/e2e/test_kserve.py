@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,15 +18,12 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
-
-from packages import make_package, wrong
-from place import IMAGE, Load, Place, loaded
-
-from spira.deployment import DeploymentError, Release
-from spira.deployment.cluster import Cluster
-from spira.deployment.kserve import KServe
-from spira.proof import PackageError
+from spira.deployment.kserve.cluster import Cluster
+from spira.deployment.kserve.target import KServe
+from spira.deployment.target import DeploymentError, Release
+from spira.packaging.verify import PackageError
+from tests.support.cluster_fixture import IMAGE, Load, Place, loaded
+from tests.support.packages import make_package, wrong
 
 pytestmark = [
     pytest.mark.e2e,

@@ -3,7 +3,7 @@
     make images && SPIRA_E2E=1 .venv/bin/pytest tests/e2e/test_on_kind.py
 
 The cluster is kind's of the kubeconfig's current context, with KServe. Its network plug-in may enforce no
-NetworkPolicies: who reaches whom is worked out in tests/unit/test_manifests.py.
+NetworkPolicies: who reaches whom is worked out in tests/manifests/test_manifests.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,14 +21,12 @@ from typing import Any
 import pytest
 import requests
 import yaml
-from bucket import Forward
-from place import ROOT, SECURE, Place
 
 from spira.registry import Registry, Version
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
-
-from packages import VERDICT, make_package
+from tests.support import ROOT
+from tests.support.bucket import Forward
+from tests.support.cluster_fixture import SECURE, Place
+from tests.support.packages import VERDICT, make_package
 
 pytestmark = [
     pytest.mark.e2e,

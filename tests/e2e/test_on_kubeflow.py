@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bucket import Forward
-from gatefiles import LENIENT
-from place import PYTHON, Place, loaded
 
-from spira import config, proof
+from spira import config
+from spira.packaging import verify
 from spira.registry import Registry
+from tests.support.bucket import Forward
+from tests.support.cluster_fixture import PYTHON, Place, loaded
+from tests.support.gatefiles import LENIENT
 
 pytestmark = [
     pytest.mark.e2e,
@@ -47,7 +48,7 @@ class Kubeflow:
 
     def pipelines(self, *arguments: str) -> str:
         """What ``python -m pipelines`` prints."""
-        command = [sys.executable, "-m", "pipelines", *arguments, "--host", self.host]
+        command = [sys.executable, "-m", "spira", "pipeline", *arguments, "--host", self.host]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -119,4 +120,4 @@ def test_what_it_made_is_in_mlflow(ended: dict[str, Any], kubeflow: Kubeflow, tm
     assert outcome is not None
     assert outcome.approved
     package = registry.fetch(str(outcome.model_version), tmp_path / "package")
-    assert proof.prove(package) <= proof.TOLERANCE
+    assert verify.prove(package) <= verify.TOLERANCE

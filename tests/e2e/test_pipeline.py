@@ -23,34 +23,31 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import gpu
 import pandas as pd
 import pytest
-from bucket import IMAGE as GCS
-from bucket import Buckets, Forward
-from gatefiles import LENIENT, STRICT
 from kfp import local as kfp_local
 from kfp.local import subprocess_task_handler
 from kubernetes import client, config
-from place import ROOT, Load, Place, loaded
-from tasks import ARTIFACTS, Field
 
 from pipelines import local
-from pipelines.cluster import Cluster
-from pipelines.delivery import compile_delivery, pipeline
-from pipelines.pods import Pods
+from pipelines.kubeflow.delivery import compile_delivery, pipeline
+from pipelines.kubeflow.pods import Pods
+from pipelines.kubeflow.settings import Cluster
+from pipelines.kubeflow.versions import Version
 from pipelines.training import STATE, Form, compile_pipeline
-from pipelines.versions import Version
 from spira import config as configuration
-from spira import gates
 from spira.delivery.runner import Order
 from spira.deployment.targets import KServeTarget
+from spira.evaluation import gate as gates
 from spira.inference.model import Model
 from spira.registry import Registry
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
-
-from packages import VERDICT, make_package, wrong
+from tests.support import ROOT, gpu
+from tests.support.bucket import IMAGE as GCS
+from tests.support.bucket import Buckets, Forward
+from tests.support.cluster_fixture import Load, Place, loaded
+from tests.support.gatefiles import LENIENT, STRICT
+from tests.support.packages import VERDICT, make_package, wrong
+from tests.support.tasks import ARTIFACTS, Field
 
 pytestmark = [
     pytest.mark.e2e,

@@ -1,0 +1,247 @@
+"""The whole pipeline on one machine: both gate outcomes, failures, kills."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from pipelines import local
+from spira import config
+from spira.cli.main import app
+from spira.data.corpus import Corpus
+from spira.deployment.local import Local
+from spira.evaluation import gate
+from spira.models.checkpoint import WEIGHTS
+from spira.registry import Registry, local_uri
+from tests.support.gatefiles import LENIENT
+
+
+def folder_of(summary: dict[str, Any]) -> Path:
+    """The run's folder."""
+    return Path(summary["paths"]["log"]).parent
+
+
+def test_an_approved_model_is_registered_and_serves(runs):
+    """Version, champion, served package and summary agree."""
+    summary = runs.approved
+    champion = Registry(local_uri(runs.work)).champion()
+    assert (summary["approved"], summary["reasons"], summary["model_version"]) == (True, [], 1)
+    assert champion.version == 1
+    assert Local(runs.work / "serving").status().version == "1"
+    assert champion.tags["data_fingerprint"] == Corpus.open(Path(summary["paths"]["corpus"])).digest
+    assert champion.tags["model_fingerprint"] == config.smoke().digest()
+    assert champion.tags["pipeline_run"].startswith("spira-training-")
+
+
+def test_a_rejected_model_is_logged_and_nothing_else(runs):
+    """No version, the reasons told, the champion and what serves untouched."""
+    summary = runs.rejected
+    assert (summary["approved"], summary["model_version"]) == (False, None)
+    assert any("accuracy" in reason for reason in summary["reasons"])
+    versions = Registry(local_uri(runs.work)).list_versions()
+    assert [version.version for version in versions] == [1]
+    assert "champion" in versions[0].aliases
+    assert Local(runs.work / "serving").status().version == "1"
+
+
+def test_the_last_run_is_in_the_work_folder(runs):
+    """summary.json and report.html are the second run's; the first keeps its own."""
+    assert json.loads((runs.work / "summary.json").read_text()) == runs.rejected
+    assert json.loads((folder_of(runs.approved) / "summary.json").read_text()) == runs.approved
+    report = Path(runs.rejected["paths"]["verdict"]).parents[1] / "report"
+    assert (runs.work / "report.html").read_bytes() == report.read_bytes()
+
+
+def test_every_stage_is_timed(runs):
+    """Each task by name, and the whole."""
+    expected = {"preprocess", "train seed 42", "evaluate", "push", "deploy", "pipeline"}
+    assert set(runs.approved["stages"]) == expected
+    assert set(runs.rejected["stages"]) == expected - {"push", "deploy"} | {"reject"}
+    assert all(seconds > 0 for seconds in runs.approved["stages"].values())
+
+
+def test_what_is_done_is_not_done_again(runs):
+    """The second run of the same data, settings and code trains nothing."""
+    assert sum("epoch" in line and line.startswith("seed 42") for line in runs.told) == 1
+    assert runs.rejected["stages"]["train seed 42"] > 0
+
+
+def test_the_champion_is_compared_with(runs):
+    """The second run's candidate meets the version that the first made champion."""
+    verdict = json.loads(Path(runs.rejected["paths"]["verdict"]).read_text())
+    assert verdict["champion"]["name"] == "version 1"
+    assert verdict["champion"]["difference"]["value"] == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    ("approved", "ran"),
+    [
+        (True, set()),
+        (True, {"reject"}),
+        (True, {"push"}),
+        (False, set()),
+        (False, {"push", "deploy"}),
+        (False, {"reject", "push"}),
+        (None, {"reject"}),
+    ],
+)
+def test_a_branch_that_contradicts_the_verdict_is_an_error(approved: bool | None, ran: set[str]):
+    """kfp skips what it can't read and reports success: this must never look like one."""
+    with pytest.raises(local.RunError, match="counts as failed"):
+        local.check_branch({"approved": approved}, ran | {"preprocess", "train", "evaluate"})
+
+
+def test_a_skipped_branch_is_an_error_of_the_run(runs, tmp_path: Path):
+    """A run whose push left nothing is no success, though all else is there."""
+    shutil.copytree(folder_of(runs.approved), tmp_path / "run")
+    (pushed,) = (tmp_path / "run").rglob("push/executor_output.json")
+    pushed.unlink()
+    with pytest.raises(local.RunError, match="counts as failed"):
+        local.gather(tmp_path / "run", runs.work, 1.0)
+
+
+def test_a_condition_that_cannot_be_read_is_an_error(runs, demo: Path, tmp_path: Path, monkeypatch):
+    """The pipeline with a condition on a value that is not there: kfp calls it a success, the run does not."""
+
+    def compile_broken(out: Path) -> None:
+        local_compile(out)
+        out.write_text(out.read_text().replace("['pipelinechannel--evaluate-Output']\n", "['lost']\n"))
+        out.write_text(out.read_text().replace("[''pipelinechannel--evaluate-Output'']\n", "[''lost'']\n"))
+        assert out.read_text().count("lost") == 2
+
+    local_compile = local.compile_pipeline
+    monkeypatch.setattr(local, "compile_pipeline", compile_broken)
+    shutil.copytree(runs.work / "state", tmp_path / "state")
+    with pytest.raises(local.RunError, match="nothing ran after it"):
+        local.run(str(demo), config.smoke(), gate.load(LENIENT), tmp_path, tell=lambda line: None)
+    assert not (tmp_path / "summary.json").exists()
+
+
+def test_a_failure_is_told_by_its_cause(runs, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    """What the stage refused, and nothing of kfp; an earlier summary is not taken for this run's."""
+    (tmp_path / "summary.json").write_text('{"approved": true}')
+    with pytest.raises(local.RunError) as failure:
+        local.run(str(tmp_path / "nowhere"), config.smoke(), gate.load(), tmp_path, tell=lambda line: None)
+    assert "nowhere" in str(failure.value)
+    assert "Inner task failed" not in str(failure.value)
+    assert not (tmp_path / "summary.json").exists()
+    assert capfd.readouterr().out == ""
+
+
+def test_an_unforeseen_end_is_told_by_its_exception(tmp_path: Path):
+    """A fault of the program, or a kill, is no refusal: the last exception in the log, or that there is none."""
+    log = tmp_path / "log.txt"
+    listener = local._Listener(log.open("w"), lambda line: None)
+    error = "Pipeline 'x' finished with status FAILURE. Inner task failed: \033[96m'train'\033[0m inside 'y'."
+    listener.write('    Traceback (most recent call last):\n      File "x"\n    MemoryError: 8 GB\n')
+    assert local._cause(listener, error, log) == f"train failed: MemoryError: 8 GB (log: {log})"
+    log.write_text("")
+    assert "ended without a word" in local._cause(listener, error, log)
+
+
+def test_the_reader_gets_the_stages_lines_and_the_log_all(tmp_path: Path):
+    """Progress without kfp's chatter, wherever kfp's indents put it."""
+    told: list[str] = []
+    listener = local._Listener((tmp_path / "log.txt").open("w"), told.append)
+    for text in ("12:00 - INFO - Executing task\n", "    ", "spira: epoch 1\n", "        spira warning: few\n"):
+        listener.write(text)
+    assert told == ["epoch 1", "warning: few"]
+    assert "Executing task" in (tmp_path / "log.txt").read_text()
+
+
+def test_two_runs_do_not_share_a_work_folder(tmp_path: Path):
+    """The second is refused while the first works."""
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(local.RunError, match="another run"):
+            local.run("data", config.smoke(), gate.load(), tmp_path, tell=lambda line: None)
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_weights(demo: Path, runs, tmp_path: Path, monkeypatch):
+    """Killed in an epoch and run again: it resumes, and its weights are those of a training left alone."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    settings = ["model.channels=8", "training.batch_files=4", "training.max_epochs=12", "training.seeds=[7]"]
+    work, resolved = tmp_path / "work", config.load(None, settings)
+    kill_when(["run", "--data", str(demo), "--work", str(work), *(f"--set={each}" for each in settings)], "epoch   3/")
+    assert not (work / "summary.json").exists()
+    told: list[str] = []
+    summary = local.run(str(demo), resolved, gate.load(LENIENT), work, tell=told.append)
+    assert any("resumes after epoch" in line for line in told)
+    corpus = Corpus.open(Path(summary["paths"]["corpus"]))
+    resumed = load_file(Path(summary["paths"]["checkpoint"]) / WEIGHTS)
+    alone(corpus, resolved, tmp_path / "alone")
+    for name, weights in load_file(tmp_path / "alone" / WEIGHTS).items():
+        assert resumed[name].equal(weights), name
+
+
+def kill_when(arguments: list[str], said: str) -> None:
+    """Start spira, wait for a line on standard error, and kill it as a crash would: without a word."""
+    command = [sys.executable, "-m", "spira", *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        for line in process.stderr:
+            if said in line:
+                process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+
+
+def alone(corpus: Corpus, settings: config.Config, out: Path) -> None:
+    """Train the same in a process of its own, as the pipeline does: threads are set at the start of one."""
+    code = (
+        "import sys; from pathlib import Path; from spira import config; from spira.training import train\n"
+        "from spira.data.corpus import Corpus\n"
+        "train.train(Corpus.open(Path(sys.argv[1])), config.Config.model_validate_json(sys.argv[2]), 7, "
+        "Path(sys.argv[3]))"
+    )
+    arguments = [str(corpus.path), settings.model_dump_json(), str(out)]
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True)
+
+
+@pytest.fixture
+def spira(runs) -> Callable[..., Any]:
+    """The command line, in the work folder of the finished runs."""
+    return lambda *arguments: CliRunner().invoke(app, [*map(str, arguments), "--work", str(runs.work)])
+
+
+def test_predict_answers_by_the_champion(spira, demo: Path):
+    """A probability and a diagnosis for each recording, for programs as JSON."""
+    recordings = sorted(demo.rglob("*.wav"))[:2]
+    result = spira("predict", *recordings, "--json")
+    answers = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert [answer["file"] for answer in answers] == [str(path) for path in recordings]
+    assert all(0 <= answer["probability"] <= 1 for answer in answers)
+
+
+def test_predict_says_which_recording_it_refuses(spira, tmp_path: Path):
+    """An empty file is no recording: told by name, exit code 2."""
+    (tmp_path / "empty.wav").touch()
+    result = spira("predict", tmp_path / "empty.wav", "--model", "1")
+    assert result.exit_code == 2
+    assert "empty.wav" in result.output
+
+
+def test_models_are_listed_shown_and_fetched(spira, tmp_path: Path):
+    """What the repository holds, from the command line."""
+    (listed,) = json.loads(spira("models", "list", "--json").stdout)
+    assert (listed["version"], listed["aliases"]) == (1, ["champion"])
+    assert json.loads(spira("models", "show", "champion").stdout)["tags"]["approved"] == "true"
+    assert spira("models", "fetch", "1", "--out", tmp_path / "package").exit_code == 0
+    assert (tmp_path / "package" / "package.json").exists()
+
+
+def test_an_unknown_version_is_refused(spira):
+    """The message names those that exist."""
+    result = spira("models", "show", "9")
+    assert result.exit_code == 2
+    assert "versions: 1" in result.stderr

@@ -1,0 +1,64 @@
+"""The data-quality report says what would make a network's figures worth less than they look."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from spira.config import Preprocess
+from spira.data.corpus import build
+from spira.data.quality import DISTRIBUTIONS, describe, warn
+
+
+def test_quality_sees_the_shortcut(spoken_digits: Path, tmp_path: Path) -> None:
+    """In the shared data patients were recorded over ward noise, and the report says so."""
+    quality = build(spoken_digits, tmp_path / "corpus", Preprocess())
+    assert {split: part["files"] for split, part in quality["splits"].items()} == {
+        "train": 160,
+        "eval": 40,
+        "test": 60,
+    }
+    assert sum("background noise of patients differs" in warning for warning in quality["warnings"]) == 3
+    train = quality["splits"]["train"]
+    assert (train["sample_rates"], train["speakers"]) == ({"8000": 149, "44100": 11}, 40)
+
+
+def warnings(patients: int = 30, **of_patients: Any) -> list[str]:
+    """Warnings of a split with 30 controls that all measure 0 at 16 kHz, and patients that differ as told."""
+    row = dict.fromkeys(DISTRIBUTIONS, 0.0) | {"sample_rate": 16_000, "channels": 1, "speaker": None}
+    rows = [{**row, "label": 0}] * 30 + [{**row, **of_patients, "label": 1}] * patients
+    return warn("train", describe(pd.DataFrame(rows)))
+
+
+@pytest.mark.parametrize(
+    ("different", "words"),
+    [
+        ({"background_dbfs": 6.1}, "train: background noise of patients differs by +6.1 dB"),
+        ({"rms_dbfs": -6.1}, "train: loudness of patients differs by -6.1 dB"),
+        ({"seconds": 2.1}, "train: length of patients differs by +2.1 s"),
+        ({"patients": 19}, "train: a class has only 19 recordings"),
+    ],
+)
+def test_a_difference_between_the_classes_is_a_warning(different: dict[str, Any], words: str) -> None:
+    """Each shortcut past its limit gives one warning, which names split, measure and difference."""
+    assert [warning.startswith(words) for warning in warnings(**different)] == [True]
+
+
+def test_a_sample_rate_of_one_class_is_a_warning() -> None:
+    """Both rates are named: the controls' and the patients'."""
+    low, high = warnings(sample_rate=44_100)
+    assert low.startswith("train: 100% of controls but 0% of patients were recorded at 16000 Hz")
+    assert high.startswith("train: 0% of controls but 100% of patients were recorded at 44100 Hz")
+
+
+def test_unbalanced_classes_are_a_warning() -> None:
+    """Seven patients to thirty controls are too few, and fewer than a fifth."""
+    assert warnings(patients=7)[1] == "train: the classes are unbalanced, {'0': 30, '1': 7}"
+
+
+def test_alike_classes_give_no_warning() -> None:
+    """At the limits and below nothing is said."""
+    assert warnings(background_dbfs=6.0, rms_dbfs=-6.0, seconds=2.0, patients=20) == []

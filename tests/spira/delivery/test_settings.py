@@ -1,0 +1,121 @@
+"""The settings file: paths from where it lies, refusals by file, key and rule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from spira.config import ConfigError
+from spira.delivery import settings as settings_file
+from spira.delivery.decide import Policy
+from spira.delivery.settings import load
+from spira.deployment.targets import InferenceServiceTarget, KServeTarget, LocalTarget
+from tests.support import ROOT
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "here").mkdir()
+    return tmp_path / "here" / "delivery.yaml"
+
+
+def test_paths_are_relative_to_the_file(file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Not to where the command is typed; what is absolute stays."""
+    monkeypatch.chdir(tmp_path)
+    file.write_text("data: voices\nconfig: ../model.yaml\ngate: /etc/gate.yaml\nledger: book\n")
+    loaded, here = load(Path("here/delivery.yaml")), file.parent
+    assert loaded.data == str(here / "voices")
+    assert loaded.config == str(tmp_path / "model.yaml")
+    assert loaded.gate == "/etc/gate.yaml"
+    assert loaded.ledger == str(here / "book")
+    assert loaded.work == loaded.registry == str(here / "work")
+
+
+def test_what_is_not_said_has_its_place_in_the_work_folder(file: Path) -> None:
+    """Ledger, MLflow and what serves; config and gate stay the project's own."""
+    file.write_text("data: voices\nwork: elsewhere\n")
+    loaded, work = load(file), file.parent / "elsewhere"
+    assert (loaded.ledger, loaded.registry) == (f"{work}/ledger", str(work))
+    assert [target.serving for target in loaded.targets] == [f"{work}/serving"]
+    assert (loaded.config, loaded.gate) == ("", "")
+    assert loaded.policy == Policy()
+
+
+def test_addresses_are_left_alone(file: Path) -> None:
+    """Buckets and servers are no paths."""
+    file.write_text("data: gs://bucket/voices\nledger: gs://bucket/ledger\nregistry: http://mlflow:5000\n")
+    loaded = load(file)
+    assert (loaded.data, loaded.ledger) == ("gs://bucket/voices", "gs://bucket/ledger")
+    assert loaded.registry == "http://mlflow:5000"
+
+
+def test_a_target_may_serve_elsewhere(file: Path) -> None:
+    """From the file too."""
+    file.write_text("data: voices\nwork: deep/work\ntargets: [{kind: local, serving: ward}]\n")
+    assert [target.serving for target in load(file).targets] == [str(file.parent / "ward")]
+
+
+def test_the_policy_is_what_the_file_says(file: Path) -> None:
+    """Every number of it."""
+    file.write_text("data: voices\nattempts: 2\nbackoff_seconds: 5\nquiet_seconds: 7\napproval: true\n")
+    assert load(file).policy == Policy(attempts=2, backoff_seconds=5, quiet_seconds=7, approval=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "refusal"),
+    [
+        ("data: [", "can't be read as YAML"),
+        ("- data", "must be a mapping, with at least data: FOLDER"),
+        ("", "must be a mapping, with at least data: FOLDER"),
+        ("work: work", "data: Field required"),
+        ("data: voices\nquite_seconds: 3", "quite_seconds: unknown key"),
+        ("data: voices\nattempts: 0", "attempts: Input should be greater than 0"),
+        ("data: voices\nevery_seconds: 0", "every_seconds: Input should be greater than 0"),
+        ("data: voices\nbackoff_seconds: -1", "backoff_seconds: Input should be greater than or equal to 0"),
+        ("data: voices\nevery_seconds: .inf", "every_seconds: Input should be a finite number"),
+        ("data: voices\ntargets: [{kind: lunar}]", "targets.0"),
+        ("data: voices\ntargets: [{kind: local}, {kind: local, serving: b}]", "targets: Value error, one of a kind"),
+        ("data: voices\nartifacts: {a: b}", "artifacts: unknown key"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused(file: Path, text: str, refusal: str) -> None:
+    """By file, key and rule."""
+    file.write_text(text)
+    with pytest.raises(ConfigError) as refused:
+        load(file)
+    assert str(refused.value).startswith(f"{file}: ")
+    assert refusal in str(refused.value)
+
+
+def test_a_missing_file_says_how_to_write_one(file: Path) -> None:
+    """And a folder in its place is no file."""
+    with pytest.raises(ConfigError, match=r"isn't there: write one \(spira deliver init --data DIR\)"):
+        load(file)
+    with pytest.raises(ConfigError, match="can't be read as YAML"):
+        load(file.parent)
+
+
+def test_every_key_is_explained() -> None:
+    """In the page that people read."""
+    page = (ROOT / "docs" / "delivery.md").read_text()
+    kinds = (LocalTarget, KServeTarget, InferenceServiceTarget)
+    keys = {key for settings in (settings_file.Settings, *kinds) for key in settings.model_fields}
+    assert len(keys) > 25
+    assert [key for key in keys if f"`{key}`" not in page] == []
+
+
+def test_the_example_is_a_settings_file(file: Path) -> None:
+    """It loads, with its comments taken off as well, and watches what it was given."""
+    file.write_text(settings_file.example("/data/voices"))
+    assert load(file).data == "/data/voices"
+    file.write_text(settings_file.example("voices").replace("# config", "config").replace("# registry", "registry"))
+    assert load(file).config == str(file.parent / "model.yaml")
+    assert load(file).registry == "http://mlflow:5000"
+
+
+@pytest.mark.parametrize("data", ["/data/voices #2", "/data/a: b", "/data/'x'", "/data/[1]", "0123", "gs://b/p"])
+def test_the_example_watches_a_place_of_any_name(file: Path, data: str) -> None:
+    """Whatever characters it has."""
+    file.write_text(settings_file.example(data))
+    assert Path(load(file).data).name == Path(data).name

@@ -1,0 +1,134 @@
+"""The parts of a verdict: who is judged, on what, in which groups; the acceptance tests judge whole models."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from spira import config
+from spira.data.corpus import Corpus
+from spira.errors import SpiraError
+from spira.evaluation import evaluate, gate
+from spira.models import checkpoint
+from spira.training import train
+
+
+@pytest.fixture(scope="module")
+def seeds(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two short trainings that differ in their seed."""
+    folder = tmp_path_factory.mktemp("seeds")
+    for seed in (1, 2):
+        train.train(corpus, config.smoke(), seed, folder / str(seed))
+    return [folder / "1", folder / "2"]
+
+
+@pytest.fixture(scope="module")
+def judge(corpus: Corpus) -> evaluate.Judge:
+    return evaluate.Judge(corpus, config.smoke(), gate.load())
+
+
+def test_the_candidate_is_the_one_with_the_lowest_validation_loss(
+    corpus: Corpus, seeds: list[Path], tmp_path: Path
+) -> None:
+    """The test has no say, nor the order in which checkpoints are given; every seed is measured."""
+    losses = {path: checkpoint.load(path).info["best_eval_loss"] for path in seeds}
+    best = int(min(losses, key=lambda path: losses[path]).name)
+    verdicts = [evaluate.evaluate(corpus, order, gate.load(), tmp_path) for order in (seeds, seeds[::-1])]
+    assert [verdict["candidate"]["seed"] for verdict in verdicts] == [best, best]
+    assert set(verdicts[0]["seeds"]) == {"1", "2"}
+    accuracies = [found["noisy"]["accuracy"] for found in verdicts[0]["seeds"].values()]
+    assert verdicts[0]["spread"]["noisy"]["accuracy"]["mean"] == pytest.approx(np.mean(accuracies))
+    assert verdicts[0]["spread"]["noisy"]["accuracy"]["std"] == pytest.approx(np.std(accuracies, ddof=1))
+
+
+def test_the_verdict_is_the_same_twice_and_is_json(corpus: Corpus, seeds: list[Path], tmp_path: Path) -> None:
+    """Noise draws and bootstrap are seeded; NaN is written as null."""
+    for name in ("a", "b"):
+        evaluate.evaluate(corpus, seeds[:1], gate.load(), tmp_path / name)
+    first, second = ((tmp_path / name / "verdict.json").read_text() for name in ("a", "b"))
+    assert first == second
+    json.loads(first, parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))
+
+
+def test_no_checkpoint_is_refused(corpus: Corpus, tmp_path: Path) -> None:
+    """An empty list is an error, never an approval."""
+    with pytest.raises(SpiraError, match="no checkpoint"):
+        evaluate.evaluate(corpus, [], gate.load(), tmp_path)
+
+
+def test_a_verdict_without_checks_is_no_approval() -> None:
+    """Nothing looked at is nothing shown."""
+    assert evaluate.decide([])["approved"] is False
+
+
+def test_noise_is_put_into_controls_alone(judge: evaluate.Judge) -> None:
+    """The paper's test: patients are heard as recorded; another draw is another noise."""
+    clean, first, second = judge.waveforms("clean", 0), judge.waveforms("noisy", 0), judge.waveforms("noisy", 1)
+    for index, label in enumerate(judge.test.labels):
+        assert np.array_equal(clean[index], first[index]) == bool(label)
+        assert np.array_equal(first[index], second[index]) == bool(label)
+
+
+def test_the_confusion_matrix_is_truth_by_call(judge: evaluate.Judge) -> None:
+    """[[true controls, false patients], [missed patients, true patients]]."""
+    rows = pd.DataFrame(
+        {
+            "file_path": list("abcdef"),
+            "label": [0, 0, 0, 1, 1, 1],
+            "draw": 0,
+            "probability": [0.1, 0.2, 0.9, 0.3, 0.8, 0.9],
+        }
+    )
+    found = judge.condition(rows)
+    assert found["confusion"] == [[2, 1], [1, 2]]
+    assert found["by_speaker"] is None
+    assert found["by_file"]["accuracy"]["value"] == pytest.approx(4 / 6)
+
+
+def test_speakers_are_judged_by_the_mean_of_their_recordings() -> None:
+    """A voice heard three times counts once; under both classes it counts in each."""
+    rows = pd.DataFrame(
+        {"speaker": ["a", "a", "a", "b"], "label": [1, 1, 0, 0], "draw": 0, "probability": [0.2, 0.6, 0.9, 0.1]}
+    )
+    means = evaluate.by_speaker(rows).set_index(["speaker", "label"])["probability"]
+    assert means.to_dict() == pytest.approx({("a", 0): 0.9, ("a", 1): 0.4, ("b", 0): 0.1})
+
+
+def test_slices_are_the_values_of_every_optional_column() -> None:
+    """Numbers of many values become thirds, an unknown value is in no slice."""
+    ages = [20, 30, 40, 50, 60, 70, 80, 90, 95, None]
+    rows = pd.DataFrame({"file_path": list("abcdefghij"), "label": 0, "sex": ["f", "m"] * 5, "age": ages})
+    found = {(column, value): len(part) for column, value, part in evaluate.slices(rows)}
+    assert found == {
+        ("age", "20 to 40"): 3,
+        ("age", "50 to 70"): 3,
+        ("age", "80 to 95"): 3,
+        ("sex", "f"): 5,
+        ("sex", "m"): 5,
+    }
+
+
+def test_the_worst_mistakes_come_first() -> None:
+    """By distance from the truth, over the draws; right calls are not among them."""
+    rows = pd.DataFrame(
+        {
+            "file_path": ["a", "a", "b", "c", "d"],
+            "label": [0, 0, 1, 1, 0],
+            "probability": [0.7, 0.5, 0.1, 0.45, 0.2],
+        }
+    )
+    worst = evaluate.worst_mistakes(rows, 0.5)
+    assert [(each["file_path"], each["probability"]) for each in worst] == [("b", 0.1), ("a", 0.6), ("c", 0.45)]
+
+
+def test_missing_speakers_are_not_invented(corpus: Corpus, seeds: list[Path], tmp_path: Path) -> None:
+    """Without the column no figure by speaker is given, and no minimum of speakers is checked."""
+    unknown = dataclasses.replace(corpus, index=corpus.index.drop(columns="speaker"))
+    verdict = evaluate.evaluate(unknown, seeds[:1], gate.load(), tmp_path)
+    assert verdict["conditions"]["noisy"]["by_speaker"] is None
+    assert set(verdict["data"]["classes"]["control"]) == {"files"}

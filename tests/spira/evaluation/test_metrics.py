@@ -1,0 +1,121 @@
+"""Metrics against scikit-learn, and their intervals against what resampling must do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as reference
+
+from spira.evaluation import metrics
+from spira.evaluation.metrics import METRICS, Scores
+
+
+def random_scores(seed: int, rows: int = 60, clusters: int = 12, ties: bool = False) -> Scores:
+    rng = np.random.default_rng(seed)
+    cluster = np.arange(rows) % clusters
+    labels = (cluster % 2).astype(int)  # a speaker has one class
+    probabilities = rng.uniform(size=rows)
+    return Scores(labels, np.round(probabilities, 1) if ties else probabilities, cluster, 0.5, (0.4, 0.6))
+
+
+def value(name: str, scores: Scores) -> float:
+    return float(METRICS[name](scores, np.ones((1, len(scores.labels))))[0])
+
+
+@given(seed=st.integers(0, 10_000), ties=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_values_equal_scikit_learns(seed: int, ties: bool) -> None:
+    """With all weights one, each metric is the textbook's."""
+    scores = random_scores(seed, ties=ties)
+    labels, probabilities, called = scores.labels, scores.probabilities, scores.called
+    expected = {
+        "accuracy": reference.accuracy_score(labels, called),
+        "sensitivity": reference.recall_score(labels, called),
+        "specificity": reference.recall_score(1 - labels, ~called),
+        "balanced_accuracy": reference.balanced_accuracy_score(labels, called),
+        "auroc": reference.roc_auc_score(labels, probabilities),
+        "brier": reference.brier_score_loss(labels, probabilities),
+    }
+    assert {name: value(name, scores) for name in expected} == pytest.approx(expected)
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_a_weight_of_two_is_the_row_twice(seed: int) -> None:
+    """Bootstrap weights mean repetition, for every metric."""
+    scores = random_scores(seed, rows=24)
+    weights = np.random.default_rng(seed).integers(1, 4, size=24)
+    repeated = Scores(
+        np.repeat(scores.labels, weights),
+        np.repeat(scores.probabilities, weights),
+        np.repeat(scores.clusters, weights),
+        scores.threshold,
+        scores.band,
+    )
+    for name, metric in METRICS.items():
+        assert metric(scores, weights[None].astype(float))[0] == pytest.approx(value(name, repeated)), name
+
+
+def test_calibration_error_is_zero_when_predictions_are_the_observed_share() -> None:
+    """Ten recordings at 0.3, three of them patients: calibrated; at 0.9 they are 0.6 off."""
+    labels = np.array([1, 1, 1, 0, 0, 0, 0, 0, 0, 0])
+    clusters = np.arange(10)
+    assert value("ece", Scores(labels, np.full(10, 0.3), clusters)) == pytest.approx(0.0)
+    assert value("ece", Scores(labels, np.full(10, 0.9), clusters)) == pytest.approx(0.6)
+
+
+def test_the_abstention_band_is_open() -> None:
+    """Only strictly between the ends of the band is the answer inconclusive."""
+    scores = Scores(np.array([0, 0, 1, 1]), np.array([0.4, 0.41, 0.59, 0.6]), np.arange(4), 0.5, (0.4, 0.6))
+    assert value("coverage", scores) == 0.5
+    assert value("conclusive_accuracy", scores) == 1.0
+
+
+def test_resampling_draws_whole_speakers_within_their_class() -> None:
+    """All rows of a speaker have one weight, and each class keeps its number of speakers."""
+    scores = random_scores(0)
+    weights = metrics.resamples(scores, samples=50, seed=1)
+    for cluster in np.unique(scores.clusters):
+        rows = weights[:, scores.clusters == cluster]
+        assert (rows == rows[:, :1]).all()
+    assert (weights.sum(axis=1) == len(scores.labels)).all()  # speakers are equally long here
+
+
+def test_intervals_by_speaker_are_wider_than_by_file_when_voices_repeat() -> None:
+    """Ten copies of each speaker's only answer are no new evidence."""
+    rng = np.random.default_rng(0)
+    labels, right = np.repeat([0, 1], 20), rng.uniform(size=40) < 0.8
+    probabilities = np.where(right, labels, 1 - labels) * 0.8 + 0.1
+    tenfold = [np.repeat(each, 10) for each in (labels, probabilities, np.arange(40))]
+    by_speaker = Scores(*tenfold)
+    by_file = Scores(tenfold[0], tenfold[1], np.arange(400))
+
+    def width(scores: Scores) -> float:
+        found = metrics.interval(scores, metrics.accuracy, metrics.resamples(scores, 1000, 0), 0.95)
+        return found["high"] - found["low"]
+
+    assert width(by_speaker) > 2 * width(by_file)
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    """Of 200 samples with a true accuracy of 0.8, most 90 % intervals hold it."""
+    hits = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        labels = np.arange(80) % 2
+        right = rng.uniform(size=80) < 0.8
+        scores = Scores(labels, np.where(right, labels, 1 - labels).astype(float), np.arange(80))
+        found = metrics.interval(scores, metrics.accuracy, metrics.resamples(scores, 300, seed), 0.9)
+        hits += found["low"] <= 0.8 <= found["high"]
+    assert 165 <= hits <= 195
+
+
+def test_a_missing_class_gives_nan_and_no_crash() -> None:
+    """Sensitivity of a test without patients is not defined."""
+    scores = Scores(np.zeros(5, dtype=int), np.linspace(0, 1, 5), np.arange(5))
+    found = metrics.with_intervals(scores, metrics.resamples(scores, 200, 0), 0.95)
+    assert np.isnan(found["sensitivity"]["value"])
+    assert np.isnan(found["auroc"]["low"])
+    assert found["specificity"]["value"] == pytest.approx(2 / 5)

@@ -1,0 +1,326 @@
+"""The report: a real verdict as one page, and what may not be on it."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spira import config
+from spira.config import SAMPLE_RATE_HZ
+from spira.data.corpus import Corpus
+from spira.errors import SpiraError
+from spira.evaluation import evaluate, gate, report
+from spira.models import checkpoint
+from spira.training import train
+
+SEEDS = (1, 2)
+HOSTILE = "\"><script>alert('x')</script><img src=x onerror=alert(1)>&amp;{{ 7 * 7 }}"
+LINEAGE = {"data_fingerprint": "d" * 64, "git_commit": "abc123-dirty", "pipeline_run": "spira-20"}
+ORDER = ["checks", "card", "metrics", "training", "curves", "confusion", "slices", "mistakes"]
+ORDER += ["data", "champion", "configuration", "lineage"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What a report is written of."""
+
+    verdict_dir: Path
+    checkpoint: Path
+    corpus: Corpus
+
+    def changed(self, folder: Path, **changes: Any) -> Case:
+        """The same with parts of the verdict changed."""
+        shutil.copytree(self.verdict_dir, folder)
+        verdict = json.loads((folder / "verdict.json").read_text())
+        (folder / "verdict.json").write_text(json.dumps(verdict | changes))
+        return dataclasses.replace(self, verdict_dir=folder)
+
+    def verdict(self) -> dict[str, Any]:
+        return json.loads((self.verdict_dir / "verdict.json").read_text())
+
+    def page(self, out: Path, lineage: dict[str, str] = LINEAGE) -> Page:
+        return Page(report.write(self.verdict_dir, self.checkpoint, self.corpus, out, lineage).read_text("utf-8"))
+
+
+class Page(HTMLParser):
+    """What a browser makes of a page: its tags with attributes, and its text by section."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.html, self.tags, self.section = html, [], ""
+        self.texts: dict[str, str] = {}
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag == "section":
+            self.section = dict(attrs)["id"] or ""
+
+    def handle_data(self, data: str) -> None:
+        if self.get_starttag_text() != "<style>":
+            self.texts[self.section] = f"{self.texts.get(self.section, '')} {data}"
+
+    def attributes(self, *names: str) -> list[str]:
+        return [value or "" for _, attrs in self.tags for name, value in attrs.items() if name in names]
+
+    def text(self, section: str) -> str:
+        return " ".join(self.texts[section].split())
+
+
+@pytest.fixture(scope="module")
+def case(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """Two networks of one epoch, judged on 8 recordings beside a champion that knows nothing."""
+    folder = tmp_path_factory.mktemp("case")
+    slim = config.smoke().model_dump(mode="json")
+    for seed in SEEDS:
+        train.train(corpus, config.from_dict(slim), seed, folder / str(seed), device="cpu")
+    champion = evaluate.Champion("version 7", lambda waveforms: np.full(len(waveforms), 0.5))
+    paths = [folder / str(seed) for seed in SEEDS]
+    verdict = evaluate.evaluate(corpus, paths, gate.load(), folder / "verdict", champion)
+    histories = {seed: json.loads((folder / str(seed) / "history.json").read_text()) for seed in SEEDS}
+    (folder / "verdict" / "histories.json").write_text(json.dumps(histories))
+    return Case(folder / "verdict", folder / str(verdict["candidate"]["seed"]), corpus)
+
+
+@pytest.fixture(scope="module")
+def page(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Page:
+    """The report of ``case``."""
+    return case.page(tmp_path_factory.mktemp("page") / "new" / "report.html")
+
+
+def mistaken(case: Case, count: int) -> list[dict[str, Any]]:
+    """As a verdict lists mistakes, whether they were made or not."""
+    table = case.corpus.split("test").table[:count]
+    return [
+        {
+            "file_path": row.file_path,
+            "label": row.label,
+            "probability": 0.9 - 0.8 * row.label,
+            "split": "test",
+        }
+        for row in table.itertuples()
+    ]
+
+
+def test_the_verdict_comes_first_then_the_parts_in_order(page: Page) -> None:
+    """A reader sees the verdict before anything else."""
+    assert [attrs["id"] for tag, attrs in page.tags if tag == "section"] == ["verdict", *ORDER]
+    assert "Refused: too little data" in page.text("verdict")
+
+
+def test_every_check_stands_with_its_result(case: Case, page: Page) -> None:
+    """Passed and failed are told in words, and every reason is given."""
+    passed = [check["passed"] for check in case.verdict()["checks"]]
+    assert (page.text("checks").count("✔ pass"), page.text("checks").count("✖ FAIL")) == (
+        sum(passed),
+        len(passed) - sum(passed),
+    )
+    reasons = case.verdict()["reasons"]
+    assert [reason for reason in reasons if reason[1:] not in page.text("verdict")] == []
+    assert reasons
+
+
+def test_figures_are_those_of_the_verdict(case: Case, page: Page) -> None:
+    """Value and interval of the noisy test, mean over seeds, the champion's name and margin."""
+    verdict = case.verdict()
+    accuracy = verdict["conditions"]["noisy"]["by_file"]["accuracy"]
+    shown = "{value:.3f} {low:.2f} to {high:.2f}".format(**accuracy)
+    assert shown in page.text("metrics")
+    assert shown in page.text("champion")
+    assert "{mean:.3f} ± {std:.3f}".format(**verdict["spread"]["noisy"]["accuracy"]) in page.text("metrics")
+    assert "version 7" in page.text("champion")
+    (right, wrong), _ = verdict["conditions"]["clean"]["confusion"]
+    assert f"Clean test called control called patient controls {right} " in page.text("confusion")
+    assert right + wrong == 4
+
+
+def test_all_seeds_are_drawn(page: Page) -> None:
+    """The training curves of both seeds, though only one is the candidate."""
+    assert [f"seed {seed}" in page.text("training") for seed in SEEDS] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("approved", "failing", "word"),
+    [
+        (True, None, "approved"),
+        (False, "noisy.accuracy", "rejected"),
+        (False, "data.patient_files", "refused"),
+    ],
+)
+def test_status_is_one_of_three(approved: bool, failing: str | None, word: str) -> None:
+    """Approved; refused where data are too few; rejected for anything else."""
+    checks = [{"name": "coverage", "passed": True}]
+    checks += [{"name": failing, "passed": False}] if failing else []
+    assert report.status({"approved": approved, "checks": checks, "conditions": {"noisy": {}}}) == word
+
+
+def test_a_leak_is_a_rejection_without_figures(case: Case, tmp_path: Path) -> None:
+    """Where the test was trained on, nothing is measured, and the page says so."""
+    leaky = shutil.copytree(case.checkpoint, tmp_path / "leaky")
+    info = json.loads((leaky / checkpoint.INFO).read_text())
+    info["train_speakers"] = ["test0"]
+    (leaky / checkpoint.INFO).write_text(json.dumps(info))
+    evaluate.evaluate(case.corpus, [leaky], gate.load(), tmp_path / "verdict")
+    page = Case(tmp_path / "verdict", leaky, case.corpus).page(tmp_path / "report.html")
+    assert "Rejected" in page.text("verdict")
+    assert "leakage (test0)" in page.text("verdict")
+    assert "Not measured" in page.text("metrics")
+
+
+def test_the_page_needs_nothing_else(page: Page) -> None:
+    """No script, no link out, no style or picture from elsewhere."""
+    links = page.attributes("src", "href", "xlink:href", "srcset", "data", "action")
+    assert links
+    assert [link[:60] for link in links if not link.startswith(("data:", "#"))] == []
+    assert re.findall(r"url\((?!#)|@import", page.html) == []
+    assert {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "form"} == set()
+
+
+def test_links_and_pictures_find_their_parts(case: Case, tmp_path: Path) -> None:
+    """Each identifier is there once, and each reference leads to one."""
+    page = case.changed(tmp_path / "v", mistakes=mistaken(case, 3)).page(tmp_path / "report.html")
+    ids = page.attributes("id")
+    assert len(ids) == len(set(ids))
+    found = [link[1:] for link in page.attributes("href", "xlink:href") if link.startswith("#")]
+    assert set(found + re.findall(r"url\(#([^)]+)\)", page.html)) <= set(ids)
+
+
+def test_names_from_users_stay_text(case: Case, tmp_path: Path) -> None:
+    """A file name, speaker, slice, reason, lineage tag or README that is HTML or a template is shown as it is."""
+    named = mistaken(case, 1)[0]
+    index = case.corpus.index.replace({named["file_path"]: HOSTILE, "test0": HOSTILE})
+    corpus = dataclasses.replace(
+        case.corpus,
+        index=index,
+        quality=case.corpus.quality | {"warnings": [HOSTILE], "about": f"Synthetic {HOSTILE}"},
+    )
+    part = {"value": 0.5, "low": None, "high": None}
+    metrics = dict.fromkeys(("accuracy", "sensitivity", "specificity"), part)
+    attacked = case.changed(
+        tmp_path / "v",
+        mistakes=[named | {"file_path": HOSTILE}],
+        reasons=[HOSTILE],
+        slices=[{"column": HOSTILE, "value": HOSTILE, "files": 20, "metrics": metrics}],
+    )
+    page = dataclasses.replace(attacked, corpus=corpus).page(tmp_path / "report.html", {HOSTILE: HOSTILE})
+    assert {tag for tag, _ in page.tags} & {"script", "img"} == set()
+    assert [name for _, attrs in page.tags for name in attrs if name.startswith("on")] == []
+    shown = [section for section in page.texts if HOSTILE in page.text(section)]
+    assert shown == ["verdict", "card", "slices", "mistakes", "data", "lineage"]
+
+
+def test_worst_mistakes_can_be_heard(case: Case, tmp_path: Path) -> None:
+    """The first six play as they were recorded; the seventh is only listed."""
+    page = case.changed(tmp_path / "v", mistakes=mistaken(case, 7)).page(tmp_path / "report.html")
+    players = [attrs["src"] for tag, attrs in page.tags if tag == "audio"]
+    test = case.corpus.split("test")
+    assert len(players) == report.PLAYABLE
+    for row, player in enumerate(players):
+        np.testing.assert_allclose(heard(player), test.waveform(row), atol=1 / 32768)
+    assert test.table["file_path"][6] in page.text("mistakes")
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=400))
+def test_audio_keeps_the_samples(samples: list[float]) -> None:
+    """Any waveform comes back to 16 bits, full scale included."""
+    waveform = np.array(samples, np.float32)
+    np.testing.assert_allclose(heard(report.audio(waveform)), waveform, atol=1 / 32768)
+
+
+def heard(uri: str) -> np.ndarray:
+    """The samples of a data URI."""
+    kind, _, content = uri.partition(";base64,")
+    assert kind == "data:audio/flac"
+    samples, rate = soundfile.read(io.BytesIO(base64.b64decode(content)))
+    assert rate == SAMPLE_RATE_HZ
+    return samples
+
+
+def test_six_long_noises_fit_in_4_mb(case: Case, page: Page) -> None:
+    """The worst to compress, 12 s each, beside everything else of a page."""
+    clip = np.random.default_rng(0).uniform(-1, 1, round(report.CLIP_SECONDS * SAMPLE_RATE_HZ))
+    without = re.sub(r'src="data:audio[^"]+"', "", page.html)
+    assert report.PLAYABLE * len(report.audio(clip)) + len(without) < 4_000_000
+
+
+def test_the_same_inputs_give_the_same_bytes(case: Case, page: Page, tmp_path: Path) -> None:
+    """No time and no random identifier is on the page."""
+    assert case.page(tmp_path / "report.html").html == page.html
+
+
+def test_a_failure_leaves_the_old_report(case: Case, tmp_path: Path) -> None:
+    """Nothing half-written: the file changes only when the new one is complete."""
+    out = tmp_path / "report.html"
+    out.write_text("old")
+    with pytest.raises(SpiraError, match="not a complete checkpoint"):
+        report.write(case.verdict_dir, tmp_path / "absent", case.corpus, out, LINEAGE)
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("report.html", "old")]
+
+
+def test_settings_that_differ_are_marked() -> None:
+    """The changed ones, and only they, beside their defaults."""
+    chosen = config.from_dict({"model": {"dropout": 0.7}, "training": {"seeds": [42]}})
+    rows = [(section, row) for section, rows in report.settings(chosen).items() for row in rows if row["changed"]]
+    assert [(section, row["name"], row["value"]) for section, row in rows] == [
+        ("model", "dropout", 0.7),
+        ("training", "seeds", [42]),
+    ]
+    assert rows[0][1]["default"] == config.Model().dropout
+
+
+def test_made_up_data_is_said_to_be(case: Case) -> None:
+    """By the README that the corpus kept of the data set; no claim without one."""
+    assert report.notice(case.corpus) == ""
+    told = "Title\n\nA **stand-in**,\nno patients.\n\nMore."
+    kept = dataclasses.replace(case.corpus, quality=case.corpus.quality | {"about": told})
+    assert report.notice(kept) == "A stand-in, no patients."
+
+
+def test_the_model_card_follows_the_verdict(case: Case) -> None:
+    """No use for a model that failed; for one that passed the band; made-up data allow only a demonstration."""
+    trained, verdict = checkpoint.load(case.checkpoint), case.verdict()
+    assert "None: it did not pass its gate" in report.model_card(verdict, trained, case.corpus)
+    card = report.model_card(verdict | {"approved": True}, trained, case.corpus)
+    assert "Research on respiratory insufficiency" in card
+    assert "strictly between 0.4 and 0.6" in card
+    kept = dataclasses.replace(case.corpus, quality=case.corpus.quality | {"about": "synthetic voices"})
+    shown = report.model_card(verdict | {"approved": True}, trained, kept)
+    assert "Research on" not in shown
+    assert "by its own description: synthetic voices" in shown
+
+
+def test_unknown_speakers_are_a_limit(case: Case, tmp_path: Path) -> None:
+    """Without speakers the page says that intervals are too narrow, and shows none by speaker."""
+    verdict = case.verdict()
+    data = {"files": 8, "classes": {"control": {"files": 4}, "patient": {"files": 4}}}
+    conditions = {name: found | {"by_speaker": None} for name, found in verdict["conditions"].items()}
+    page = case.changed(tmp_path / "v", data=data, conditions=conditions).page(tmp_path / "report.html")
+    assert "Speakers are not known" in page.text("card")
+    assert "by speaker" not in page.text("metrics")
+
+
+def test_a_number_that_is_none_is_a_dash() -> None:
+    """What is not defined is not shown as a number."""
+    assert (report.number(None), report.number(0.12345), report.number(7, 0)) == ("\N{EN DASH}", "0.123", "7")
+
+
+def test_undefined_metrics_can_be_shown(case: Case, tmp_path: Path) -> None:
+    """NaN stands as null in a verdict; the page shows a dash."""
+    conditions = case.verdict()["conditions"]
+    conditions["noisy"]["by_file"]["auroc"] = dict.fromkeys(("value", "low", "high"))
+    page = case.changed(tmp_path / "v", conditions=conditions).page(tmp_path / "report.html")
+    assert "AUROC, noisy test \N{EN DASH}" in page.text("verdict")

