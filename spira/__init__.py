@@ -1,15 +1,23 @@
-"""SPIRA's detector of respiratory insufficiency, from recordings to a served model.
+"""SPIRA's detector of respiratory insufficiency: from recordings to a served, monitored model.
 
-The flow, in order, a stage a line:
+The map, top to bottom. A folder imports only what stands below it (``lint-imports`` checks this):
 
-    recordings, corpus      a data set is validated, decoded and laid down as one mappable array
-    noise, windows, features    tensor -> tensor: ward noise, 4 s windows, MFCC
-    dataset, model, training    batches, the networks, a resumable training run
-    prediction, evaluation  probabilities by file; metrics with confidence intervals; shortcut probes
-    gates, report           a pre-registered verdict, and one page that explains it
-    packaging, proof        a torch-free package with golden recordings, and the proof that it answers as torch does
-    registry                MLflow versions and aliases
-    deployment              the package answers where it is served, or is rolled back
+    cli          the ``spira`` command, one file a group of verbs
+    delivery     the reconciler: it trains and serves when data, settings or code change
+    stages       preprocess, train, evaluate, push, deploy: what a pipeline component calls
+    deployment   targets that serve a release: a local folder, KServe, the Inference Service
+    registry     MLflow: runs, model versions, aliases
+    packaging    the package that is served, and its golden recordings
+    paper        the paper's experiments and checkpoints
+    evaluation   metrics, shortcut probes, the gate's verdict, the report
+    training     a resumable training run
+    data         from a data set to a corpus: stores, tables, decoding, quality
+    models       the networks and their checkpoints
+    features     noise, windows, MFCC, batches
+    lineage      fingerprints of data, settings and code
+    config       every setting, once
+    serving      the KServe server of a package
+    inference    what a package computes with: numpy and scipy, Python 3.8 syntax
 
-``spira.inference`` is what is served: numpy and scipy only, Python 3.8 syntax, nothing of spira.
+Beside them: ``stage_logging``, ``files`` (atomic writes, locks), ``jit`` (machine code), ``errors``.
 """
