@@ -26,7 +26,7 @@ from typing import IO, Any
 from spira import files, lineage
 from spira.config import Config
 from spira.delivery.fingerprints import axis_of
-from spira.delivery.runner import Order, Run, RunnerError
+from spira.delivery.runner import Run, RunnerError, TrainingRequest
 from spira.errors import SpiraError
 from spira.evaluation.gate import Gate
 
@@ -35,7 +35,7 @@ MOST_STARTS = 20
 """A process that dies again and again without a word (sources that can't be read, say) is not begun for ever."""
 
 
-class LocalRuns:
+class LocalRunner:
     """See :class:`spira.delivery.runner.Runner`.
 
     Args:
@@ -58,7 +58,7 @@ class LocalRuns:
                 return Run(**(told | {"reasons": tuple(told["reasons"])}))
             return Run("interrupted") if lock else Run("running", _last_line(folder / LOG))
 
-    def start(self, order: Order) -> None:
+    def start(self, order: TrainingRequest) -> None:
         """See :class:`~spira.delivery.runner.Runner`."""
         folder = self._folder(order.name)
         with _explained(folder), _lock(folder) as lock:

@@ -19,7 +19,8 @@ Where pods go is decided by parameters, so that one file serves with a GPU and w
 
 No task sets a retry: a stock Kubeflow ignores it, and one machine would only repeat a refusal. A run that failed or
 was preempted is ordered again: what is done is answered from the cache, and a training goes on from the state
-folder, which is a volume (``Form.claim``). A pod that no node takes would wait for ever: the run has a deadline.
+folder, which is a volume (``CompileOptions.claim``). A pod that no node takes would wait for ever, so a run has a
+deadline.
 """
 
 from contextlib import nullcontext
@@ -50,7 +51,7 @@ LIMITS = dsl.PipelineConfig(active_deadline_seconds=48 * HOUR, ttl_seconds_after
 
 
 @dataclass(frozen=True)
-class Form:
+class CompileOptions:
     """In what a compiled file may differ where no parameter can say it; the flow is the same."""
 
     claim: str = ""
@@ -67,7 +68,7 @@ class Form:
         compile_pipeline(out, image, self)
 
 
-def pipeline(form: Form) -> GraphComponent:
+def pipeline(form: CompileOptions) -> GraphComponent:
     """The composition in one of its forms."""
 
     @dsl.pipeline(name=NAME, display_name="SPIRA training", pipeline_config=LIMITS)
@@ -181,14 +182,14 @@ def pipeline(form: Form) -> GraphComponent:
     return training
 
 
-def notified(form: Form, **about: object) -> dsl.ExitHandler | nullcontext:
+def notified(form: CompileOptions, **about: object) -> dsl.ExitHandler | nullcontext:
     """What happens inside is told when it has ended, however it ends."""
     if not form.notified:
         return nullcontext()
     return dsl.ExitHandler(timed(uncached(notify(**about)).set_display_name("Notify"), 1), name="run")
 
 
-def kept(task: dsl.PipelineTask, form: Form) -> dsl.PipelineTask:
+def kept(task: dsl.PipelineTask, form: CompileOptions) -> dsl.PipelineTask:
     """A task that follows from its inputs alone: answered from the cache, and its state kept in the volume."""
     if form.claim:
         kubernetes.mount_pvc(task, form.claim, STATE)
@@ -219,7 +220,7 @@ def placed(task: dsl.PipelineTask, gpu_count: str, node_selector: dict, tolerati
 
 
 def compile_pipeline(
-    out: Path, image: str = IMAGE, form: Form | None = None, manifest: KubernetesManifestOptions | None = None
+    out: Path, image: str = IMAGE, form: CompileOptions | None = None, manifest: KubernetesManifestOptions | None = None
 ) -> None:
     """Write the compiled pipeline; the same sources give the same bytes.
 
@@ -230,7 +231,7 @@ def compile_pipeline(
     """
     temporary = out.with_name(f".{out.stem}.writing.yaml")
     compiler.Compiler().compile(
-        pipeline(form or Form()),
+        pipeline(form or CompileOptions()),
         str(temporary),
         kubernetes_manifest_format=manifest is not None,
         kubernetes_manifest_options=manifest,

@@ -27,13 +27,13 @@ class ConfigError(SpiraError):
     """A configuration that can't be used; the message names the key and the rule."""
 
 
-class Stage(BaseModel):
+class FrozenModel(BaseModel):
     """Base of the stages' settings: immutable, documented by field, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
-class Preprocess(Stage):
+class Preprocess(FrozenModel):
     """What a recording must be to enter the corpus."""
 
     min_seconds: float = Field(0.5, gt=0)
@@ -68,7 +68,7 @@ class Preprocess(Stage):
         return self
 
 
-class Windows(Stage):
+class Windows(FrozenModel):
     """How a waveform is cut before features (the paper cuts first)."""
 
     mode: Literal["windows", "whole"] = "windows"
@@ -81,7 +81,7 @@ class Windows(Stage):
     """The paper's rule gives a file not longer than a window no window at all: zero-pad it to one, or refuse."""
 
 
-class Features(Stage):
+class Features(FrozenModel):
     """MFCC with torchaudio's definitions and the paper's sizes."""
 
     n_fft: int = Field(1200, gt=0, multiple_of=2)
@@ -106,7 +106,7 @@ class Features(Stage):
         return self
 
 
-class Noise(Stage):
+class Noise(FrozenModel):
     """Ward noise inserted in training (the paper's experiment 3.6 by default) and in the noisy test."""
 
     train_controls: int = Field(4, ge=0)
@@ -129,7 +129,7 @@ class Noise(Stage):
         return self
 
 
-class Model(Stage):
+class Model(FrozenModel):
     """Which network."""
 
     architecture: Literal["conv1d", "spira_v1", "spira_v2"] = "conv1d"
@@ -140,7 +140,7 @@ class Model(Stage):
     """Width of conv1d, a multiple of 8; the paper's networks have their own."""
 
 
-class Training(Stage):
+class Training(FrozenModel):
     """The optimisation."""
 
     batch_files: int = Field(4, gt=0)
@@ -167,7 +167,7 @@ class Training(Stage):
         return self
 
 
-class Evaluation(Stage):
+class Evaluation(FrozenModel):
     """How a model is measured; the thresholds it must pass stand in the gate file."""
 
     threshold: float = Field(0.5, gt=0, lt=1)
@@ -182,7 +182,7 @@ class Evaluation(Stage):
     """Seed of noise draws and bootstrap."""
 
 
-class Config(Stage):
+class Config(FrozenModel):
     """The whole configuration, one field a stage."""
 
     preprocess: Preprocess = Preprocess()

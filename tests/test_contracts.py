@@ -66,7 +66,7 @@ def broken_contracts(sources: Path) -> str:
 
 
 def test_the_contracts_are_kept_by_the_copy(sources: Path):
-    """Else the tests below would prove nothing."""
+    """Else the tests below would check_golden nothing."""
     assert broken_contracts(sources) == ""
 
 

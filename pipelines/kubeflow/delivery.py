@@ -24,8 +24,8 @@ LIMITS = dsl.PipelineConfig(active_deadline_seconds=HOUR, ttl_seconds_after_fini
 
 
 @dataclass(frozen=True)
-class Form:
-    """As :class:`pipelines.training.Form`, for :mod:`pipelines.kubeflow.versions`."""
+class CompileOptions:
+    """As :class:`pipelines.training.CompileOptions`, for :mod:`pipelines.kubeflow.versions`."""
 
     claim: str = ""
     """PersistentVolumeClaim mounted at ``STATE``, where the settings name folders; none if empty."""

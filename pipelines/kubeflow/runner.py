@@ -15,9 +15,9 @@ from kfp_server_api import ApiException
 from pipelines.kubeflow.failures import failure
 from pipelines.kubeflow.pods import Pods
 from pipelines.kubeflow.server import NOT_FOUND, SECONDS, Server, unreachable
-from pipelines.kubeflow.settings import Cluster
-from pipelines.kubeflow.versions import Version
-from spira.delivery.runner import Order, Run, RunnerError
+from pipelines.kubeflow.settings import KubeflowSettings
+from pipelines.kubeflow.versions import PipelineVersion
+from spira.delivery.runner import Run, RunnerError, TrainingRequest
 from spira.errors import SpiraError
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ class Kubeflow:
     def __init__(
         self,
         server: Server,
-        cluster: Cluster,
-        version: Callable[[], Version],
+        cluster: KubeflowSettings,
+        version: Callable[[], PipelineVersion],
         verdict: Verdict,
         pods: Pods | None = None,
     ) -> None:
@@ -58,7 +58,7 @@ class Kubeflow:
             run = self.server.client.runs.run_service_get_run(run_id=runs[0].run_id, _request_timeout=SECONDS)
         return told(run, self.verdict, self.pods)
 
-    def start(self, order: Order) -> None:
+    def start(self, order: TrainingRequest) -> None:
         """See :class:`~spira.delivery.runner.Runner`."""
         with self.server.asked(f"run {order.name} can't be begun"):
             if not runs_of(self.server, order.name):
@@ -66,7 +66,7 @@ class Kubeflow:
             for run in runs_of(self.server, order.name)[1:]:
                 self._delete(run.run_id)
 
-    def _create(self, order: Order) -> None:
+    def _create(self, order: TrainingRequest) -> None:
         version = self.version()
         reference = {"pipeline_id": version.pipeline_id, "pipeline_version_id": version.version_id}
         body = {

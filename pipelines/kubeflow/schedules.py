@@ -12,7 +12,7 @@ from typing import Any
 from kfp_server_api import ApiException
 
 from pipelines.kubeflow.server import NOT_FOUND, SECONDS, Server
-from pipelines.kubeflow.versions import Version
+from pipelines.kubeflow.versions import PipelineVersion
 from spira.errors import SpiraError
 
 AT_ONCE = 1
@@ -31,7 +31,7 @@ class Schedule:
     name: str
     cron: str
     """Six fields, the first for seconds: ``0 30 3 * * *`` is half past three every night, UTC."""
-    version: Version
+    version: PipelineVersion
     arguments: dict[str, Any]
     service_account: str = ""
     """Of its pods; Kubeflow's own if empty."""

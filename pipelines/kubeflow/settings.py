@@ -21,17 +21,17 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
-from pipelines.kubeflow.versions import Version
-from pipelines.training import STATE, Form
-from spira.config import ConfigError, Stage, explain, from_dict
-from spira.delivery.runner import Order, RunnerError
+from pipelines.kubeflow.versions import PipelineVersion
+from pipelines.training import STATE, CompileOptions
+from spira.config import ConfigError, FrozenModel, explain, from_dict
+from spira.delivery.runner import RunnerError, TrainingRequest
 from spira.deployment.targets import KServeTarget
 
 GPU_TAINT = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
 CPU, MEMORY = r"^(\d+(\.\d+)?|\d+m)$", r"^\d+(Ki|Mi|Gi|Ti|K|M|G|T)?$"
 
 
-class Cluster(Stage):
+class KubeflowSettings(FrozenModel):
     """Where runs are begun, and what they are told of it; see the module."""
 
     host: str = ""
@@ -60,11 +60,11 @@ class Cluster(Stage):
     notify_url: str = ""
     """Gets a POST when a run has ended."""
 
-    def form(self, cached: bool = True) -> Form:
+    def form(self, cached: bool = True) -> CompileOptions:
         """The form of the pipeline that is compiled for this cluster."""
-        return Form(claim=self.claim, cached=cached, notified=True)
+        return CompileOptions(claim=self.claim, cached=cached, notified=True)
 
-    def arguments(self, order: Order, version: Version) -> dict[str, Any]:
+    def arguments(self, order: TrainingRequest, version: PipelineVersion) -> dict[str, Any]:
         """The pipeline's parameters for an order, on a version of the pipeline.
 
         Raises:
@@ -95,7 +95,7 @@ class Cluster(Stage):
             "run_name": order.name,
         }
 
-    def _check_reach(self, data: str, version: Version) -> None:
+    def _check_reach(self, data: str, version: PipelineVersion) -> None:
         if not self.registry_uri.startswith(("http://", "https://")):
             raise RunnerError(
                 f"registry_uri {self.registry_uri or 'is empty'}: give the URL of MLflow for pods, http://…"
@@ -109,7 +109,7 @@ class Cluster(Stage):
             )
 
 
-def load(path: Path | None = None, settings: Sequence[str] = ()) -> Cluster:
+def load(path: Path | None = None, settings: Sequence[str] = ()) -> KubeflowSettings:
     """The YAML file, and ``key=value`` settings over it (values are YAML).
 
     Raises:
@@ -118,7 +118,7 @@ def load(path: Path | None = None, settings: Sequence[str] = ()) -> Cluster:
     try:
         values = (yaml.safe_load(path.read_text()) or {}) if path else {}
         values = dict(values) | {key: yaml.safe_load(value) for key, value in map(_setting, settings)}
-        return Cluster.model_validate(values)
+        return KubeflowSettings.model_validate(values)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, ValueError) as error:
         told = explain(error) if isinstance(error, ValidationError) else " ".join(str(error).split())
         raise ConfigError(f"{path or 'cluster'}: {told}") from None

@@ -16,7 +16,7 @@ from kfp.compiler.compiler_utils import KubernetesManifestOptions
 from kfp_server_api import ApiException
 
 from pipelines.kubeflow.server import SECONDS, Server
-from pipelines.training import NAME, Form
+from pipelines.training import NAME, CompileOptions
 from spira import lineage
 from spira.delivery.runner import RunnerError
 from spira.errors import SpiraError
@@ -43,7 +43,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Version:
+class PipelineVersion:
     """A version that is on the server."""
 
     name: str
@@ -82,7 +82,7 @@ def content(image: str, form: Source) -> tuple[str, bytes]:
     return f"{form.name}-{digest.hexdigest()[:12]}{'' if form.cached else UNCACHED}", compiled
 
 
-def manifest(image: str, form: Form, namespace: str) -> KubernetesManifestOptions:
+def manifest(image: str, form: CompileOptions, namespace: str) -> KubernetesManifestOptions:
     """The names of the resources ``Pipeline`` and ``PipelineVersion``."""
     return KubernetesManifestOptions(
         pipeline_name=NAME,
@@ -93,7 +93,7 @@ def manifest(image: str, form: Form, namespace: str) -> KubernetesManifestOption
     )
 
 
-def upload(server: Server, image: str, form: Source) -> Version:
+def upload(server: Server, image: str, form: Source) -> PipelineVersion:
     """The version that these sources make with an image; uploaded if it isn't there.
 
     Raises:
@@ -112,7 +112,7 @@ def upload(server: Server, image: str, form: Source) -> Version:
     return found[0]
 
 
-def find(server: Server, image: str, form: Source) -> Version:
+def find(server: Server, image: str, form: Source) -> PipelineVersion:
     """The same, where nothing must be changed: with ``NOT_UPLOADED`` for its id if it isn't there.
 
     Raises:
@@ -122,10 +122,10 @@ def find(server: Server, image: str, form: Source) -> Version:
     with server.asked(f"version {name} can't be looked up"):
         pipeline_id = _pipeline_id(server, form.name)
         found = _listed(server, pipeline_id, name) if pipeline_id else []
-    return found[0] if found else Version(name, NOT_UPLOADED, "")
+    return found[0] if found else PipelineVersion(name, NOT_UPLOADED, "")
 
 
-def latest(server: Server) -> Version:
+def latest(server: Server) -> PipelineVersion:
     """The version of the training pipeline that was uploaded last.
 
     Raises:
@@ -145,12 +145,13 @@ def _pipeline_id(server: Server, pipeline: str) -> str | None:
     return found[0].pipeline_id if found else None
 
 
-def _listed(server: Server, pipeline_id: str, name: str = "") -> list[Version]:
+def _listed(server: Server, pipeline_id: str, name: str = "") -> list[PipelineVersion]:
     """Versions, the latest first."""
     call = server.client.pipelines.pipeline_service_list_pipeline_versions
     found = server.all(call, "pipeline_versions", name, pipeline_id=pipeline_id, sort_by="created_at desc")
     return [
-        Version(each.display_name, each.pipeline_version_id, pipeline_id, _claim(each.pipeline_spec)) for each in found
+        PipelineVersion(each.display_name, each.pipeline_version_id, pipeline_id, _claim(each.pipeline_spec))
+        for each in found
     ]
 
 

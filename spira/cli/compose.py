@@ -14,16 +14,16 @@ from spira import lineage
 from spira.data.storage import open_store
 from spira.delivery.ledger import Ledger
 from spira.delivery.observe import look
-from spira.delivery.reconcile import Arms, Reconciler
+from spira.delivery.reconcile import Dependencies, Reconciler
 from spira.delivery.repository import MLflowRepository
-from spira.delivery.runner import Order, Run, Runner
+from spira.delivery.runner import Run, Runner, TrainingRequest
 from spira.delivery.settings import Settings
 from spira.deployment.target import Plan, Release, Status, Target
 from spira.deployment.targets import connect
 
 if TYPE_CHECKING:
     from pipelines.kubeflow.server import Server
-    from pipelines.kubeflow.versions import Version
+    from pipelines.kubeflow.versions import PipelineVersion
 
 
 def ledger(settings: Settings) -> Ledger:
@@ -36,10 +36,10 @@ def repository(settings: Settings) -> MLflowRepository:
     return MLflowRepository(settings.registry, Path(settings.work) / "models")
 
 
-def targets(settings: Settings, models: MLflowRepository) -> list[LateTarget]:
+def targets(settings: Settings, models: MLflowRepository) -> list[LazyTarget]:
     """Where it serves."""
     return [
-        LateTarget(target.kind, partial(connect, target, settings.registry, models.package))
+        LazyTarget(target.kind, partial(connect, target, settings.registry, models.package))
         for target in settings.targets
     ]
 
@@ -48,7 +48,7 @@ def reconciler(settings: Settings) -> Reconciler:
     """Everything together."""
     book, models = ledger(settings), repository(settings)
     runner, code = _runner(settings, models)
-    arms = Arms(
+    dependencies = Dependencies(
         look=lambda: look(settings, book.store, code),
         ledger=book,
         runner=runner,
@@ -56,7 +56,7 @@ def reconciler(settings: Settings) -> Reconciler:
         targets=targets(settings, models),
         clock=lambda: datetime.now(UTC),
     )
-    return Reconciler(arms, settings.policy)
+    return Reconciler(dependencies, settings.policy)
 
 
 def _runner(settings: Settings, models: MLflowRepository) -> tuple[Runner, Callable[[], Mapping[str, str]]]:
@@ -64,9 +64,9 @@ def _runner(settings: Settings, models: MLflowRepository) -> tuple[Runner, Calla
     if settings.kubeflow:
         there = OnKubeflow(Path(settings.kubeflow), models)
         return there, there.code
-    from pipelines.local_runner import LocalRuns
+    from pipelines.local_runner import LocalRunner
 
-    return LocalRuns(Path(settings.work), settings.registry), lineage.code_parts
+    return LocalRunner(Path(settings.work), settings.registry), lineage.code_parts
 
 
 class OnKubeflow:
@@ -83,7 +83,7 @@ class OnKubeflow:
         """See :class:`~spira.delivery.runner.Runner`."""
         return self._runner.find(name)
 
-    def start(self, order: Order) -> None:
+    def start(self, order: TrainingRequest) -> None:
         """See :class:`~spira.delivery.runner.Runner`; of the version that was looked at."""
         self._runner.start(order)
 
@@ -96,7 +96,7 @@ class OnKubeflow:
         return connect(place.host, place.experiment)
 
     @cached_property
-    def _version(self) -> Version:
+    def _version(self) -> PipelineVersion:
         from pipelines.kubeflow.versions import latest
 
         return latest(self._server)
@@ -117,7 +117,7 @@ class OnKubeflow:
         )
 
 
-class LateTarget:
+class LazyTarget:
     """A target that is connected when it is first asked: one that is away is no trouble of the others."""
 
     def __init__(self, name: str, connect: Callable[[], Target]) -> None:

@@ -60,7 +60,7 @@ def tick(
     retry: Annotated[bool, typer.Option("--retry", help="Try again what was given up.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Look at data, settings, code, runs and what serves, and do all that is to be done now."""
+    """Observation at data, settings, code, runs and what serves, and do all that is to be done now."""
     chosen = settings_file.load(settings)
     if retry:
         operator_commands.retry(_ledger(chosen))

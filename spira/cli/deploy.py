@@ -33,15 +33,15 @@ from spira.cli.deliver import DEFAULT, Json, SettingsFile
 from spira.delivery import settings as settings_file
 from spira.delivery.decide import wanted
 from spira.delivery.settings import Settings
-from spira.delivery.state import State, state_of
+from spira.delivery.state import DeliveryState, state_of
 from spira.deployment.target import DeploymentError, Release, Status, Target
 from spira.errors import SpiraError
 from spira.packaging.verify import TOLERANCE
 
 if TYPE_CHECKING:
-    from spira.cli.compose import LateTarget
+    from spira.cli.compose import LazyTarget
     from spira.delivery.repository import MLflowRepository
-    from spira.registry import Version as Registered
+    from spira.registry import RegisteredVersion
 
 app = typer.Typer(no_args_is_help=True, help=__doc__.replace("    spira", "\b\n    spira", 1))  # as it stands: indented
 CHANGES_SHOWN = 5
@@ -58,8 +58,8 @@ class Given:
     """What the verbs act on."""
 
     models: MLflowRepository
-    places: list[LateTarget]
-    state: State
+    places: list[LazyTarget]
+    state: DeliveryState
     """What continuous delivery has recorded; nothing where it isn't in use."""
 
     @classmethod
@@ -84,10 +84,10 @@ class Given:
         """A version by number or alias, and why it should not serve; empty where it may."""
         with _progress("model repository"):
             registered = self.models.registry.show(version)
-            return self.models.release(str(registered.version)), _unfit(registered, self.state.bad)
+            return self.models.release(str(registered.version)), _unfit(registered, self.state.rolled_back)
 
 
-def _state(chosen: Settings) -> State:
+def _state(chosen: Settings) -> DeliveryState:
     """By hand goes on where the ledger can't be asked."""
     from spira.cli.compose import ledger
 
@@ -95,7 +95,7 @@ def _state(chosen: Settings) -> State:
         return state_of(ledger(chosen).read())
     except SpiraError as error:
         say(f"the ledger can't be asked, so it isn't known what continuous delivery wants: {error}")
-        return State()
+        return DeliveryState()
 
 
 @app.command()
@@ -188,7 +188,7 @@ def rollback(
 
     def back(target: Target) -> dict[str, Any]:
         now = target.status()
-        why = state.bad.get(now.previous or "")
+        why = state.rolled_back.get(now.previous or "")
         if why and bad in ("", now.version):
             raise DeploymentError(f"version {now.previous} served before, and was rolled back ({why}): apply another")
         served = target.rollback(reason, bad or None)
@@ -208,23 +208,23 @@ def _served(told: Mapping[str, Any]) -> Rows:
     return rows + ([("message", told["message"])] if told["message"] else [])
 
 
-def _unfit(version: Registered, bad: Mapping[str, str]) -> str:
+def _unfit(version: RegisteredVersion, bad: Mapping[str, str]) -> str:
     """Why a version should not serve; empty where it may."""
     if held := bad.get(str(version.version)) or version.tags.get("rolled_back_reason"):
         return f"was rolled back ({held})"
     return "" if version.approved else f"isn't approved ({version.tags.get('reasons') or 'no reason recorded'})"
 
 
-def _tell_wanted(state: State, version: str | None) -> None:
+def _tell_wanted(state: DeliveryState, version: str | None) -> None:
     """That what was, or will be, done by hand doesn't last where continuous delivery is in use."""
-    want = wanted(state, state.bad)
+    want = wanted(state, state.rolled_back)
     if state.last and version != want:
         wants = f"wants version {want}, and its next tick puts that back" if want else "serves what it delivers next"
         say(f"continuous delivery {wants}; what lasts is spira deliver pin {version} or spira deliver rollback")
 
 
 def _each(
-    places: Sequence[LateTarget], ask: Callable[[Target], dict[str, Any]], rows: Callable[[Any], Rows], as_json: bool
+    places: Sequence[LazyTarget], ask: Callable[[Target], dict[str, Any]], rows: Callable[[Any], Rows], as_json: bool
 ) -> None:
     """Ask one target after the other; what one can't do is told, and the others are gone on with.
 

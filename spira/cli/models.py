@@ -11,7 +11,7 @@ from spira.cli.console import out, print_json, say
 from spira.cli.options import DEFAULT_WORK, Json, MLflow, Out, Work
 
 if TYPE_CHECKING:
-    from spira.registry import Registry, Version
+    from spira.registry import RegisteredVersion, Registry
 
 app = typer.Typer(no_args_is_help=True, help="List, show, compare and fetch versions in the model repository.")
 
@@ -54,7 +54,7 @@ def list_models(work: Work = DEFAULT_WORK, mlflow: MLflow = "", as_json: Json = 
     out.print(table if versions else "no versions yet: spira run")
 
 
-def to_json(version: Version) -> dict[str, Any]:
+def to_json(version: RegisteredVersion) -> dict[str, Any]:
     """Return a version as JSON holds it; ``created`` is ISO 8601."""
     return {**vars(version), "created": version.created.isoformat()}
 

@@ -22,17 +22,17 @@ import typer
 from rich.table import Table
 
 from components import IMAGE
-from pipelines.training import COMPILED, Form, compile_pipeline
+from pipelines.training import COMPILED, CompileOptions, compile_pipeline
 from spira.cli.console import out, say
 from spira.cli.options import ConfigFile, ConfigValues, GateFile, Json, Seeds, SkipBad, resolve_config
 
 if TYPE_CHECKING:
     from pipelines.kubeflow.schedules import Schedule
     from pipelines.kubeflow.server import Server
-    from pipelines.kubeflow.settings import Cluster
-    from pipelines.kubeflow.versions import Version
+    from pipelines.kubeflow.settings import KubeflowSettings
+    from pipelines.kubeflow.versions import PipelineVersion
     from spira.config import Config
-    from spira.delivery.runner import Order
+    from spira.delivery.runner import TrainingRequest
     from spira.registry import Outcome
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
@@ -74,7 +74,7 @@ def compile_(
 
     if image != IMAGE:
         versions.check_image(image, tag_ok)
-    form = Form(claim=claim, cached=not uncached, notified=notify)
+    form = CompileOptions(claim=claim, cached=not uncached, notified=notify)
     compile_pipeline(to, image, form, versions.manifest(image, form, namespace) if kubernetes else None)
     typer.echo(to)
 
@@ -162,12 +162,12 @@ def schedule_delivery(
 ) -> None:
     """Continuous delivery as a recurring run, at the version that these sources make; again after any change."""
     from pipelines.kubeflow import schedules, versions
-    from pipelines.kubeflow.delivery import Form as DeliveryForm
+    from pipelines.kubeflow.delivery import CompileOptions as DeliveryCompileOptions
 
     versions.check_image(image, tag_ok)
     texts = {"settings": settings.read_text(), "cluster": cluster.read_text() if cluster else ""}
     _, server = connected(cluster, on, host)
-    version = (versions.find if check else versions.upload)(server, image, DeliveryForm(claim))
+    version = (versions.find if check else versions.upload)(server, image, DeliveryCompileOptions(claim))
     show_schedule(server, schedules.Schedule(name, cron, version, texts, account), check)
 
 
@@ -209,7 +209,7 @@ def show_schedule(server: Server, wanted: Schedule, check: bool) -> None:
         raise typer.Exit(1)
 
 
-def connected(path: Path | None, settings: list[str], host: str) -> tuple[Cluster, Server]:
+def connected(path: Path | None, settings: list[str], host: str) -> tuple[KubeflowSettings, Server]:
     """The cluster of the options, and its server."""
     from pipelines.kubeflow import settings as cluster
     from pipelines.kubeflow.server import connect
@@ -218,22 +218,24 @@ def connected(path: Path | None, settings: list[str], host: str) -> tuple[Cluste
     return place, connect(host or place.host, place.experiment)
 
 
-def order_of(name: str, data: str, data_digest: str, config: Config, gate: Path | None, skip_bad: bool) -> Order:
+def order_of(
+    name: str, data: str, data_digest: str, config: Config, gate: Path | None, skip_bad: bool
+) -> TrainingRequest:
     """The order of the options."""
-    from spira.delivery.runner import Order
+    from spira.delivery.runner import TrainingRequest
     from spira.evaluation import gate as gates
 
     judge = gates.load(gate).model_dump_json()
-    return Order(name, data, data_digest, config.model_dump_json(), judge, skip_bad)
+    return TrainingRequest(name, data, data_digest, config.model_dump_json(), judge, skip_bad)
 
 
-def named(order: Order, version: Version) -> Order:
+def named(order: TrainingRequest, version: PipelineVersion) -> TrainingRequest:
     """Without a name of its own an order gets one from what is trained: given twice, it is one run."""
     told = json.dumps([asdict(order), version.name], sort_keys=True)
     return order if order.name else replace(order, name=f"spira-{hashlib.sha256(told.encode()).hexdigest()[:12]}")
 
 
-def version_of(server: Server, image: str, tag_ok: bool, form: Form, look: bool = False) -> Version:
+def version_of(server: Server, image: str, tag_ok: bool, form: CompileOptions, look: bool = False) -> PipelineVersion:
     """These sources with an image, or the latest version where none is given; only looked for, or uploaded."""
     from pipelines.kubeflow import versions
 

@@ -20,10 +20,10 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Print a model's probability and diagnosis for recordings; exit code 2 if it refuses one."""
-    from spira.packaging.verify import predict_files
+    from spira.packaging.verify import predict_with_package
 
     package = Path(model) if Path(model).is_dir() else fetch_package(model, work, mlflow)
-    answers = predict_files(package, files)
+    answers = predict_with_package(package, files)
     if as_json:
         print_json(answers)
     else:

@@ -77,8 +77,8 @@ def _fit(observed: Mapping[str, Any] | None) -> Condition:
     if observed is None:
         return Condition("Fit", "Unknown", "NothingObserved", "nothing was observed yet")
     if observed["problem"]:
-        return Condition("Fit", "False", "Unfit", observed["problem"])
-    return Condition("Fit", "True", "Observed", f"fingerprint {observed['fingerprint'][:12]}")
+        return Condition("Fit", "False", "InvalidInput", observed["problem"])
+    return Condition("Fit", "True", "Axes", f"fingerprint {observed['fingerprint'][:12]}")
 
 
 def _settled(told: Mapping[str, Any]) -> Condition:

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from spira.delivery.fingerprints import Observed, Unfit
+from spira.delivery.fingerprints import Axes, InvalidInput
 from spira.delivery.runner import Run
-from spira.delivery.state import Attempt, State
+from spira.delivery.state import Attempt, DeliveryState
 from spira.deployment.target import Status
 
 LONGEST_WAIT = timedelta(hours=1)
@@ -38,7 +38,7 @@ class Policy:
 
 
 @dataclass(frozen=True)
-class Models:
+class ChampionStatus:
     """What the model repository says."""
 
     champion: str | None
@@ -50,7 +50,7 @@ class Models:
 class Observe:
     """Record what is seen."""
 
-    seen: Observed | Unfit
+    seen: Axes | InvalidInput
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Promote:
 
 
 @dataclass(frozen=True)
-class Crown:
+class SetChampion:
     """Make a version champion that is wanted and isn't."""
 
     version: str
@@ -108,7 +108,7 @@ class Serve:
     instead_of: str | None
 
 
-Action = Observe | Claim | Start | Finish | Adopt | Promote | Crown | Serve
+Action = Observe | Claim | Start | Finish | Adopt | Promote | SetChampion | Serve
 
 
 @dataclass(frozen=True)
@@ -120,10 +120,10 @@ class Decision:
 
 
 def decide(
-    seen: Observed | Unfit | None,
-    state: State,
+    seen: Axes | InvalidInput | None,
+    state: DeliveryState,
     runs: Mapping[str, Run | None],
-    models: Models | None,
+    models: ChampionStatus | None,
     serving: Mapping[str, Status | None],
     policy: Policy,
     now: datetime,
@@ -142,19 +142,19 @@ def decide(
     return Decision(served.actions + trained.actions, served.notes + trained.notes)
 
 
-def is_news(seen: Observed | Unfit, state: State) -> bool:
+def is_news(seen: Axes | InvalidInput, state: DeliveryState) -> bool:
     """Whether it isn't what was last recorded."""
-    last = state.sighting
-    if isinstance(seen, Unfit):
+    last = state.last_observation
+    if isinstance(seen, InvalidInput):
         return last is None or last.problem != seen.problem
     return last is None or last.axes != seen.fingerprint
 
 
 def _train(
-    seen: Observed | Unfit | None,
-    state: State,
+    seen: Axes | InvalidInput | None,
+    state: DeliveryState,
     runs: Mapping[str, Run | None],
-    models: Models | None,
+    models: ChampionStatus | None,
     policy: Policy,
     now: datetime,
 ) -> Decision:
@@ -162,7 +162,7 @@ def _train(
         return _attend(state.active, runs)
     if seen is None:
         return Decision(notes=("what there is to train on can't be looked at now",))
-    if isinstance(seen, Unfit):
+    if isinstance(seen, InvalidInput):
         return Decision(notes=(f"not fit to train on: {seen.problem}",))
     fingerprint = seen.fingerprint.digest
     attempts = state.attempts_of(fingerprint)
@@ -188,12 +188,14 @@ def _attend(active: Attempt, runs: Mapping[str, Run | None]) -> Decision:
     return Decision((Finish(active, run),))
 
 
-def _reason_to_wait(state: State, attempts: list[Attempt], policy: Policy, now: datetime) -> str:
+def _reason_to_wait(state: DeliveryState, attempts: list[Attempt], policy: Policy, now: datetime) -> str:
     """Why nothing is run for a fingerprint that isn't settled; empty where a run is due."""
-    fingerprint = state.sighting.fingerprint if state.sighting else ""
-    failed = len(attempts) - state.forgiven.get(fingerprint, 0)
+    fingerprint = state.last_observation.fingerprint if state.last_observation else ""
+    failed = len(attempts) - state.failures_reset.get(fingerprint, 0)
     if failed <= 0:
-        quiet = state.sighting.since + timedelta(seconds=policy.quiet_seconds) if state.sighting else now
+        quiet = (
+            state.last_observation.since + timedelta(seconds=policy.quiet_seconds) if state.last_observation else now
+        )
         return f"something changed; it must stand still until {quiet:%H:%M:%S}" if now < quiet else ""
     last = attempts[-1]
     if failed >= policy.attempts:
@@ -211,13 +213,17 @@ def _due(failures: Iterable[datetime], policy: Policy) -> datetime:
 
 
 def _serve(
-    state: State, models: Models | None, serving: Mapping[str, Status | None], policy: Policy, now: datetime
+    state: DeliveryState,
+    models: ChampionStatus | None,
+    serving: Mapping[str, Status | None],
+    policy: Policy,
+    now: datetime,
 ) -> Decision:
     if models is None:
         return Decision(notes=("the model repository can't be asked now",))
     if models.champion and not state.deliveries and not state.promoting and not state.pin:
         return Decision((Adopt(models.champion),))
-    bad = {*state.bad, *models.rolled_back}
+    bad = {*state.rolled_back, *models.rolled_back}
     want = wanted(state, bad)
     promotion = _promotion(state, want, bad, policy, now)
     if promotion.actions:
@@ -226,7 +232,7 @@ def _serve(
     return Decision(repairs.actions, promotion.notes + repairs.notes)
 
 
-def wanted(state: State, bad: Iterable[str]) -> str | None:
+def wanted(state: DeliveryState, bad: Iterable[str]) -> str | None:
     """The version that should serve: what is pinned, else the last that was delivered and isn't bad."""
     if state.pin:
         return state.pin.version
@@ -234,9 +240,9 @@ def wanted(state: State, bad: Iterable[str]) -> str | None:
     return next((each.version for each in reversed(state.deliveries) if each.version not in held), None)
 
 
-def candidate(state: State, bad: Iterable[str]) -> Attempt | None:
+def candidate(state: DeliveryState, bad: Iterable[str]) -> Attempt | None:
     """The approved run whose version should be promoted, or was: that of what is observed, else the last one since."""
-    held, seen = set(bad), state.sighting.fingerprint if state.sighting else ""
+    held, seen = set(bad), state.last_observation.fingerprint if state.last_observation else ""
     approved = [each for each in state.attempts if each.outcome == "approved" and each.version not in held]
     own = [attempt for attempt in approved if attempt.fingerprint == seen]
     promoted = state.deliveries[-1].record if state.deliveries else 0
@@ -245,7 +251,7 @@ def candidate(state: State, bad: Iterable[str]) -> Attempt | None:
     return found[-1] if found else None
 
 
-def _promotion(state: State, want: str | None, bad: Iterable[str], policy: Policy, now: datetime) -> Decision:
+def _promotion(state: DeliveryState, want: str | None, bad: Iterable[str], policy: Policy, now: datetime) -> Decision:
     next_one = candidate(state, bad)
     if next_one is None or next_one.version is None or next_one.version == want:
         return Decision()
@@ -253,7 +259,7 @@ def _promotion(state: State, want: str | None, bad: Iterable[str], policy: Polic
     if state.pin:
         return Decision(notes=(f"version {version} is approved; version {state.pin.version} is pinned",))
     was_delivered = any(delivery.version == version for delivery in state.deliveries)
-    if policy.approval and not was_delivered and version not in state.consents:
+    if policy.approval and not was_delivered and version not in state.manual_approvals:
         return Decision(notes=(f"version {version} waits for a person: spira deliver approve {version}",))
     refusals = state.refusals.get(version, ())
     if refusals and state.promoting != version:
@@ -262,13 +268,13 @@ def _promotion(state: State, want: str | None, bad: Iterable[str], policy: Polic
             told = f"version {version} could not be served, the next attempt is due at {due:%H:%M:%S}"
             return Decision(notes=(f"{told}: {refusals[-1].message}",))
     why = "it is what is observed again" if was_delivered else "approved by its gate"
-    return Decision((Promote(version, f"{why}, and by a person" if version in state.consents else why),))
+    return Decision((Promote(version, f"{why}, and by a person" if version in state.manual_approvals else why),))
 
 
-def _repairs(want: str, models: Models, serving: Mapping[str, Status | None]) -> Decision:
+def _repairs(want: str, models: ChampionStatus, serving: Mapping[str, Status | None]) -> Decision:
     actions: list[Action] = []
     if models.champion != want:
-        actions.append(Crown(want, models.champion))
+        actions.append(SetChampion(want, models.champion))
     for target, status in serving.items():
         if status is not None and (status.version != want or status.drifted or not status.ready):
             actions.append(Serve(target, want, status.version))

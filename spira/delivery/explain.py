@@ -11,7 +11,7 @@ from spira.delivery.decide import wanted
 from spira.delivery.fingerprints import Axis, Change, Fingerprint, Name, changes
 from spira.delivery.ledger import Ledger, Record
 from spira.delivery.reconcile import Report
-from spira.delivery.state import State, state_of
+from spira.delivery.state import DeliveryState, state_of
 from spira.errors import SpiraError
 
 NOTHING: dict[Name, Axis] = {"data": Axis("", {}), "model": Axis("", {}), "code": Axis("", {})}
@@ -67,11 +67,11 @@ def fingerprints(records: list[Record]) -> dict[str, Fingerprint]:
     return {axes.digest: axes for axes in seen}
 
 
-def _fingerprint(subject: str, state: State, known: dict[str, Fingerprint]) -> str:
+def _fingerprint(subject: str, state: DeliveryState, known: dict[str, Fingerprint]) -> str:
     if not subject:
-        if not state.sighting or not state.sighting.axes:
+        if not state.last_observation or not state.last_observation.axes:
             raise SpiraError("nothing fit to train on was observed yet: spira deliver tick")
-        return state.sighting.fingerprint
+        return state.last_observation.fingerprint
     named = [each.fingerprint for each in state.attempts if subject in (each.version, each.run)]
     found = named or [digest for digest in known if digest.startswith(subject)]
     if not found:
@@ -84,7 +84,7 @@ def _served_before(records: list[Record], fingerprint: str) -> tuple[str, str] |
     """Its name and fingerprint: of the version that was wanted when a fingerprint was first claimed (or is now)."""
     claimed = (r.number for r in records if r.kind == "claimed" and r.body["fingerprint"] == fingerprint)
     state = state_of(records[: next(claimed, len(records) + 1) - 1])
-    version = wanted(state, state.bad)
+    version = wanted(state, state.rolled_back)
     attempt = state.attempt_of(version) if version else None
     return (f"version {version}", attempt.fingerprint) if attempt else None
 
@@ -101,14 +101,14 @@ def describe(change: Change) -> str:
 def status(report: Report) -> dict[str, Any]:
     """What is going on, for programs and people."""
     state, view = report.view.state, report.view
-    sighting, active = state.sighting, state.active
-    held = {*state.bad, *(view.models.rolled_back if view.models else ())}
+    last_observation, active = state.last_observation, state.active
+    held = {*state.rolled_back, *(view.models.rolled_back if view.models else ())}
     return {
-        "observed": sighting and {
-            "fingerprint": sighting.fingerprint,
-            "axes": asdict(sighting.axes) if sighting.axes else None,
-            "problem": sighting.problem,
-            "since": sighting.since.isoformat(),
+        "observed": last_observation and {
+            "fingerprint": last_observation.fingerprint,
+            "axes": asdict(last_observation.axes) if last_observation.axes else None,
+            "problem": last_observation.problem,
+            "since": last_observation.since.isoformat(),
         },
         "training": _training(state, report),
         "run": active.run if active else None,
@@ -119,7 +119,7 @@ def status(report: Report) -> dict[str, Any]:
             for name, each in view.serving.items()
         },
         "pin": state.pin and {"version": state.pin.version, "reason": state.pin.reason},
-        "rolled_back": dict(state.bad),
+        "rolled_back": dict(state.rolled_back),
         "notes": list(report.decision.notes),
         "troubles": list(report.troubles),
         "damaged_records": list(state.damaged),
@@ -127,15 +127,15 @@ def status(report: Report) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _training(state: State, report: Report) -> str:
+def _training(state: DeliveryState, report: Report) -> str:
     """Where the last observation stands, in a word or two."""
     if state.active:
         return "running"
-    if not state.sighting:
+    if not state.last_observation:
         return "nothing was looked at yet: spira deliver tick"
-    if not state.sighting.axes:
+    if not state.last_observation.axes:
         return "nothing fit to train on"
-    attempts = state.attempts_of(state.sighting.fingerprint)
+    attempts = state.attempts_of(state.last_observation.fingerprint)
     if not attempts:
         return "due"
     return {"approved": "approved", "rejected": "rejected", "failed": "failed"}[attempts[-1].outcome]
@@ -210,7 +210,7 @@ def service(records: list[Record]) -> Iterator[Service]:
     for place, record in enumerate(records, start=1):
         if record.kind in ("promoted", "pinned", "unpinned", "rolled_back"):
             state = state_of(records[:place])
-            if (now := wanted(state, state.bad)) != version:
+            if (now := wanted(state, state.rolled_back)) != version:
                 version = now
                 yield Service(version, record.at, _told(record))
 

@@ -45,7 +45,7 @@ class Fingerprint:
 
 
 @dataclass(frozen=True)
-class Observed:
+class Axes:
     """All three axes at one moment."""
 
     data: Axis
@@ -63,7 +63,7 @@ class Observed:
 
 
 @dataclass(frozen=True)
-class Unfit:
+class InvalidInput:
     """No observation: what is there can't be trained on, or can't be looked at."""
 
     problem: str

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from spira.data.storage import MissingError, StorageError, Store
-from spira.delivery.fingerprints import Axis, Name, Observed
+from spira.delivery.fingerprints import Axes, Axis, Name
 from spira.errors import SpiraError
 
 RECORD = re.compile(r"records/(\d{6,})\.json")
@@ -84,7 +84,7 @@ class Ledger:
             raise OvertakenError(f"record {number} was written by somebody else meanwhile: run again")
         return Record(number, kind, at, body or {})
 
-    def keep(self, observed: Observed) -> None:
+    def keep(self, observed: Axes) -> None:
         """Keep what the digests of an observation stand for."""
         for name, axis in observed.axes.items():
             content = json.dumps(dict(sorted(axis.parts.items())), indent=0)

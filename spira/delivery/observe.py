@@ -12,8 +12,8 @@ from spira.data import content_hash
 from spira.data.content_hash import Hashed
 from spira.data.metadata import DataError, read_dataset
 from spira.data.storage import Entry, MissingError, Store, open_store
-from spira.delivery.fingerprints import Observed, Unfit, axis_of, data_axis, model_axis
-from spira.delivery.reconcile import Look, Wish
+from spira.delivery.fingerprints import Axes, InvalidInput, axis_of, data_axis, model_axis
+from spira.delivery.reconcile import Observation, Wish
 from spira.delivery.settings import Settings
 from spira.errors import SpiraError
 from spira.evaluation import gate
@@ -22,7 +22,7 @@ CACHE = "cache/data.json"
 """In the ledger's store, so that a reconciler that begins anew need not read every recording again."""
 
 
-def look(settings: Settings, kept: Store, code: Callable[[], Mapping[str, str]] = lineage.code_parts) -> Look:
+def look(settings: Settings, kept: Store, code: Callable[[], Mapping[str, str]] = lineage.code_parts) -> Observation:
     """What is there to train on, and the order for a run of just that.
 
     Args:
@@ -35,12 +35,12 @@ def look(settings: Settings, kept: Store, code: Callable[[], Mapping[str, str]] 
     try:
         resolved, judge = resolve(settings)
     except SpiraError as error:
-        return Look(Unfit(f"settings: {error}"))
+        return Observation(InvalidInput(f"settings: {error}"))
     try:
         data = data_axis(data_files(settings.data, kept, settings.skip_bad))
     except DataError as error:
-        return Look(Unfit(f"data: {error}"))
-    seen = Observed(data, model_axis(resolved, judge, settings.skip_bad), axis_of(code()))
+        return Observation(InvalidInput(f"data: {error}"))
+    seen = Axes(data, model_axis(resolved, judge, settings.skip_bad), axis_of(code()))
     wish = Wish(
         data=settings.data,
         data_digest=data.digest,
@@ -50,7 +50,7 @@ def look(settings: Settings, kept: Store, code: Callable[[], Mapping[str, str]] 
         code_digest=seen.code.digest,
         git_commit=lineage.git_commit(),
     )
-    return Look(seen, wish)
+    return Observation(seen, wish)
 
 
 def resolve(settings: Settings) -> tuple[config.Config, gate.Gate]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from spira.delivery.decide import candidate, wanted
 from spira.delivery.ledger import Ledger, OvertakenError, Record
-from spira.delivery.state import State, state_of
+from spira.delivery.state import DeliveryState, state_of
 from spira.errors import SpiraError
 
 TRIES = 20
@@ -32,7 +32,7 @@ def unpin(ledger: Ledger) -> Record:
         SpiraError: nothing is pinned.
     """
 
-    def body(state: State) -> dict[str, Any]:
+    def body(state: DeliveryState) -> dict[str, Any]:
         if state.pin is None:
             raise SpiraError("no version is pinned")
         return {"version": state.pin.version}
@@ -50,10 +50,10 @@ def roll_back(ledger: Ledger, reason: str, to: str = "") -> Record:
         SpiraError: there is nothing to go back to.
     """
 
-    def body(state: State) -> dict[str, Any]:
-        bad = wanted(state, state.bad)
+    def body(state: DeliveryState) -> dict[str, Any]:
+        bad = wanted(state, state.rolled_back)
         delivered = [each.version for each in reversed(state.deliveries)]
-        fit = [version for version in delivered if version != bad and version not in state.bad]
+        fit = [version for version in delivered if version != bad and version not in state.rolled_back]
         if bad is None or not (fit or to):
             raise SpiraError("nothing to go back to: no other version was delivered that isn't rolled back too")
         if to == bad:
@@ -70,9 +70,9 @@ def approve(ledger: Ledger, version: str) -> Record:
         SpiraError: it doesn't wait for approval.
     """
 
-    def body(state: State) -> dict[str, Any]:
-        waiting = candidate(state, state.bad)
-        if waiting is None or waiting.version == wanted(state, state.bad):
+    def body(state: DeliveryState) -> dict[str, Any]:
+        waiting = candidate(state, state.rolled_back)
+        if waiting is None or waiting.version == wanted(state, state.rolled_back):
             raise SpiraError("no version waits for approval")
         if waiting.version != version:
             raise SpiraError(f"version {version} doesn't wait for approval; version {waiting.version} does")
@@ -88,8 +88,8 @@ def retry(ledger: Ledger) -> Record:
         SpiraError: nothing that is observed has failed.
     """
 
-    def body(state: State) -> dict[str, Any]:
-        fingerprint = state.sighting.fingerprint if state.sighting else ""
+    def body(state: DeliveryState) -> dict[str, Any]:
+        fingerprint = state.last_observation.fingerprint if state.last_observation else ""
         attempts = state.attempts_of(fingerprint)
         if not attempts or attempts[-1].outcome != "failed":
             raise SpiraError("nothing to try again: what is observed has not failed")
@@ -98,21 +98,21 @@ def retry(ledger: Ledger) -> Record:
     return _say(ledger, "retried", body)
 
 
-def _known(state: State, version: str) -> str:
+def _known(state: DeliveryState, version: str) -> str:
     made = {each.version for each in state.attempts if each.outcome == "approved" and each.version}
     known = made | {each.version for each in state.deliveries}
     if version not in known:
         raise SpiraError(
             f"the ledger knows no version {version}; approved or delivered: {', '.join(sorted(known)) or 'none'}"
         )
-    if version in state.bad:
+    if version in state.rolled_back:
         raise SpiraError(
-            f"version {version} was rolled back ({state.bad[version]}): train a better one, or choose another"
+            f"version {version} was rolled back ({state.rolled_back[version]}): train a better one, or choose another"
         )
     return version
 
 
-def _say(ledger: Ledger, kind: str, body: Callable[[State], dict[str, Any]]) -> Record:
+def _say(ledger: Ledger, kind: str, body: Callable[[DeliveryState], dict[str, Any]]) -> Record:
     """Record it as said of the very state that the ledger is in."""
     for attempt in range(TRIES):
         state = state_of(ledger.read())

@@ -15,24 +15,24 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from spira.delivery import decide as deciding
-from spira.delivery.decide import Action, Decision, Models, Policy, decide
-from spira.delivery.fingerprints import Observed, Unfit
+from spira.delivery.decide import Action, ChampionStatus, Decision, Policy, decide
+from spira.delivery.fingerprints import Axes, InvalidInput
 from spira.delivery.ledger import Ledger, OvertakenError, Record
-from spira.delivery.runner import Order, Run, Runner
-from spira.delivery.state import State, state_of
+from spira.delivery.runner import Run, Runner, TrainingRequest
+from spira.delivery.state import DeliveryState, state_of
 from spira.deployment.target import Release, Status, Target
 from spira.errors import SpiraError
 
 log = logging.getLogger(__name__)
 
-MOST_STEPS = 50
+MAX_STEPS = 50
 """Looks within one tick; what is left is the next tick's."""
 
 
 class Repository(Protocol):
     """What delivery needs of the model repository."""
 
-    def standing(self) -> Models:
+    def champion_status(self) -> ChampionStatus:
         """Who is champion, and who is held."""
 
     def release(self, version: str) -> Release:
@@ -47,7 +47,7 @@ class Repository(Protocol):
 
 @dataclass(frozen=True)
 class Wish:
-    """What a run for an observation is given; :class:`~spira.delivery.runner.Order` without a name."""
+    """What a run for an observation is given; :class:`~spira.delivery.runner.TrainingRequest` without a name."""
 
     data: str
     data_digest: str
@@ -59,19 +59,19 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Look:
+class Observation:
     """One look at what there is to train on."""
 
-    seen: Observed | Unfit
+    seen: Axes | InvalidInput
     wish: Wish | None = None
     """For a run of just what was seen; None where it is unfit."""
 
 
 @dataclass
-class Arms:
+class Dependencies:
     """All that a reconciler reaches the world by."""
 
-    look: Callable[[], Look]
+    look: Callable[[], Observation]
     """At data, settings and code; SpiraError where that can't be done now."""
     ledger: Ledger
     runner: Runner
@@ -81,14 +81,14 @@ class Arms:
 
 
 @dataclass
-class View:
+class Snapshot:
     """The world at one moment, as far as it could be looked at."""
 
-    look: Look | None
+    look: Observation | None
     records: list[Record]
-    state: State
+    state: DeliveryState
     runs: dict[str, Run | None]
-    models: Models | None
+    models: ChampionStatus | None
     serving: dict[str, Status | None]
     troubles: list[str] = field(default_factory=list)
     """What could not be asked, and why."""
@@ -98,7 +98,7 @@ class View:
 class Report:
     """What a tick did and left."""
 
-    view: View
+    view: Snapshot
     decision: Decision
     """What is still waited for."""
     done: tuple[str, ...]
@@ -109,8 +109,8 @@ class Report:
 class Reconciler:
     """One look at the world after another, until nothing is left to do now."""
 
-    def __init__(self, arms: Arms, policy: Policy) -> None:
-        self.arms, self.policy = arms, policy
+    def __init__(self, dependencies: Dependencies, policy: Policy) -> None:
+        self.dependencies, self.policy = dependencies, policy
         self.done: list[str] = []
         self.failed: list[Action] = []
         self.causes: list[str] = []
@@ -122,7 +122,7 @@ class Reconciler:
             StorageError: the ledger can't be reached: without it nothing is done.
         """
         look, blind = self._look()
-        for _ in range(MOST_STEPS):
+        for _ in range(MAX_STEPS):
             view = self._view(look)
             decision = self._decide(view)
             actions = [action for action in decision.actions if action not in self.failed]
@@ -138,34 +138,34 @@ class Reconciler:
         view = self._view(look)
         return Report(view, self._decide(view), (), tuple(dict.fromkeys([*blind, *view.troubles])))
 
-    def _decide(self, view: View) -> Decision:
-        state, now = view.state, self.arms.clock()
+    def _decide(self, view: Snapshot) -> Decision:
+        state, now = view.state, self.dependencies.clock()
         seen = view.look.seen if view.look else None
         return decide(seen, state, view.runs, view.models, view.serving, self.policy, now)
 
-    def _look(self) -> tuple[Look | None, list[str]]:
+    def _look(self) -> tuple[Observation | None, list[str]]:
         try:
-            return self.arms.look(), []
+            return self.dependencies.look(), []
         except SpiraError as error:
             return None, [f"data, settings or code: {error}"]
 
-    def _view(self, look: Look | None) -> View:
-        records = self.arms.ledger.read()
-        view = View(look, records, state_of(records), {}, None, {})
+    def _view(self, look: Observation | None) -> Snapshot:
+        records = self.dependencies.ledger.read()
+        view = Snapshot(look, records, state_of(records), {}, None, {})
         if active := view.state.active:
             with _noting(view.troubles, "runs"):
-                view.runs[active.run] = self.arms.runner.find(active.run)
+                view.runs[active.run] = self.dependencies.runner.find(active.run)
         with _noting(view.troubles, "model repository"):
-            view.models = self.arms.repository.standing()
-        for target in self.arms.targets:
+            view.models = self.dependencies.repository.champion_status()
+        for target in self.dependencies.targets:
             view.serving[target.name] = None
             with _noting(view.troubles, f"target {target.name}"):
                 view.serving[target.name] = target.status()
         return view
 
-    def _do(self, action: Action, view: View) -> None:
+    def _do(self, action: Action, view: Snapshot) -> None:
         """One action; what fails is told, and left for the next tick."""
-        step: Callable[[Any, View], str] = getattr(self, f"_{type(action).__name__.lower()}")
+        step: Callable[[Any, Snapshot], str] = getattr(self, f"_{type(action).__name__.lower()}")
         try:
             told = step(action, view)
         except OvertakenError:
@@ -177,44 +177,44 @@ class Reconciler:
         self.done.append(told)
         log.info("%s", told)
 
-    def _append(self, view: View, kind: str, body: dict[str, Any]) -> None:
-        record = self.arms.ledger.append(view.state.last, kind, self.arms.clock(), body)
+    def _append(self, view: Snapshot, kind: str, body: dict[str, Any]) -> None:
+        record = self.dependencies.ledger.append(view.state.last, kind, self.dependencies.clock(), body)
         view.records.append(record)
         view.state = state_of(view.records)
 
-    def _fence(self, view: View) -> None:
+    def _check_not_superseded(self, view: Snapshot) -> None:
         """Go on only if nothing was recorded since the view was taken.
 
         Raises:
             OvertakenError: something was.
         """
-        if len(self.arms.ledger.read()) != view.state.last:
+        if len(self.dependencies.ledger.read()) != view.state.last:
             raise OvertakenError("the ledger has gone on meanwhile")
 
-    def _observe(self, action: deciding.Observe, view: View) -> str:
-        if isinstance(action.seen, Unfit):
+    def _observe(self, action: deciding.Observe, view: Snapshot) -> str:
+        if isinstance(action.seen, InvalidInput):
             self._append(view, "observed", {"problem": action.seen.problem})
             return f"not fit to train on: {action.seen.problem}"
         fingerprint = action.seen.fingerprint
-        self.arms.ledger.keep(action.seen)
+        self.dependencies.ledger.keep(action.seen)
         axes = {"data": fingerprint.data, "model": fingerprint.model, "code": fingerprint.code}
         commit = view.look.wish.git_commit if view.look and view.look.wish else ""
         self._append(view, "observed", {"fingerprint": fingerprint.digest, "axes": axes, "git_commit": commit})
         return f"observed fingerprint {fingerprint.digest[:12]}"
 
-    def _claim(self, action: deciding.Claim, view: View) -> str:
+    def _claim(self, action: deciding.Claim, view: Snapshot) -> str:
         run = f"spira-{action.fingerprint[:12]}-{action.attempt}"
         order = vars(view.look.wish) if view.look and view.look.wish else {}
         body = {"fingerprint": action.fingerprint, "attempt": action.attempt, "run": run, "order": order}
         self._append(view, "claimed", body)
         return f"claimed run {run}"
 
-    def _start(self, action: deciding.Start, view: View) -> str:
-        self._fence(view)
-        self.arms.runner.start(order_of(action.attempt.run, action.attempt.order))
+    def _start(self, action: deciding.Start, view: Snapshot) -> str:
+        self._check_not_superseded(view)
+        self.dependencies.runner.start(order_of(action.attempt.run, action.attempt.order))
         return f"started run {action.attempt.run}"
 
-    def _finish(self, action: deciding.Finish, view: View) -> str:
+    def _finish(self, action: deciding.Finish, view: Snapshot) -> str:
         run = action.run
         outcome = "failed" if run.state == "failed" else "approved" if run.approved else "rejected"
         version = None if run.model_version is None else str(run.model_version)
@@ -223,44 +223,44 @@ class Reconciler:
         because = f": {run.message or '; '.join(run.reasons)}" if outcome != "approved" else f", version {version}"
         return f"run {action.attempt.run} ended, {outcome}{because}"
 
-    def _adopt(self, action: deciding.Adopt, view: View) -> str:
+    def _adopt(self, action: deciding.Adopt, view: Snapshot) -> str:
         self._append(view, "promoted", {"version": action.version, "why": "champion before continuous delivery"})
         return f"adopted version {action.version}, which is champion"
 
-    def _promote(self, action: deciding.Promote, view: View) -> str:
+    def _promote(self, action: deciding.Promote, view: Snapshot) -> str:
         if view.state.promoting != action.version:
             self._append(view, "promoting", {"version": action.version, "why": action.why})
         try:
-            release = self.arms.repository.release(action.version)
-            for target in self.arms.targets:
-                self._fence(view)
+            release = self.dependencies.repository.release(action.version)
+            for target in self.dependencies.targets:
+                self._check_not_superseded(view)
                 target.apply(release)
         except OvertakenError:
             raise
         except SpiraError as error:
             self._append(view, "refused", {"version": action.version, "message": str(error)})
             return f"version {action.version} could not be served: {error}"
-        self._fence(view)
-        self.arms.repository.promote(action.version, "")
+        self._check_not_superseded(view)
+        self.dependencies.repository.promote(action.version, "")
         self._append(view, "promoted", {"version": action.version, "why": action.why})
         return f"version {action.version} serves and is champion: {action.why}"
 
-    def _crown(self, action: deciding.Crown, view: View) -> str:
-        self._fence(view)
+    def _setchampion(self, action: deciding.SetChampion, view: Snapshot) -> str:
+        self._check_not_superseded(view)
         state, instead_of = view.state, action.instead_of
-        if instead_of and instead_of in state.bad and view.models and instead_of not in view.models.rolled_back:
-            self.arms.repository.roll_back(instead_of, state.bad[instead_of])
+        if instead_of and instead_of in state.rolled_back and view.models and instead_of not in view.models.rolled_back:
+            self.dependencies.repository.roll_back(instead_of, state.rolled_back[instead_of])
         reason = f"pinned: {state.pin.reason}" if state.pin else ""
-        if self.arms.repository.standing().champion != action.version:
-            self.arms.repository.promote(action.version, reason)
+        if self.dependencies.repository.champion_status().champion != action.version:
+            self.dependencies.repository.promote(action.version, reason)
         told = {"what": "champion", "version": action.version, "instead_of": instead_of}
         self._append(view, "repaired", told)
         return f"version {action.version} is champion, instead of {instead_of or 'none'}"
 
-    def _serve(self, action: deciding.Serve, view: View) -> str:
-        target = next(target for target in self.arms.targets if target.name == action.target)
-        release = self.arms.repository.release(action.version)
-        self._fence(view)
+    def _serve(self, action: deciding.Serve, view: Snapshot) -> str:
+        target = next(target for target in self.dependencies.targets if target.name == action.target)
+        release = self.dependencies.repository.release(action.version)
+        self._check_not_superseded(view)
         target.apply(release)
         told = {"what": action.target, "version": action.version, "instead_of": action.instead_of}
         self._append(view, "repaired", told)
@@ -278,7 +278,7 @@ def _noting(troubles: list[str], what: str) -> Iterator[None]:
         troubles.append(f"{what}: {error}")
 
 
-def order_of(run: str, order: Mapping[str, Any]) -> Order:
+def order_of(run: str, order: Mapping[str, Any]) -> TrainingRequest:
     """The order that a claim recorded."""
     given = {name: order[name] for name in ("data", "data_digest", "config", "gate", "skip_bad", "code_digest")}
-    return Order(name=run, **given)
+    return TrainingRequest(name=run, **given)

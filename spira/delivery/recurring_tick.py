@@ -20,7 +20,7 @@ PLACES = tuple(name for name in settings_file.PATHS if name != "kubeflow")
 
 @stage
 def tick(text: str, cluster: str, status: Path) -> dict[str, Any]:
-    """Look at data, settings, code, runs and what serves, and do all that is to be done now.
+    """Observation at data, settings, code, runs and what serves, and do all that is to be done now.
 
     It is a process of its own, as the reconciler knows the runners, and those the pipelines that components make up.
 

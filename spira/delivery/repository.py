@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spira.delivery.decide import Models
+from spira.delivery.decide import ChampionStatus
 from spira.deployment.target import Release
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ class MLflowRepository:
 
         return open_at(self.uri)
 
-    def standing(self) -> Models:
+    def champion_status(self) -> ChampionStatus:
         """Who is champion, and who is held; makes the store where there is none, before any run could."""
-        return Models(*self.registry.standing())
+        return ChampionStatus(*self.registry.champion_status())
 
     def release(self, version: str) -> Release:
         """The version's package, fetched once, and the place of its artifacts."""

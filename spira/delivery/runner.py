@@ -13,7 +13,7 @@ class RunnerError(SpiraError):
 
 
 @dataclass(frozen=True)
-class Order:
+class TrainingRequest:
     """A run of the training pipeline."""
 
     name: str
@@ -56,7 +56,7 @@ class Runner(Protocol):
             RunnerError: the runner can't be asked now.
         """
 
-    def start(self, order: Order) -> None:
+    def start(self, order: TrainingRequest) -> None:
         """Begin an order, or take up an interrupted one; nothing where it runs or has ended.
 
         Raises:

@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
-from spira.config import ConfigError, Stage, explain
+from spira.config import ConfigError, FrozenModel, explain
 from spira.delivery.decide import Policy
 from spira.deployment.targets import AnyTarget, InferenceServiceTarget, LocalTarget
 
@@ -23,7 +23,7 @@ PATHS = ("data", "config", "gate", "work", "ledger", "registry", "kubeflow")
 DEFAULT = Path("delivery.yaml")
 
 
-class Settings(Stage):
+class Settings(FrozenModel):
     """All of it; see the module."""
 
     data: str

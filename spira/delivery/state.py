@@ -14,7 +14,7 @@ Outcome = Literal["", "approved", "rejected", "failed"]
 
 
 @dataclass(frozen=True)
-class Sighting:
+class LastObservation:
     """The last observation that differed from the one before it."""
 
     since: datetime
@@ -82,12 +82,12 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class State:
+class DeliveryState:
     """See the module; built record by record by :func:`state_of`."""
 
     last: int = 0
     """Number of the last record."""
-    sighting: Sighting | None = None
+    last_observation: LastObservation | None = None
     attempts: tuple[Attempt, ...] = ()
     """In the order of their claims."""
     deliveries: tuple[Delivery, ...] = ()
@@ -96,11 +96,11 @@ class State:
     refusals: Mapping[str, tuple[Refusal, ...]] = field(default_factory=dict)
     """By version."""
     pin: Pin | None = None
-    bad: Mapping[str, str] = field(default_factory=dict)
+    rolled_back: Mapping[str, str] = field(default_factory=dict)
     """Versions that were rolled back, and why."""
-    consents: frozenset[str] = frozenset()
+    manual_approvals: frozenset[str] = frozenset()
     """Versions that a person approved."""
-    forgiven: Mapping[str, int] = field(default_factory=dict)
+    failures_reset: Mapping[str, int] = field(default_factory=dict)
     """How many failed attempts of a fingerprint no longer count, a person having asked to try again."""
     damaged: tuple[int, ...] = ()
     """Numbers of records that can't be read."""
@@ -119,27 +119,27 @@ class State:
         return next((attempt for attempt in reversed(self.attempts) if attempt.version == version), None)
 
 
-def state_of(records: Iterable[Record]) -> State:
+def state_of(records: Iterable[Record]) -> DeliveryState:
     """Add up the records; one of an unknown kind, written by a newer program, counts for nothing here."""
-    state = State()
+    state = DeliveryState()
     for record in records:
         step = STEPS.get(record.kind)
         state = replace(step(state, record) if step else state, last=record.number)
     return state
 
 
-def _observed(state: State, record: Record) -> State:
+def _observed(state: DeliveryState, record: Record) -> DeliveryState:
     axes = Fingerprint(**record.body["axes"]) if "axes" in record.body else None
-    return replace(state, sighting=Sighting(record.at, axes, record.body.get("problem", "")))
+    return replace(state, last_observation=LastObservation(record.at, axes, record.body.get("problem", "")))
 
 
-def _claimed(state: State, record: Record) -> State:
+def _claimed(state: DeliveryState, record: Record) -> DeliveryState:
     body = record.body
     attempt = Attempt(body["fingerprint"], body["attempt"], body["run"], record.at, body["order"])
     return replace(state, attempts=(*state.attempts, attempt))
 
 
-def _finished(state: State, record: Record) -> State:
+def _finished(state: DeliveryState, record: Record) -> DeliveryState:
     body = record.body
     ended = {
         "outcome": body["outcome"],
@@ -157,48 +157,48 @@ def _finished(state: State, record: Record) -> State:
     return replace(state, attempts=attempts)
 
 
-def _promoting(state: State, record: Record) -> State:
+def _promoting(state: DeliveryState, record: Record) -> DeliveryState:
     return replace(state, promoting=record.body["version"])
 
 
-def _promoted(state: State, record: Record) -> State:
+def _promoted(state: DeliveryState, record: Record) -> DeliveryState:
     delivery = Delivery(record.body["version"], record.at, record.number, record.body.get("why", ""))
     return replace(state, deliveries=(*state.deliveries, delivery), promoting=None)
 
 
-def _refused(state: State, record: Record) -> State:
+def _refused(state: DeliveryState, record: Record) -> DeliveryState:
     version = record.body["version"]
     refusals = (*state.refusals.get(version, ()), Refusal(record.at, record.body["message"]))
     return replace(state, refusals={**state.refusals, version: refusals}, promoting=None)
 
 
-def _approved(state: State, record: Record) -> State:
-    return replace(state, consents=state.consents | {record.body["version"]})
+def _approved(state: DeliveryState, record: Record) -> DeliveryState:
+    return replace(state, manual_approvals=state.manual_approvals | {record.body["version"]})
 
 
-def _pinned(state: State, record: Record) -> State:
+def _pinned(state: DeliveryState, record: Record) -> DeliveryState:
     pin = Pin(record.body["version"], record.body["reason"], record.at)
     return replace(state, pin=pin, promoting=None)
 
 
-def _unpinned(state: State, record: Record) -> State:
+def _unpinned(state: DeliveryState, record: Record) -> DeliveryState:
     return replace(state, pin=None)
 
 
-def _rolled_back(state: State, record: Record) -> State:
+def _rolled_back(state: DeliveryState, record: Record) -> DeliveryState:
     """The bad version is left for good, and what it goes back to is pinned: or the loop would promote it again."""
     body = record.body
     pin = Pin(body["to"], f"rolled back from version {body['bad']}: {body['reason']}", record.at)
-    return replace(state, bad={**state.bad, body["bad"]: body["reason"]}, pin=pin, promoting=None)
+    return replace(state, rolled_back={**state.rolled_back, body["bad"]: body["reason"]}, pin=pin, promoting=None)
 
 
-def _retried(state: State, record: Record) -> State:
+def _retried(state: DeliveryState, record: Record) -> DeliveryState:
     fingerprint = record.body["fingerprint"]
     failed = sum(attempt.outcome == "failed" for attempt in state.attempts_of(fingerprint))
-    return replace(state, forgiven={**state.forgiven, fingerprint: failed})
+    return replace(state, failures_reset={**state.failures_reset, fingerprint: failed})
 
 
-def _damaged(state: State, record: Record) -> State:
+def _damaged(state: DeliveryState, record: Record) -> DeliveryState:
     return replace(state, damaged=(*state.damaged, record.number))
 
 

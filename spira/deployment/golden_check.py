@@ -7,7 +7,7 @@ import json
 import time
 from pathlib import Path
 
-from spira.deployment.kserve.cluster import Cluster, Object
+from spira.deployment.kserve.cluster import KubernetesNamespace, Object
 from spira.deployment.target import DeploymentError
 from spira.packaging import verify
 from spira.packaging.verify import PackageError
@@ -21,7 +21,7 @@ SETTLE_SECONDS = 30.0
 RETRY_SECONDS = 1.0
 
 
-def largest_difference(cluster: Cluster, name: str, version: str, package: Path) -> float:
+def largest_difference(cluster: KubernetesNamespace, name: str, version: str, package: Path) -> float:
     """From torch, of all golden recordings, as an InferenceService answers them.
 
     Raises:
@@ -37,12 +37,12 @@ def largest_difference(cluster: Cluster, name: str, version: str, package: Path)
     return verify.largest_difference(answers)
 
 
-def _probability(cluster: Cluster, name: str, version: str, wav: bytes) -> float:
+def _probability(cluster: KubernetesNamespace, name: str, version: str, wav: bytes) -> float:
     reply = _reply(cluster, name, version, wav)
     return next(output["data"][0] for output in reply["outputs"] if output["name"] == "probability")
 
 
-def _reply(cluster: Cluster, name: str, version: str, wav: bytes) -> Object:
+def _reply(cluster: KubernetesNamespace, name: str, version: str, wav: bytes) -> Object:
     """What a version answers; another's answers are waited out."""
     tensor = {"name": "audio", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(wav).decode()]}
     end = time.monotonic() + SETTLE_SECONDS

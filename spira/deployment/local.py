@@ -125,7 +125,7 @@ class Local:
 def _is_copied(there: Path, package: Path) -> bool:
     if not there.exists():
         return False
-    if proof.same(there, package):
+    if proof.is_identical(there, package):
         return True
     raise DeploymentError(f"{there} holds another package: a version never changes, give this one a new number")
 

@@ -14,11 +14,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from spira.config import ConfigError, Stage, explain
+from spira.config import ConfigError, FrozenModel, explain
 from spira.deployment.target import DeploymentError, Target
 
 
-class LocalTarget(Stage):
+class LocalTarget(FrozenModel):
     """A folder that the local server reads."""
 
     kind: Literal["local"] = "local"
@@ -26,7 +26,7 @@ class LocalTarget(Stage):
     """The folder; in ``delivery.yaml`` ``serving`` in the work folder if empty."""
 
 
-class KServeTarget(Stage):
+class KServeTarget(FrozenModel):
     """An InferenceService of KServe; ``manifests/base/serving`` is applied in its namespace."""
 
     kind: Literal["kserve"]
@@ -45,7 +45,7 @@ class KServeTarget(Stage):
     """For a version's pods to become ready."""
 
 
-class InferenceServiceTarget(Stage):
+class InferenceServiceTarget(FrozenModel):
     """SPIRA's own Inference Service; see :class:`spira.deployment.inference_service.contract.Service`."""
 
     kind: Literal["inference-service"]
@@ -107,11 +107,11 @@ def _local(target: LocalTarget) -> Target:
 
 
 def _kserve(target: KServeTarget, package: Callable[[str], Path]) -> Target:
-    from spira.deployment.kserve.cluster import Cluster
+    from spira.deployment.kserve.cluster import KubernetesNamespace
     from spira.deployment.kserve.target import KServe
 
     return KServe(
-        Cluster(target.namespace, target.context),
+        KubernetesNamespace(target.namespace, target.context),
         package,
         target.model,
         target.runtime,

@@ -48,7 +48,7 @@ MISTAKES = 10
 
 
 @dataclass(frozen=True)
-class Champion:
+class ChampionPredictor:
     """The model that serves now."""
 
     name: str
@@ -56,7 +56,7 @@ class Champion:
 
 
 def evaluate(
-    corpus: Corpus, checkpoints: Sequence[Path], gate: Gate, out: Path, champion: Champion | None = None
+    corpus: Corpus, checkpoints: Sequence[Path], gate: Gate, out: Path, champion: ChampionPredictor | None = None
 ) -> dict[str, Any]:
     """Measure the checkpoints, judge the candidate, write ``verdict.json`` and ``predictions.parquet`` into ``out``.
 
@@ -265,7 +265,7 @@ class Judge:
             "metrics": self.intervals(self.scores(rows), names),
         }
 
-    def compare(self, predictions: pd.DataFrame, champion: Champion) -> dict[str, Any]:
+    def compare(self, predictions: pd.DataFrame, champion: ChampionPredictor) -> dict[str, Any]:
         """Candidate minus champion in noisy accuracy, paired: the same waveforms, the same resamples."""
         mine = predictions[predictions["condition"] == "noisy"]
         answers = [champion.predict(self.waveforms("noisy", draw)) for draw in range(self.draws["noisy"])]

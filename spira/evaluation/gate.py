@@ -15,19 +15,19 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from spira.config import ConfigError, Stage, explain
+from spira.config import ConfigError, FrozenModel, explain
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 
 
-class Minimum(Stage):
+class Minimum(FrozenModel):
     """The least data to judge by."""
 
     files_per_class: int = Field(gt=0)
     speakers_per_class: int = Field(gt=0)
 
 
-class Noisy(Stage):
+class Noisy(FrozenModel):
     """Floors under the paper's noisy test."""
 
     accuracy: Rate
@@ -38,20 +38,20 @@ class Noisy(Stage):
     auroc_low: Rate
 
 
-class Clean(Stage):
+class Clean(FrozenModel):
     """Floor on the recordings as they are."""
 
     accuracy: Rate
 
 
-class Calibration(Stage):
+class Calibration(FrozenModel):
     """Ceilings of how far probabilities may be off."""
 
     brier: Rate
     ece: Rate
 
 
-class Abstention(Stage):
+class Abstention(FrozenModel):
     """The band of 'inconclusive' answers, and the share of recordings that must get an answer."""
 
     band: tuple[Rate, Rate]
@@ -64,20 +64,20 @@ class Abstention(Stage):
         return self
 
 
-class Slices(Stage):
+class Slices(FrozenModel):
     """Floor for every group of recordings large enough to judge."""
 
     minimum_files: int = Field(gt=0)
     accuracy: Rate
 
 
-class Champion(Stage):
+class ChampionRules(FrozenModel):
     """Non-inferiority to the model that serves now."""
 
     margin: Rate
 
 
-class Gate(Stage):
+class Gate(FrozenModel):
     """The gate file (``gate.yaml`` explains each key)."""
 
     minimum: Minimum
@@ -88,7 +88,7 @@ class Gate(Stage):
     calibration: Calibration
     abstention: Abstention
     slices: Slices
-    champion: Champion
+    champion: ChampionRules
 
     def digest(self) -> str:
         """SHA-256 of the canonical form."""

@@ -32,7 +32,7 @@ from spira.evaluation.predict import predict_files as predict_waveforms
 from spira.inference.model import FORMAT
 from spira.models import checkpoint
 from spira.packaging import golden
-from spira.packaging.verify import CODE, PackageError, digests, prove, same
+from spira.packaging.verify import CODE, PackageError, check_golden, digests, is_identical
 
 VOICES = 8
 """Recordings of the test split on which the proof is made too; they don't enter the package."""
@@ -57,7 +57,9 @@ def package(
         shutil.copytree(
             Path(inference.__file__).parent, folder / "code" / CODE, ignore=shutil.ignore_patterns("__pycache__")
         )
-        difference = prove_with_voices(folder, trained.network, trained.config, corpus) if corpus else prove(folder)
+        difference = (
+            check_with_recordings(folder, trained.network, trained.config, corpus) if corpus else check_golden(folder)
+        )
         described = {
             "format": FORMAT,
             "seed": trained.info["seed"],
@@ -102,8 +104,8 @@ def write_data(data: Path, trained: checkpoint.Checkpoint, abstention: tuple[flo
     golden.write(data, trained.network, config)
 
 
-def prove_with_voices(package_dir: Path, network: nn.Module, config: Config, corpus: Corpus) -> float:
-    """:func:`prove`, also on recordings of the test split in a temporary folder: no voice stays in the package."""
+def check_with_recordings(package_dir: Path, network: nn.Module, config: Config, corpus: Corpus) -> float:
+    """Check the golden recordings, and recordings of the test split from a temporary folder: no voice stays in it."""
     test = corpus.split("test")
     chosen = [int(i) for i in np.unique(np.linspace(0, len(test) - 1, VOICES).round())]
     probabilities = predict_waveforms(network, config, (test.waveform(i) for i in chosen))
@@ -112,7 +114,7 @@ def prove_with_voices(package_dir: Path, network: nn.Module, config: Config, cor
         for i, file in zip(chosen, files, strict=True):
             wavfile.write(file, SAMPLE_RATE_HZ, test.waveform(i))
         golden.write_listing(Path(temporary) / golden.LISTING, list(zip(files, probabilities.tolist(), strict=True)))
-        return prove(package_dir, Path(temporary))
+        return check_golden(package_dir, Path(temporary))
 
 
 @contextmanager
@@ -132,5 +134,5 @@ def _settle(folder: Path, out: Path) -> None:
     """Rename, unless the very same package is there already."""
     if not out.exists() or not any(out.iterdir()):
         folder.rename(out)
-    elif not same(folder, out):
+    elif not is_identical(folder, out):
         raise PackageError(f"{out} holds something else: choose another folder or delete it")

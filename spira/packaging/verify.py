@@ -45,10 +45,10 @@ def verify(package_dir: Path) -> float:
         PackageError: a file is missing, changed or not its own, or a probability is off by more than 1e-5.
     """
     check_files(package_dir)
-    return prove(package_dir)
+    return check_golden(package_dir)
 
 
-def prove(package_dir: Path, *more: Path) -> float:
+def check_golden(package_dir: Path, *more: Path) -> float:
     """Largest difference from torch over the package's golden recordings, computed in a process of its own.
 
     Args:
@@ -82,7 +82,7 @@ def largest_difference(answers: Iterable[dict[str, Any]]) -> float:
     return max(differences)
 
 
-def predict_files(package_dir: Path, files: Sequence[Path]) -> list[dict[str, Any]]:
+def predict_with_package(package_dir: Path, files: Sequence[Path]) -> list[dict[str, Any]]:
     """What a package's own code says of recordings: file, and probability and diagnosis, or error.
 
     A WAV is given to it as it is, as the Inference Service does; other formats are decoded by libsndfile before.
@@ -160,7 +160,7 @@ def check_files(package_dir: Path) -> None:
             raise PackageError(f"{package_dir}: {name} {trouble}; package the checkpoint again, or fetch it again")
 
 
-def same(a: Path, b: Path) -> bool:
+def is_identical(a: Path, b: Path) -> bool:
     """Whether two folders are the same package, byte for byte."""
     try:
         return (a / "package.json").read_bytes() == (b / "package.json").read_bytes() and digests(a) == digests(b)

@@ -31,9 +31,18 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 from spira.registry import aliases, outcomes, runs, versions
 from spira.registry.outcomes import Outcome
 from spira.registry.store import ModelStore, RegistryError, explained, local_uri
-from spira.registry.versions import Difference, Version, package_digest
+from spira.registry.versions import Difference, RegisteredVersion, package_digest
 
-__all__ = ["Difference", "Outcome", "Registry", "RegistryError", "Version", "local_uri", "open_at", "package_digest"]
+__all__ = [
+    "Difference",
+    "Outcome",
+    "RegisteredVersion",
+    "Registry",
+    "RegistryError",
+    "local_uri",
+    "open_at",
+    "package_digest",
+]
 
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
@@ -108,7 +117,7 @@ class Registry:
         return versions.register(self._store, package, run_id, verdict, tags)
 
     @explained("the version can't be promoted")
-    def promote(self, version: int | str, force_reason: str | None = None) -> Version:
+    def promote(self, version: int | str, force_reason: str | None = None) -> RegisteredVersion:
         """Make a version champion and the champion before it ``previous``; again changes nothing.
 
         Raises:
@@ -118,7 +127,7 @@ class Registry:
         return versions.show(self._store, aliases.promote(self._store, version, force_reason))
 
     @explained("the champion can't be rolled back")
-    def rollback(self, reason: str, bad: int | None = None) -> Version:
+    def rollback(self, reason: str, bad: int | None = None) -> RegisteredVersion:
         """Make ``previous`` champion again, and the one it had replaced ``previous``; return the champion.
 
         The version that is left is held: it isn't promoted again unless forced. Where both aliases are one
@@ -133,12 +142,12 @@ class Registry:
         return versions.show(self._store, aliases.rollback(self._store, reason, bad))
 
     @explained("versions can't be listed")
-    def list_versions(self) -> list[Version]:
+    def list_versions(self) -> list[RegisteredVersion]:
         """All versions, newest first."""
         return versions.list_versions(self._store)
 
     @explained("the version can't be shown")
-    def show(self, version: int | str) -> Version:
+    def show(self, version: int | str) -> RegisteredVersion:
         """One version by number or alias.
 
         Raises:
@@ -147,14 +156,14 @@ class Registry:
         return versions.show(self._store, version)
 
     @explained("the champion can't be looked up")
-    def champion(self) -> Version | None:
+    def champion(self) -> RegisteredVersion | None:
         """The version in production, None before the first promotion."""
         return versions.champion(self._store)
 
     @explained("the champion can't be looked up")
-    def standing(self) -> tuple[str | None, frozenset[str]]:
+    def champion_status(self) -> tuple[str | None, frozenset[str]]:
         """The champion's number, None before the first promotion, and the versions that were rolled back."""
-        return aliases.standing(self._store)
+        return aliases.champion_status(self._store)
 
     @explained("the versions can't be compared")
     def compare(self, a: int | str, b: int | str) -> list[Difference]:

@@ -45,8 +45,8 @@ def rollback(store: ModelStore, reason: str, bad: int | None) -> int:
     return int(previous.version)
 
 
-def standing(store: ModelStore) -> tuple[str | None, frozenset[str]]:
-    """See :meth:`spira.registry.Registry.standing`."""
+def champion_status(store: ModelStore) -> tuple[str | None, frozenset[str]]:
+    """See :meth:`spira.registry.Registry.champion_status`."""
     entities = store.search()
     champion = next((str(entity.version) for entity in entities if "champion" in entity.aliases), None)
     return champion, frozenset(str(entity.version) for entity in entities if "rolled_back_reason" in entity.tags)

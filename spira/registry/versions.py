@@ -29,7 +29,7 @@ SERVED_WITH = ["numpy>=1.24,<3", "scipy>=1.9,<2"]
 
 
 @dataclass(frozen=True)
-class Version:
+class RegisteredVersion:
     """A registered model; ``metrics`` are those of the run that gave its latest verdict."""
 
     version: int
@@ -78,17 +78,17 @@ def register(store: ModelStore, package: Path, run_id: str, verdict: Mapping[str
     return int(entity.version)
 
 
-def list_versions(store: ModelStore) -> list[Version]:
+def list_versions(store: ModelStore) -> list[RegisteredVersion]:
     """All versions, newest first."""
     return [_version(store, entity) for entity in store.search()]
 
 
-def show(store: ModelStore, version: int | str) -> Version:
+def show(store: ModelStore, version: int | str) -> RegisteredVersion:
     """See :meth:`spira.registry.Registry.show`."""
     return _version(store, store.find(version))
 
 
-def champion(store: ModelStore) -> Version | None:
+def champion(store: ModelStore) -> RegisteredVersion | None:
     """The version in production, None before the first promotion."""
     entity = store.at("champion")
     return _version(store, entity) if entity else None
@@ -179,9 +179,9 @@ def _download(store: ModelStore, entity: ModelVersion, temporary: Path) -> Path:
     return package
 
 
-def _version(store: ModelStore, entity: ModelVersion) -> Version:
+def _version(store: ModelStore, entity: ModelVersion) -> RegisteredVersion:
     run_id = entity.tags.get("verdict_run") or entity.run_id or ""
-    return Version(
+    return RegisteredVersion(
         version=int(entity.version),
         aliases=tuple(sorted(entity.aliases)),
         created=datetime.fromtimestamp(entity.creation_timestamp / 1000, UTC),

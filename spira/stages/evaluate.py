@@ -20,7 +20,7 @@ from spira.stage_logging import stage
 from spira.stages.verdict_folder import HISTORIES, LINEAGE, VERDICT
 
 if TYPE_CHECKING:
-    from spira.evaluation.evaluate import Champion
+    from spira.evaluation.evaluate import ChampionPredictor
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +72,9 @@ def evaluate(
 
 
 @contextmanager
-def open_champion(registry_uri: str) -> Iterator[Champion | None]:
+def open_champion(registry_uri: str) -> Iterator[ChampionPredictor | None]:
     """The version in production, answering by its own code in its own process; None before the first."""
-    from spira.evaluation.evaluate import Champion
+    from spira.evaluation.evaluate import ChampionPredictor
 
     if "://" not in registry_uri and not (Path(registry_uri) / "mlflow.db").exists():
         yield None  # nothing was ever logged there: spares loading MLflow
@@ -88,20 +88,20 @@ def open_champion(registry_uri: str) -> Iterator[Champion | None]:
         return
     with tempfile.TemporaryDirectory() as temporary:
         package = registry.fetch(version.version, Path(temporary) / "package")
-        yield Champion(f"version {version.version}", partial(_answers, package))
+        yield ChampionPredictor(f"version {version.version}", partial(_answers, package))
 
 
 def _answers(package: Path, waveforms: Sequence[np.ndarray]) -> np.ndarray:
     """A package's probabilities of waveforms, float32 [samples] at 16 kHz each -> [files]."""
     from scipy.io import wavfile
 
-    from spira.packaging.verify import predict_files
+    from spira.packaging.verify import predict_with_package
 
     with tempfile.TemporaryDirectory() as temporary:
         files = [Path(temporary) / f"{i}.wav" for i in range(len(waveforms))]
         for file, waveform in zip(files, waveforms, strict=True):
             wavfile.write(file, SAMPLE_RATE_HZ, waveform)
-        answers = predict_files(package, files)
+        answers = predict_with_package(package, files)
     if mute := [answer["error"] for answer in answers if "error" in answer]:
         raise SpiraError(f"the champion can't be compared with, it refuses {len(mute)} test recordings: {mute[0]}")
     return np.array([answer["probability"] for answer in answers])

@@ -40,7 +40,7 @@ class TrainingError(SpiraError):
 
 
 @dataclass
-class State:
+class TrainingState:
     """Where a training stands after a whole number of epochs."""
 
     network: nn.Module
@@ -109,16 +109,16 @@ def resolve(config: Config, corpus: Corpus) -> Config:
     return config.model_copy(update={"windows": windows})
 
 
-def start(config: Config, seed: int, device: torch.device) -> State:
+def start(config: Config, seed: int, device: torch.device) -> TrainingState:
     """A network with the seed's initial weights, and its optimiser."""
     torch.manual_seed(seed)
     network = checkpoint.build_network(config).to(device)
     rates = config.training
     optimizer = torch.optim.Adam(network.parameters(), lr=rates.learning_rate, weight_decay=rates.weight_decay)
-    return State(network, optimizer)
+    return TrainingState(network, optimizer)
 
 
-def is_done(state: State, config: Config) -> bool:
+def is_done(state: TrainingState, config: Config) -> bool:
     """All epochs done, or too long without a lower validation loss."""
     if not state.history:
         return False
@@ -127,7 +127,7 @@ def is_done(state: State, config: Config) -> bool:
     return epoch >= config.training.max_epochs or waited >= config.training.patience_epochs
 
 
-def run_epoch(state: State, corpus: Corpus, config: Config, seed: int, device: torch.device) -> None:
+def run_epoch(state: TrainingState, corpus: Corpus, config: Config, seed: int, device: torch.device) -> None:
     """One pass over the training split and one over the validation split; the best weights kept."""
     began = time.monotonic()
     epoch = len(state.history) + 1
@@ -155,7 +155,7 @@ def run_epoch(state: State, corpus: Corpus, config: Config, seed: int, device: t
         state.best = {name: value.detach().cpu().clone() for name, value in state.network.state_dict().items()}
 
 
-def train_step(state: State, batch: Batch, config: Config, epoch: int) -> float:
+def train_step(state: TrainingState, batch: Batch, config: Config, epoch: int) -> float:
     """One step of Adam on the mean cross-entropy of all windows of the batch; gives the loss."""
     state.network.train()
     state.step += 1
@@ -202,7 +202,7 @@ def by_file(values: Tensor, batch: Batch) -> Tensor:
     return sums / torch.bincount(batch.files, minlength=files)
 
 
-def describe(state: State, config: Config) -> str:
+def describe(state: TrainingState, config: Config) -> str:
     """The last epoch in a line, with the time left at most."""
     last, best = state.history[-1], state.best_epoch
     epochs_left = min(
@@ -217,7 +217,7 @@ def describe(state: State, config: Config) -> str:
     )
 
 
-def save_state(state: State, path: Path, identity: dict[str, Any]) -> None:
+def save_state(state: TrainingState, path: Path, identity: dict[str, Any]) -> None:
     """The whole state as one safetensors file, replaced atomically."""
     tensors = {f"network.{name}": value for name, value in state.network.state_dict().items()}
     tensors |= {f"best.{name}": value for name, value in state.best.items()}
@@ -230,7 +230,7 @@ def save_state(state: State, path: Path, identity: dict[str, Any]) -> None:
     temporary.replace(path)
 
 
-def resume(state: State, path: Path, identity: dict[str, Any]) -> None:
+def resume(state: TrainingState, path: Path, identity: dict[str, Any]) -> None:
     """Put a saved state back.
 
     Raises:
@@ -262,7 +262,7 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def summary(state: State, corpus: Corpus, device: torch.device) -> dict[str, Any]:
+def summary(state: TrainingState, corpus: Corpus, device: torch.device) -> dict[str, Any]:
     """What the checkpoint tells of its training beside its identity."""
     table = corpus.split("train").table
     speakers = sorted(table["speaker"].astype(str).unique()) if "speaker" in table else None

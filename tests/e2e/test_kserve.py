@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from spira.deployment.kserve.cluster import Cluster
+from spira.deployment.kserve.cluster import KubernetesNamespace
 from spira.deployment.kserve.target import KServe
 from spira.deployment.target import DeploymentError, Release
 from spira.packaging.verify import PackageError
@@ -85,7 +85,7 @@ def releases(place: Place, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 def target(place: Place, releases: dict[str, Release], tmp_path_factory: pytest.TempPathFactory) -> KServe:
     """The target with the rights of the service account that deploys, no more."""
     kubeconfig = place.kubeconfig(tmp_path_factory.mktemp("kubeconfig") / "config")
-    cluster = Cluster(place.name, kubeconfig=kubeconfig)
+    cluster = KubernetesNamespace(place.name, kubeconfig=kubeconfig)
     return KServe(cluster, lambda version: releases[version].package, timeout_seconds=120)
 
 

@@ -22,7 +22,7 @@ import pytest
 import requests
 import yaml
 
-from spira.registry import Registry, Version
+from spira.registry import RegisteredVersion, Registry
 from tests.support import ROOT
 from tests.support.bucket import Forward
 from tests.support.cluster_fixture import SECURE, Place
@@ -42,7 +42,7 @@ MODEL = "manifests"
 class Registered:
     """A version in MLflow, and the package that it was made of."""
 
-    version: Version
+    version: RegisteredVersion
     package: Path
 
 

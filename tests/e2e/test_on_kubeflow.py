@@ -120,4 +120,4 @@ def test_what_it_made_is_in_mlflow(ended: dict[str, Any], kubeflow: Kubeflow, tm
     assert outcome is not None
     assert outcome.approved
     package = registry.fetch(str(outcome.model_version), tmp_path / "package")
-    assert verify.prove(package) <= verify.TOLERANCE
+    assert verify.check_golden(package) <= verify.TOLERANCE

@@ -32,11 +32,11 @@ from kubernetes import client, config
 from pipelines import local
 from pipelines.kubeflow.delivery import compile_delivery, pipeline
 from pipelines.kubeflow.pods import Pods
-from pipelines.kubeflow.settings import Cluster
-from pipelines.kubeflow.versions import Version
-from pipelines.training import STATE, Form, compile_pipeline
+from pipelines.kubeflow.settings import KubeflowSettings
+from pipelines.kubeflow.versions import PipelineVersion
+from pipelines.training import STATE, CompileOptions, compile_pipeline
 from spira import config as configuration
-from spira.delivery.runner import Order
+from spira.delivery.runner import TrainingRequest
 from spira.deployment.targets import KServeTarget
 from spira.evaluation import gate as gates
 from spira.inference.model import Model
@@ -58,7 +58,7 @@ pytestmark = [
 IMAGE, BASE = "spira/train:dev", "spira/base:dev"
 SERVING = "spira-serving"
 TARGET = KServeTarget(kind="kserve", namespace=SERVING, artifacts={"mlflow-artifacts:/": "s3://mlflow/"})
-FORM = Form(notified=True)
+FORM = CompileOptions(notified=True)
 ORDER = ["preprocess", "train", "train", "evaluate", "push", "deploy", "notify"]
 
 
@@ -122,7 +122,7 @@ def delivered(place: Place, buckets: Buckets, demo: Path) -> Iterator[Delivered]
         yield Delivered(field, local.gather(Path(temporary), Path(temporary), 0.0), node, demo)
 
 
-def compiled(folder: Path, form: Form) -> Path:
+def compiled(folder: Path, form: CompileOptions) -> Path:
     """The file that ``pipelines.local`` runs in a folder."""
     compile_pipeline(folder / "training.yaml", IMAGE, form)
     return folder / "training.yaml"
@@ -130,9 +130,11 @@ def compiled(folder: Path, form: Form) -> Path:
 
 def arguments(name: str, gate: Path, **cluster: Any) -> dict[str, Any]:
     """Of a run, as they are made for a cluster."""
-    there = Cluster(registry_uri="http://mlflow.mlflow:5000", cpu="500m", memory="2Gi", **cluster)
-    order = Order(name, "gs://voices", "", configuration.smoke().model_dump_json(), gates.load(gate).model_dump_json())
-    return there.arguments(order, Version("e2e", "", "", ""))
+    there = KubeflowSettings(registry_uri="http://mlflow.mlflow:5000", cpu="500m", memory="2Gi", **cluster)
+    order = TrainingRequest(
+        name, "gs://voices", "", configuration.smoke().model_dump_json(), gates.load(gate).model_dump_json()
+    )
+    return there.arguments(order, PipelineVersion("e2e", "", "", ""))
 
 
 def run(field: Field, start: Callable[[Path], None]) -> None:
@@ -233,7 +235,9 @@ def test_a_training_that_lost_its_node_goes_on(delivered: Delivered, tmp_path: P
     place, first = delivered.field.place, delivered.field
     size = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
     place.create({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "state"}, "spec": size})
-    field = Field(place, first.buckets, compiled(tmp_path, Form(claim="state", notified=True)), first.arguments)
+    field = Field(
+        place, first.buckets, compiled(tmp_path, CompileOptions(claim="state", notified=True)), first.arguments
+    )
     told = json.loads(first.told["train"])
     longer = ["training.max_epochs=200", "training.patience_epochs=200"]
     settings = configuration.from_dict(json.loads(told["inputs"]["parameterValues"]["config"]), longer)

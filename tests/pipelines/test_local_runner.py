@@ -15,38 +15,38 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.local_runner import MOST_STARTS, ORDER, OUTCOME, LocalRuns
+from pipelines.local_runner import MOST_STARTS, ORDER, OUTCOME, LocalRunner
 from spira import config
 from spira.data.content_hash import digest
 from spira.data.storage import open_store
 from spira.delivery.observe import data_files
-from spira.delivery.runner import Order, Run, RunnerError
+from spira.delivery.runner import Run, RunnerError, TrainingRequest
 from spira.evaluation import gate
 from tests.support.gatefiles import LENIENT
 
 GIVE = """
 import json, sys
 from pathlib import Path
-from pipelines.local_runner import LocalRuns
-from spira.delivery.runner import Order
-LocalRuns(Path(sys.argv[1])).start(Order(**json.loads(sys.argv[2])))
+from pipelines.local_runner import LocalRunner
+from spira.delivery.runner import TrainingRequest
+LocalRunner(Path(sys.argv[1])).start(TrainingRequest(**json.loads(sys.argv[2])))
 """
 PATIENCE_SECONDS = 120
 
 
 @pytest.fixture
-def runs(tmp_path: Path) -> LocalRuns:
-    return LocalRuns(tmp_path / "work")
+def runs(tmp_path: Path) -> LocalRunner:
+    return LocalRunner(tmp_path / "work")
 
 
-def order(data: Path, data_digest: str) -> Order:
+def order(data: Path, data_digest: str) -> TrainingRequest:
     """A run of the smallest settings."""
-    return Order(
+    return TrainingRequest(
         "run-1", str(data), data_digest, config.smoke().model_dump_json(), gate.load(LENIENT).model_dump_json()
     )
 
 
-def ended(runs: LocalRuns, name: str) -> Run:
+def ended(runs: LocalRunner, name: str) -> Run:
     """Wait until an order runs no more."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while (run := runs.find(name)) is None or run.state == "running":
@@ -55,11 +55,11 @@ def ended(runs: LocalRuns, name: str) -> Run:
     return run
 
 
-def starts(runs: LocalRuns, name: str = "run-1") -> int:
+def starts(runs: LocalRunner, name: str = "run-1") -> int:
     return json.loads((runs.work / "runs" / name / ORDER).read_text())["starts"]
 
 
-def test_an_order_that_never_began_is_unknown(runs: LocalRuns) -> None:
+def test_an_order_that_never_began_is_unknown(runs: LocalRunner) -> None:
     """And asking leaves nothing behind."""
     assert runs.find("run-1") is None
     assert not runs.work.exists()
@@ -67,19 +67,19 @@ def test_an_order_that_never_began_is_unknown(runs: LocalRuns) -> None:
 
 def test_a_run_that_ends_tells_all_that_delivery_needs(delivered: Path) -> None:
     """The verdict, the version and its figures; to order it again changes nothing."""
-    runs = LocalRuns(delivered / "work")
+    runs = LocalRunner(delivered / "work")
     (folder,) = (delivered / "work" / "runs").iterdir()
     run = runs.find(folder.name)
     assert run is not None
     assert (run.state, run.approved, run.model_version, run.reasons) == ("succeeded", True, 1, ())
     assert 0 <= run.metrics["accuracy"] <= 1
     told = json.loads((folder / ORDER).read_text())
-    runs.start(Order(**{name: told[name] for name in Order.__dataclass_fields__}))
+    runs.start(TrainingRequest(**{name: told[name] for name in TrainingRequest.__dataclass_fields__}))
     assert (runs.find(folder.name), starts(runs, folder.name)) == (run, 1)
 
 
 def test_an_order_runs_once_outlives_its_givers_and_is_taken_up_after_a_kill(
-    runs: LocalRuns, demo: Path, processes: Callable[[str], list[int]]
+    runs: LocalRunner, demo: Path, processes: Callable[[str], list[int]]
 ) -> None:
     """Given by two processes at once, which end; killed by -9; ordered again; refused for data that aren't the same."""
     given = order(demo, "0" * 64)
@@ -102,7 +102,7 @@ def test_an_order_runs_once_outlives_its_givers_and_is_taken_up_after_a_kill(
 
 
 def test_data_that_are_deleted_meanwhile_end_the_run(
-    runs: LocalRuns, demo: Path, tmp_path: Path, processes: Callable[[str], list[int]]
+    runs: LocalRunner, demo: Path, tmp_path: Path, processes: Callable[[str], list[int]]
 ) -> None:
     """Named in the reason; no process is left."""
     data = Path(shutil.copytree(demo, tmp_path / "voices"))
@@ -118,7 +118,7 @@ def test_data_that_are_deleted_meanwhile_end_the_run(
 
 
 def test_an_order_that_dies_again_and_again_ends_as_failed(
-    runs: LocalRuns, demo: Path, monkeypatch: pytest.MonkeyPatch
+    runs: LocalRunner, demo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An interpreter that doesn't start: after so many times there is an end, with the log to read."""
     monkeypatch.setenv("PYTHONHOME", "/nowhere")
@@ -134,7 +134,7 @@ def test_an_order_that_dies_again_and_again_ends_as_failed(
 
 
 @pytest.mark.parametrize("damaged", ["", "{", "[]", '{"reasons": [], "surprise": 1}', "{}"])
-def test_an_outcome_that_cannot_be_read_is_the_runners_trouble(runs: LocalRuns, damaged: str) -> None:
+def test_an_outcome_that_cannot_be_read_is_the_runners_trouble(runs: LocalRunner, damaged: str) -> None:
     """Not a crash of who asks: it is told by its folder, and asked again at the next tick."""
     folder = runs.work / "runs" / "run-1"
     folder.mkdir(parents=True)
@@ -148,10 +148,10 @@ def test_a_place_where_nothing_can_be_written_is_the_runners_trouble(tmp_path: P
     """No run that failed: no attempt is used up by a full disk."""
     (tmp_path / "work").write_text("a file where the folder should be")
     with pytest.raises(RunnerError, match="can't be used: "):
-        LocalRuns(tmp_path / "work").start(order(demo, ""))
+        LocalRunner(tmp_path / "work").start(order(demo, ""))
 
 
-def test_code_that_changed_since_the_claim_is_the_reason(runs: LocalRuns, demo: Path) -> None:
+def test_code_that_changed_since_the_claim_is_the_reason(runs: LocalRunner, demo: Path) -> None:
     """What the sources of another moment make is no version of this fingerprint."""
     told = replace(order(demo, ""), code_digest="of another moment")
     runs.start(told)

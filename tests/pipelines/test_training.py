@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.training import COMPILED, HOUR, STATE, Form, compile_pipeline
+from pipelines.training import COMPILED, HOUR, STATE, CompileOptions, compile_pipeline
 
 IMAGE = "registry.example/spira@sha256:0123"
 FORMS = {
-    "one machine": Form(),
-    "cluster": Form(claim="spira-state", notified=True),
+    "one machine": CompileOptions(),
+    "cluster": CompileOptions(claim="spira-state", notified=True),
 }
 
 
-def compiled(form: Form, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def compiled(form: CompileOptions, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The pipeline, and what Kubernetes is told beside it."""
     compile_pipeline(folder / "training.yaml", IMAGE, form)
     spec, platform = yaml.safe_load_all((folder / "training.yaml").read_text())
@@ -123,7 +123,7 @@ def test_what_follows_from_its_inputs_alone_is_cached(spec: dict[str, Any], name
 
 def test_where_data_is_not_pinned_nothing_is_cached(tmp_path: Path):
     """A schedule's parameters are the same every night, whatever became of the data."""
-    spec, _ = compiled(Form(cached=False), tmp_path)
+    spec, _ = compiled(CompileOptions(cached=False), tmp_path)
     assert [task["cachingOptions"] for task in components_of(spec).values()] == [{}] * 6
 
 
@@ -229,7 +229,7 @@ def test_only_what_can_go_on_keeps_its_state(platform: dict[str, Any], tmp_path:
     mounts = {name: executor["pvcMount"][0] for name, executor in executors.items() if "pvcMount" in executor}
     assert set(mounts) == {"exec-preprocess", "exec-train"}
     assert {(mount["constant"], mount["mountPath"]) for mount in mounts.values()} == {("spira-state", STATE)}
-    assert "pvcMount" not in str(compiled(Form(), tmp_path)[1])
+    assert "pvcMount" not in str(compiled(CompileOptions(), tmp_path)[1])
 
 
 def test_an_exit_handler_tells_of_everything(tmp_path: Path):

@@ -65,7 +65,7 @@ def new_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from spira.registry import open_at
 
     work = tmp_path_factory.mktemp("mlflow")
-    open_at(str(work)).standing()
+    open_at(str(work)).champion_status()
     return work / "mlflow.db"
 
 

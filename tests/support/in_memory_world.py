@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from spira.data.storage import Entry, MissingError, StorageError
-from spira.delivery.decide import Models, Policy
-from spira.delivery.fingerprints import Observed, Unfit, axis_of
+from spira.delivery.decide import ChampionStatus, Policy
+from spira.delivery.fingerprints import Axes, InvalidInput, axis_of
 from spira.delivery.ledger import Ledger
-from spira.delivery.reconcile import Arms, Look, Reconciler, Wish
-from spira.delivery.runner import Order, Run, RunnerError
-from spira.delivery.state import State, state_of
+from spira.delivery.reconcile import Dependencies, Observation, Reconciler, Wish
+from spira.delivery.runner import Run, RunnerError, TrainingRequest
+from spira.delivery.state import DeliveryState, state_of
 from spira.deployment.target import DeploymentError, Plan, Release, Status
 
 START = datetime(2026, 11, 24, tzinfo=UTC)
@@ -96,7 +96,7 @@ class MemoryRunner:
 
     effects: Effects
     runs: dict[str, Run] = field(default_factory=dict)
-    orders: dict[str, Order] = field(default_factory=dict)
+    orders: dict[str, TrainingRequest] = field(default_factory=dict)
     begun: Counter[str] = field(default_factory=Counter)
     reachable: bool = True
 
@@ -104,11 +104,11 @@ class MemoryRunner:
         self._reach()
         return self.runs.get(name)
 
-    def start(self, order: Order) -> None:
+    def start(self, order: TrainingRequest) -> None:
         self._reach()
         self.effects.do(lambda: self._start(order))
 
-    def _start(self, order: Order) -> None:
+    def _start(self, order: TrainingRequest) -> None:
         run = self.runs.get(order.name)
         if run is None or run.state == "interrupted":
             self.begun[order.name] += run is None
@@ -131,9 +131,9 @@ class MemoryRepository:
     versions: int = 0
     reachable: bool = True
 
-    def standing(self) -> Models:
+    def champion_status(self) -> ChampionStatus:
         self._reach()
-        return Models(self.champion, frozenset(self.rolled_back))
+        return ChampionStatus(self.champion, frozenset(self.rolled_back))
 
     def release(self, version: str) -> Release:
         self._reach()
@@ -143,14 +143,14 @@ class MemoryRepository:
         self._reach()
         if version in self.rolled_back and not reason:
             raise DeploymentError(f"version {version} was rolled back")
-        self.effects.do(lambda: self._crown(version, reason))
+        self.effects.do(lambda: self._setchampion(version, reason))
 
     def roll_back(self, bad: str, reason: str) -> None:
         self._reach()
         if self.champion == bad and self.before:
             self.effects.do(lambda: self._hold(bad))
 
-    def _crown(self, version: str, reason: str) -> None:
+    def _setchampion(self, version: str, reason: str) -> None:
         if reason:
             self.rolled_back.discard(version)
         if self.champion != version:
@@ -220,16 +220,18 @@ class World:
         self.unfit = ""
         self.now = START
 
-    def observed(self) -> Observed | Unfit:
+    def observed(self) -> Axes | InvalidInput:
         if self.unfit:
-            return Unfit(self.unfit)
-        return Observed(*(axis_of({"part": part}) for part in (self.data, self.model, self.code)))
+            return InvalidInput(self.unfit)
+        return Axes(*(axis_of({"part": part}) for part in (self.data, self.model, self.code)))
 
-    def look(self) -> Look:
+    def look(self) -> Observation:
         seen = self.observed()
-        if isinstance(seen, Unfit):
-            return Look(seen)
-        return Look(seen, Wish("place", seen.data.digest, self.model, "gate", False, seen.code.digest, self.code))
+        if isinstance(seen, InvalidInput):
+            return Observation(seen)
+        return Observation(
+            seen, Wish("place", seen.data.digest, self.model, "gate", False, seen.code.digest, self.code)
+        )
 
     def reconciler(self, skew: float = 0.0) -> Reconciler:
         """One whose clock is off by so many seconds."""
@@ -238,15 +240,15 @@ class World:
         def clock() -> datetime:
             return self.now + timedelta(seconds=skew)
 
-        arms = Arms(self.look, ledger, self.runner, self.repository, self.targets, clock)
-        return Reconciler(arms, self.policy)
+        dependencies = Dependencies(self.look, ledger, self.runner, self.repository, self.targets, clock)
+        return Reconciler(dependencies, self.policy)
 
     @property
     def ledger(self) -> Ledger:
         return Ledger(self.store, "person")
 
     @property
-    def state(self) -> State:
+    def state(self) -> DeliveryState:
         return state_of(self.ledger.read())
 
     def pass_time(self, seconds: float) -> None:

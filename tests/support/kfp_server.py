@@ -35,7 +35,7 @@ class RefusalError(Exception):
 
 
 @dataclass
-class State:
+class ServerState:
     """What the server holds; each by its id."""
 
     experiments: dict[str, dict] = field(default_factory=dict)
@@ -60,9 +60,9 @@ class State:
 
 
 @contextmanager
-def serving() -> Iterator[tuple[str, State]]:
+def serving() -> Iterator[tuple[str, ServerState]]:
     """The server's URL and what it holds."""
-    state = State()
+    state = ServerState()
     handler = type("Handler", (_Handler,), {"state": state})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -76,7 +76,7 @@ def serving() -> Iterator[tuple[str, State]]:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    state: State
+    state: ServerState
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
@@ -128,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(text)
 
 
-def _routed(state: State, request: str, query: dict[str, str], body: Any) -> Any:
+def _routed(state: ServerState, request: str, query: dict[str, str], body: Any) -> Any:
     """The answer to a request."""
     for pattern, answer in ROUTES.items():
         if match := re.fullmatch(pattern, request):
@@ -139,7 +139,7 @@ def _routed(state: State, request: str, query: dict[str, str], body: Any) -> Any
 def _list(kind: str) -> Callable[..., dict]:
     """A listing: filtered by display name, experiment and pipeline, sorted, a page of it."""
 
-    def listed(state: State, query: dict[str, str], body: Any, pipeline_id: str = "") -> dict:
+    def listed(state: ServerState, query: dict[str, str], body: Any, pipeline_id: str = "") -> dict:
         found = [each for each in getattr(state, kind).values() if pipeline_id in ("", each.get("pipeline_id"))]
         if "experiment_id" in query:
             found = [each for each in found if each["experiment_id"] == query["experiment_id"]]
@@ -157,7 +157,7 @@ def _list(kind: str) -> Callable[..., dict]:
 
 
 def _create_unique(kind: str) -> Callable[..., dict]:
-    def create(state: State, query: dict[str, str], body: dict) -> dict:
+    def create(state: ServerState, query: dict[str, str], body: dict) -> dict:
         _refuse_double(getattr(state, kind), body["display_name"])
         return state.add(kind, body)
 
@@ -169,7 +169,7 @@ def _refuse_double(there: dict[str, dict], name: str, status: int = 409) -> None
         raise RefusalError(status, f"{name} already exists")
 
 
-def _upload(state: State, query: dict[str, str], body: str) -> dict:
+def _upload(state: ServerState, query: dict[str, str], body: str) -> dict:
     _refuse_double(state.versions, query["name"], 500)
     spec, platform = yaml.load_all(body, yaml.CSafeLoader)
     pipeline_spec = {"pipeline_spec": spec, "platform_spec": platform}
@@ -181,7 +181,7 @@ def _upload(state: State, query: dict[str, str], body: str) -> dict:
 def _start(kind: str, **more: Any) -> Callable[..., dict]:
     """A run or schedule: of an experiment, a version, and just the parameters that this takes."""
 
-    def start(state: State, query: dict[str, str], body: dict) -> dict:
+    def start(state: ServerState, query: dict[str, str], body: dict) -> dict:
         version = state.versions.get(body["pipeline_version_reference"]["pipeline_version_id"])
         if body["experiment_id"] not in state.experiments or version is None:
             raise RefusalError(404, "no such experiment or version")
@@ -196,7 +196,7 @@ def _start(kind: str, **more: Any) -> Callable[..., dict]:
 
 
 def _get(kind: str) -> Callable[..., dict]:
-    def get(state: State, query: dict[str, str], body: Any, id: str) -> dict:
+    def get(state: ServerState, query: dict[str, str], body: Any, id: str) -> dict:
         if id not in getattr(state, kind):
             raise RefusalError(404, f"{id} not found")
         return getattr(state, kind)[id]
@@ -205,7 +205,7 @@ def _get(kind: str) -> Callable[..., dict]:
 
 
 def _delete(kind: str) -> Callable[..., dict]:
-    def delete(state: State, query: dict[str, str], body: Any, id: str) -> dict:
+    def delete(state: ServerState, query: dict[str, str], body: Any, id: str) -> dict:
         if getattr(state, kind).pop(id, None) is None:
             raise RefusalError(404, f"{id} not found")
         return {}
@@ -213,7 +213,7 @@ def _delete(kind: str) -> Callable[..., dict]:
     return delete
 
 
-def _pods(state: State, query: dict[str, str], body: Any) -> dict:
+def _pods(state: ServerState, query: dict[str, str], body: Any) -> dict:
     (label, run_id), (_, phase) = (query[name].split("=") for name in ("labelSelector", "fieldSelector"))
     items = [
         pod for pod in state.pods if pod["metadata"]["labels"][label] == run_id and pod["status"]["phase"] == phase
@@ -221,7 +221,7 @@ def _pods(state: State, query: dict[str, str], body: Any) -> dict:
     return {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}
 
 
-def _log(state: State, query: dict[str, str], body: Any, name: str) -> str:
+def _log(state: ServerState, query: dict[str, str], body: Any, name: str) -> str:
     assert query["container"] == "main"
     return state.logs[name]
 

@@ -11,7 +11,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from pipelines.local_runner import LocalRuns
+from pipelines.local_runner import LocalRunner
 from spira.cli.main import app
 from spira.delivery.ledger import Ledger
 from spira.delivery.repository import MLflowRepository
@@ -20,7 +20,7 @@ from spira.deployment.local import Local
 EFFECTS: tuple[tuple[type, str], ...] = (
     (Ledger, "keep"),
     (Ledger, "append"),
-    (LocalRuns, "start"),
+    (LocalRunner, "start"),
     (Local, "apply"),
     (MLflowRepository, "promote"),
     (MLflowRepository, "roll_back"),

@@ -35,7 +35,7 @@ RUNTIME = {
 
 
 @dataclass
-class State:
+class ServerState:
     """What the cluster holds; tests change it."""
 
     locations: dict[str, Path]
@@ -65,7 +65,7 @@ class ApiServer:
     """A context manager; ``kubeconfig`` leads to it."""
 
     def __init__(self, locations: dict[str, Path], kubeconfig: Path) -> None:
-        self.state = State(locations)
+        self.state = ServerState(locations)
         handler = type("Handler", (_Handler,), {"state": self.state})
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.kubeconfig = kubeconfig
@@ -93,7 +93,7 @@ class RefusalError(Exception):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    state: State
+    state: ServerState
 
     def log_message(self, *_: object) -> None:
         pass
@@ -224,7 +224,7 @@ def version(thing: Object) -> str:
     return thing["spec"]["predictor"]["model"]["env"][0]["value"]
 
 
-def deployment(thing: Object, state: State) -> Object:
+def deployment(thing: Object, state: ServerState) -> Object:
     """What an InferenceService becomes: rolled out, or with the new pods never ready beside the old."""
     broken = (thing["metadata"]["name"], version(thing)) in state.broken
     counts = {"replicas": 1 + broken, "updatedReplicas": 1, "readyReplicas": 1, "availableReplicas": 1}

@@ -13,7 +13,7 @@ import pytest
 
 from spira import lineage
 from spira.data.storage import open_store
-from spira.delivery.fingerprints import Axis, Observed, axis_of
+from spira.delivery.fingerprints import Axes, Axis, axis_of
 from spira.delivery.ledger import Ledger, Record
 from spira.deployment.local import Local
 
@@ -35,7 +35,7 @@ class Book:
         last = len(self.ledger.read())
         return self.ledger.append(last, kind, START + timedelta(minutes=last), body)
 
-    def observe(self, seen: Observed) -> str:
+    def observe(self, seen: Axes) -> str:
         """Record an observation; its fingerprint."""
         self.ledger.keep(seen)
         axes = {name: axis.digest for name, axis in seen.axes.items()}
@@ -50,14 +50,14 @@ class Book:
         message = "the disk is full" if outcome == "failed" else ""
         self.add("finished", run=name, outcome=outcome, version=version, reasons=reasons, message=message, metrics={})
 
-    def deliver(self, seen: Observed, version: str) -> None:
+    def deliver(self, seen: Axes, version: str) -> None:
         """Record the whole way of a version that was approved, up to its service."""
         self.run(self.observe(seen), "approved", version)
         self.add("promoting", version=version, why="approved by its gate")
         self.add("promoted", version=version, why="approved by its gate")
 
 
-def observed(**changed: dict[str, str]) -> Observed:
+def observed(**changed: dict[str, str]) -> Axes:
     """Something to train on; parts of an axis by name over these."""
     parts = {
         "data": {"a.wav": "1" * 64 + " 10", "b.wav": "2" * 64 + " 20"},
@@ -65,7 +65,7 @@ def observed(**changed: dict[str, str]) -> Observed:
         "code": {"spira/models/networks.py": "3" * 64, "python": "3.11.9"},
     }
     axes: dict[str, Axis] = {name: axis_of({**parts[name], **changed.get(name, {})}) for name in parts}
-    return Observed(**axes)
+    return Axes(**axes)
 
 
 FIRST, SECOND, THIRD = (observed(model={"training.learning_rate": rate}) for rate in ("0.1", "0.2", "0.3"))

@@ -14,7 +14,7 @@ from pipelines.kubeflow.server import Server, connect
 from spira import config
 from spira.evaluation import gate as gates
 from tests.support.gatefiles import LENIENT, STRICT
-from tests.support.kfp_server import State, serving
+from tests.support.kfp_server import ServerState, serving
 
 
 @dataclass(frozen=True)
@@ -40,19 +40,19 @@ def runs(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
 
 
 @pytest.fixture
-def kfp() -> Iterator[tuple[str, State]]:
+def kfp() -> Iterator[tuple[str, ServerState]]:
     """The address of the server, and what it holds."""
     with serving() as served:
         yield served
 
 
 @pytest.fixture
-def state(kfp: tuple[str, State]) -> State:
+def state(kfp: tuple[str, ServerState]) -> ServerState:
     """What it holds."""
     return kfp[1]
 
 
 @pytest.fixture
-def server(kfp: tuple[str, State]) -> Server:
+def server(kfp: tuple[str, ServerState]) -> Server:
     """The way to it."""
     return connect(kfp[0])

@@ -36,7 +36,7 @@ class ForbiddenError(DeploymentError):
     """The account may not do this."""
 
 
-class Cluster:
+class KubernetesNamespace:
     """A namespace.
 
     Args:

@@ -33,7 +33,7 @@ from pathlib import Path
 
 from spira.deployment import golden_check
 from spira.deployment.kserve import manifests, pods
-from spira.deployment.kserve.cluster import Cluster, ConflictError, ForbiddenError, Object
+from spira.deployment.kserve.cluster import ConflictError, ForbiddenError, KubernetesNamespace, Object
 from spira.deployment.target import DeploymentError, Plan, Release, Status
 from spira.deployment.version_stack import change, line, versions
 from spira.packaging.verify import PackageError
@@ -63,7 +63,7 @@ class KServe:
 
     def __init__(
         self,
-        cluster: Cluster,
+        cluster: KubernetesNamespace,
         package: Callable[[str], Path],
         model: str = "spira",
         runtime: str = "spira",

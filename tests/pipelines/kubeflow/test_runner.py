@@ -17,21 +17,21 @@ from pipelines.kubeflow import versions
 from pipelines.kubeflow.pods import Pods
 from pipelines.kubeflow.runner import Kubeflow, runs_of
 from pipelines.kubeflow.server import Server, connect
-from pipelines.kubeflow.settings import GPU_TAINT, Cluster, load
-from pipelines.kubeflow.versions import Version
-from pipelines.training import Form
+from pipelines.kubeflow.settings import GPU_TAINT, KubeflowSettings, load
+from pipelines.kubeflow.versions import PipelineVersion
+from pipelines.training import CompileOptions
 from spira import config
 from spira.config import ConfigError
-from spira.delivery.runner import Order, Run, Runner, RunnerError
+from spira.delivery.runner import Run, Runner, RunnerError, TrainingRequest
 from spira.deployment import targets
 from spira.evaluation import gate
 from spira.registry import Outcome, RegistryError
-from tests.support.kfp_server import State
+from tests.support.kfp_server import ServerState
 
 IMAGE = "registry.example/spira-train@sha256:" + "0" * 64
-CLUSTER = Cluster(registry_uri="http://mlflow:5000", claim="spira-state")
+CLUSTER = KubeflowSettings(registry_uri="http://mlflow:5000", claim="spira-state")
 FORM = CLUSTER.form()
-VERSION = Version("v1", "id", "pipeline")
+VERSION = PipelineVersion("v1", "id", "pipeline")
 APPROVED = Outcome(
     True,
     (),
@@ -40,12 +40,14 @@ APPROVED = Outcome(
 )
 
 
-def order(name: str = "spira-1-a1", data_digest: str = "d" * 64) -> Order:
-    return Order(name, "gs://bucket/data", data_digest, config.smoke().model_dump_json(), gate.load().model_dump_json())
+def order(name: str = "spira-1-a1", data_digest: str = "d" * 64) -> TrainingRequest:
+    return TrainingRequest(
+        name, "gs://bucket/data", data_digest, config.smoke().model_dump_json(), gate.load().model_dump_json()
+    )
 
 
 @pytest.fixture
-def pods(kfp: tuple[str, State]) -> Pods:
+def pods(kfp: tuple[str, ServerState]) -> Pods:
     configuration = client.Configuration(host=kfp[0])
     return Pods(client.CoreV1Api(client.ApiClient(configuration)))
 
@@ -55,7 +57,7 @@ def runner(server: Server, outcome: Outcome | None = APPROVED, pods: Pods | None
     return Kubeflow(server, CLUSTER, lambda: version, {"spira-1-a1": outcome}.get, pods)
 
 
-def begun(held: State, server: Server, **more: Any) -> dict:
+def begun(held: ServerState, server: Server, **more: Any) -> dict:
     """A run that was ordered, moved on as the server would."""
     runner(server).start(order())
     (run,) = held.runs.values()
@@ -63,7 +65,7 @@ def begun(held: State, server: Server, **more: Any) -> dict:
     return run
 
 
-def test_an_order_is_a_run_with_all_that_the_pipeline_takes(server: Server, state: State):
+def test_an_order_is_a_run_with_all_that_the_pipeline_takes(server: Server, state: ServerState):
     """It has the order's name, the version by its id, and parameters that the server accepts."""
     runs: Runner = runner(server)
     assert runs.find("spira-1-a1") is None
@@ -79,13 +81,13 @@ def test_an_order_is_a_run_with_all_that_the_pipeline_takes(server: Server, stat
     assert runs.find("spira-1-a1") == Run("running", "pending")
 
 
-def test_to_look_makes_nothing(server: Server, state: State):
+def test_to_look_makes_nothing(server: Server, state: ServerState):
     """No experiment comes of a question."""
     assert runner(server).find("spira-1-a1") is None
     assert state.experiments == {}
 
 
-def test_an_order_given_again_is_the_same_run(server: Server, state: State):
+def test_an_order_given_again_is_the_same_run(server: Server, state: ServerState):
     """While it runs, and when it has ended, whoever gives it."""
     run = begun(state, server)
     runner(connect(server.host)).start(order())
@@ -94,7 +96,7 @@ def test_an_order_given_again_is_the_same_run(server: Server, state: State):
     assert list(state.runs) == [run["run_id"]]
 
 
-def test_orders_of_other_names_are_other_runs(server: Server, state: State):
+def test_orders_of_other_names_are_other_runs(server: Server, state: ServerState):
     """Each is found by its own."""
     runs = runner(server)
     for name in ("a", "b"):
@@ -103,7 +105,7 @@ def test_orders_of_other_names_are_other_runs(server: Server, state: State):
     assert runs.find("c") is None
 
 
-def test_two_that_order_at_once_leave_one_run(server: Server, state: State):
+def test_two_that_order_at_once_leave_one_run(server: Server, state: ServerState):
     """Both look, both find nothing, both create: the first run stays."""
     both = [runner(connect(server.host)) for _ in range(2)]
     server.made_experiment_id()
@@ -124,7 +126,7 @@ def test_two_that_order_at_once_leave_one_run(server: Server, state: State):
     assert both[0].find("spira-1-a1") == Run("running", "pending")
 
 
-def test_of_several_runs_the_first_is_the_order(server: Server, state: State):
+def test_of_several_runs_the_first_is_the_order(server: Server, state: ServerState):
     """By the time of its creation, then by its id; the rest are deleted when the order is given again."""
     first = begun(state, server, state="SUCCEEDED")
     late = state.add("runs", first | {"state": "FAILED"})
@@ -134,7 +136,7 @@ def test_of_several_runs_the_first_is_the_order(server: Server, state: State):
     assert list(state.runs) == [first["run_id"]]
 
 
-def test_a_lost_answer_makes_no_second_run(server: Server, state: State):
+def test_a_lost_answer_makes_no_second_run(server: Server, state: ServerState):
     """The server has created it and its answer never came: it is looked for before anything else."""
     runs = runner(server)
     state.trouble = lambda request: "lost" if request == "POST /runs" else None
@@ -142,7 +144,7 @@ def test_a_lost_answer_makes_no_second_run(server: Server, state: State):
     assert state.asked.count("POST /runs") == len(state.runs) == 1
 
 
-def test_a_run_that_may_not_have_begun_is_said_to(server: Server, state: State):
+def test_a_run_that_may_not_have_begun_is_said_to(server: Server, state: ServerState):
     """The request got lost: to order again is right."""
     runs = runner(server)
 
@@ -159,7 +161,7 @@ def test_a_run_that_may_not_have_begun_is_said_to(server: Server, state: State):
         runs.start(order())
 
 
-def test_a_run_is_found_among_many(server: Server, state: State, monkeypatch: pytest.MonkeyPatch):
+def test_a_run_is_found_among_many(server: Server, state: ServerState, monkeypatch: pytest.MonkeyPatch):
     """The server gives a page at a time."""
     monkeypatch.setattr(servers, "PAGE", 2)
     runs = runner(server)
@@ -172,13 +174,13 @@ def test_a_run_is_found_among_many(server: Server, state: State, monkeypatch: py
 
 
 @pytest.mark.parametrize("said", ["PENDING", "RUNNING", "CANCELING", "PAUSED", "RUNTIME_STATE_UNSPECIFIED"])
-def test_a_run_that_has_not_ended_runs(server: Server, state: State, said: str):
+def test_a_run_that_has_not_ended_runs(server: Server, state: ServerState, said: str):
     """Whatever Kubeflow calls it."""
     begun(state, server, state=said)
     assert runner(server).find("spira-1-a1") == Run("running", said.lower())
 
 
-def test_a_success_has_its_verdict(server: Server, state: State):
+def test_a_success_has_its_verdict(server: Server, state: ServerState):
     """From the model repository, by the run's name; of the metrics those of the paper's test."""
     begun(state, server, state="SUCCEEDED")
     assert runner(server).find("spira-1-a1") == Run(
@@ -188,7 +190,7 @@ def test_a_success_has_its_verdict(server: Server, state: State):
     assert rejected.find("spira-1-a1") == Run("succeeded", reasons=("accuracy 0.6 is below 0.8",))
 
 
-def test_a_success_without_a_verdict_has_failed(server: Server, state: State):
+def test_a_success_without_a_verdict_has_failed(server: Server, state: ServerState):
     """Kubeflow skips a branch whose condition it can't read, and is content."""
     begun(state, server, state="SUCCEEDED")
     found = runner(server, None).find("spira-1-a1")
@@ -196,7 +198,7 @@ def test_a_success_without_a_verdict_has_failed(server: Server, state: State):
     assert "no verdict" in found.message
 
 
-def test_a_verdict_that_can_not_be_asked_for_is_no_verdict(server: Server, state: State):
+def test_a_verdict_that_can_not_be_asked_for_is_no_verdict(server: Server, state: ServerState):
     """MLflow is away for the moment: nothing is decided, and the runner can't be asked now."""
     begun(state, server, state="SUCCEEDED")
 
@@ -209,7 +211,7 @@ def test_a_verdict_that_can_not_be_asked_for_is_no_verdict(server: Server, state
         runs.find("spira-1-a1")
 
 
-def test_a_failure_tells_the_task_and_its_error(server: Server, state: State):
+def test_a_failure_tells_the_task_and_its_error(server: Server, state: ServerState):
     """Of tasks within tasks the innermost, by the name that it has in the pipeline."""
     details = [
         task("root", "spira-training-x7k", children=["loop"]),
@@ -222,7 +224,7 @@ def test_a_failure_tells_the_task_and_its_error(server: Server, state: State):
     assert runner(server).find("spira-1-a1") == Run("failed", "Train failed: main: Error (exit code 1)")
 
 
-def test_a_failure_of_no_task_tells_that_of_the_run(server: Server, state: State):
+def test_a_failure_of_no_task_tells_that_of_the_run(server: Server, state: ServerState):
     """One that never got on was ended by its deadline; one that was cancelled says at least that."""
     history = [{"state": "FAILED", "error": {"code": 2, "message": "Workflow exceeded its deadline"}}]
     run = begun(state, server, state="FAILED", state_history=history)
@@ -258,7 +260,7 @@ SAID = {
 
 
 @pytest.mark.parametrize("why", SAID)
-def test_a_pod_that_no_node_takes_is_explained(server: Server, state: State, pods: Pods, why: str):
+def test_a_pod_that_no_node_takes_is_explained(server: Server, state: ServerState, pods: Pods, why: str):
     """Kubeflow would call the run RUNNING for ever."""
     run = begun(state, server, state="RUNNING")
     unscheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why}
@@ -270,7 +272,7 @@ def test_a_pod_that_no_node_takes_is_explained(server: Server, state: State, pod
     assert "preempt" not in found.message.lower()
 
 
-def test_an_image_that_can_not_be_pulled_is_explained(server: Server, state: State, pods: Pods):
+def test_an_image_that_can_not_be_pulled_is_explained(server: Server, state: ServerState, pods: Pods):
     """Scheduled, and still waiting; one that is only being started is no news."""
     run = begun(state, server, state="RUNNING")
     held = {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}}
@@ -284,7 +286,7 @@ def test_an_image_that_can_not_be_pulled_is_explained(server: Server, state: Sta
     assert found == Run("running", "train waits: ImagePullBackOff: Back-off pulling image")
 
 
-def test_a_refusal_is_told_in_the_stages_own_words(server: Server, state: State, pods: Pods):
+def test_a_refusal_is_told_in_the_stages_own_words(server: Server, state: ServerState, pods: Pods):
     """Kubeflow knows an exit code only; the pod's log has the line."""
     run = begun(state, server, state="FAILED", state_history=[])
     state.pods = [pod(run["run_id"], "Failed")]
@@ -292,7 +294,7 @@ def test_a_refusal_is_told_in_the_stages_own_words(server: Server, state: State,
     assert runner(server, pods=pods).find("spira-1-a1") == Run("failed", "a GPU is asked for")
 
 
-def test_pods_that_can_not_be_asked_are_no_trouble(server: Server, state: State):
+def test_pods_that_can_not_be_asked_are_no_trouble(server: Server, state: ServerState):
     """The answer says so, and is an answer."""
     begun(state, server, state="RUNNING")
     configuration = client.Configuration(host=f"http://127.0.0.1:{free_port()}")
@@ -319,7 +321,7 @@ def test_a_server_without_a_url_is_refused(host: str):
         connect(host)
 
 
-def test_a_server_that_goes_away_is_an_error_of_one_line(kfp: tuple[str, State], monkeypatch: pytest.MonkeyPatch):
+def test_a_server_that_goes_away_is_an_error_of_one_line(kfp: tuple[str, ServerState], monkeypatch: pytest.MonkeyPatch):
     """In the middle of things; found out in seconds."""
     monkeypatch.setattr(servers, "SECONDS", 1)
     server = connect(kfp[0])
@@ -346,7 +348,7 @@ def test_a_server_that_never_answers_is_not_waited_for(monkeypatch: pytest.Monke
             connect(f"http://127.0.0.1:{deaf.getsockname()[1]}")
 
 
-def test_a_busy_server_is_asked_again(server: Server, state: State):
+def test_a_busy_server_is_asked_again(server: Server, state: ServerState):
     """What was only asked; for a while."""
     runs = runner(server)
     busy = iter([True, True])
@@ -357,7 +359,7 @@ def test_a_busy_server_is_asked_again(server: Server, state: State):
         runs.find("a")
 
 
-def test_what_the_server_refuses_is_told_without_its_stack(server: Server, state: State):
+def test_what_the_server_refuses_is_told_without_its_stack(server: Server, state: ServerState):
     """The first line of what it says."""
     runs = runner(server)
     state.versions.clear()
@@ -366,19 +368,19 @@ def test_what_the_server_refuses_is_told_without_its_stack(server: Server, state
     assert state.runs == {}
 
 
-def test_a_version_is_uploaded_once(server: Server, state: State):
+def test_a_version_is_uploaded_once(server: Server, state: ServerState):
     """By the digest of its content; another image or form is another version, and the latest is known."""
-    first = versions.upload(server, IMAGE, Form())
-    assert versions.upload(connect(server.host), IMAGE, Form()) == first
-    second = versions.upload(server, IMAGE, Form(claim="spira-state", cached=False))
+    first = versions.upload(server, IMAGE, CompileOptions())
+    assert versions.upload(connect(server.host), IMAGE, CompileOptions()) == first
+    second = versions.upload(server, IMAGE, CompileOptions(claim="spira-state", cached=False))
     assert second.name.endswith("-uncached")
     assert [each["display_name"] for each in state.versions.values()] == [first.name, second.name]
     assert versions.latest(server) == second
 
 
-def test_two_that_upload_at_once_have_one_version(server: Server, state: State):
+def test_two_that_upload_at_once_have_one_version(server: Server, state: ServerState):
     """The one that comes late takes what is there."""
-    version = versions.upload(server, IMAGE, Form())
+    version = versions.upload(server, IMAGE, CompileOptions())
     unseen, listed = {"pipelines", "pipeline_versions"}, server.all
 
     def late(call: Any, what: str, *arguments: Any, **query: Any) -> list[Any]:
@@ -388,7 +390,7 @@ def test_two_that_upload_at_once_have_one_version(server: Server, state: State):
         return listed(call, what, *arguments, **query)
 
     server.all = late
-    assert versions.upload(server, IMAGE, Form()) == version
+    assert versions.upload(server, IMAGE, CompileOptions()) == version
     assert len(state.versions) == len(state.pipelines) == 1
 
 
@@ -403,8 +405,8 @@ def test_an_image_by_tag_is_a_version_of_these_sources(monkeypatch: pytest.Monke
     names = set()
     for code in ("1", "2"):
         monkeypatch.setenv("SPIRA_IMAGE_DIGEST", code)
-        names.add(versions.content("spira-train:dev", Form())[0])
-        names.add(versions.content(IMAGE, Form())[0])
+        names.add(versions.content("spira-train:dev", CompileOptions())[0])
+        names.add(versions.content(IMAGE, CompileOptions())[0])
     assert len(names) == 3
 
 
@@ -429,19 +431,19 @@ def test_a_gpu_is_three_parameters():
 
 def test_what_pods_can_not_reach_is_refused():
     """A folder of this machine, an MLflow that is a file."""
-    here = Order("a", "/home/me/data", "", "{}", "{}")
+    here = TrainingRequest("a", "/home/me/data", "", "{}", "{}")
     with pytest.raises(RunnerError, match="pods don't see this machine"):
         CLUSTER.arguments(here, VERSION)
     with pytest.raises(RunnerError, match="URL of MLflow for pods"):
-        Cluster(registry_uri="sqlite:///mlflow.db").arguments(order(), VERSION)
+        KubeflowSettings(registry_uri="sqlite:///mlflow.db").arguments(order(), VERSION)
 
 
 def test_a_version_for_another_volume_is_refused(server: Server):
-    """State that is written where no volume is would be gone with the pod."""
-    version = versions.upload(server, IMAGE, Form(claim="another"))
+    """ServerState that is written where no volume is would be gone with the pod."""
+    version = versions.upload(server, IMAGE, CompileOptions(claim="another"))
     with pytest.raises(RunnerError, match="mounts claim another, and the cluster's is spira-state: upload"):
         CLUSTER.arguments(order(), version)
-    assert versions.upload(server, IMAGE, Form()).claim == ""
+    assert versions.upload(server, IMAGE, CompileOptions()).claim == ""
 
 
 def free_port() -> int:

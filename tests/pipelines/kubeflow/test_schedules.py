@@ -9,16 +9,16 @@ import pytest
 from pipelines.kubeflow import schedules, versions
 from pipelines.kubeflow.schedules import Schedule
 from pipelines.kubeflow.server import Server
-from pipelines.kubeflow.settings import Cluster
+from pipelines.kubeflow.settings import KubeflowSettings
 from spira import config
-from spira.delivery.runner import Order, RunnerError
+from spira.delivery.runner import RunnerError, TrainingRequest
 from spira.errors import SpiraError
 from spira.evaluation import gate
-from tests.support.kfp_server import State
+from tests.support.kfp_server import ServerState
 
 IMAGE, NEWER = (f"registry.example/spira-train@sha256:{digit * 64}" for digit in "01")
-CLUSTER = Cluster(registry_uri="http://mlflow:5000")
-ORDER = Order("", "gs://bucket/data", "", config.smoke().model_dump_json(), gate.load().model_dump_json())
+CLUSTER = KubeflowSettings(registry_uri="http://mlflow:5000")
+ORDER = TrainingRequest("", "gs://bucket/data", "", config.smoke().model_dump_json(), gate.load().model_dump_json())
 NIGHTLY = "0 30 3 * * *"
 
 
@@ -28,13 +28,13 @@ def wanted(server: Server, image: str = IMAGE, cron: str = NIGHTLY) -> Schedule:
     return Schedule("nightly", cron, version, CLUSTER.arguments(ORDER, version))
 
 
-def there(state: State) -> dict:
+def there(state: ServerState) -> dict:
     """The one schedule."""
     (schedule,) = state.recurring_runs.values()
     return schedule
 
 
-def test_a_schedule_is_made(server: Server, state: State):
+def test_a_schedule_is_made(server: Server, state: ServerState):
     """One run at a time, none made up for, on the version that was looked up, its runs named by Kubeflow."""
     assert schedules.put(server, wanted(server)) == ["there is no such schedule"]
     made = there(state)
@@ -45,7 +45,7 @@ def test_a_schedule_is_made(server: Server, state: State):
     assert made["runtime_config"]["parameters"]["run_name"] == ""
 
 
-def test_one_that_is_right_is_left_alone(server: Server, state: State):
+def test_one_that_is_right_is_left_alone(server: Server, state: ServerState):
     """It keeps its id, and so its history."""
     schedules.put(server, wanted(server))
     before = there(state)["recurring_run_id"]
@@ -54,7 +54,7 @@ def test_one_that_is_right_is_left_alone(server: Server, state: State):
     assert there(state)["recurring_run_id"] == before
 
 
-def test_it_follows_the_latest_version(server: Server, state: State):
+def test_it_follows_the_latest_version(server: Server, state: ServerState):
     """After an upload the check says what is out of date, and the next call replaces the schedule."""
     schedules.put(server, wanted(server))
     old, newer = there(state), wanted(server, NEWER)
@@ -75,7 +75,7 @@ def test_it_follows_the_latest_version(server: Server, state: State):
         ({"trigger": {"periodic_schedule": {"interval_second": "60"}}}, f"times: None, wanted {NIGHTLY!r}"),
     ],
 )
-def test_what_was_changed_by_hand_is_put_right(server: Server, state: State, change: dict, line: str):
+def test_what_was_changed_by_hand_is_put_right(server: Server, state: ServerState, change: dict, line: str):
     """Named, as it is and as it is wanted."""
     schedules.put(server, wanted(server))
     there(state).update(change)
@@ -83,7 +83,7 @@ def test_what_was_changed_by_hand_is_put_right(server: Server, state: State, cha
     assert schedules.check(server, wanted(server)) == []
 
 
-def test_times_and_parameters_can_be_changed(server: Server, state: State):
+def test_times_and_parameters_can_be_changed(server: Server, state: ServerState):
     """Both are part of what is wanted."""
     schedules.put(server, wanted(server))
     hourly = wanted(server, cron="0 0 * * * *")
@@ -95,7 +95,7 @@ def test_times_and_parameters_can_be_changed(server: Server, state: State):
     assert there(state)["runtime_config"]["parameters"]["memory"] == "8Gi"
 
 
-def test_of_several_the_right_one_stays(server: Server, state: State):
+def test_of_several_the_right_one_stays(server: Server, state: ServerState):
     """A call that was killed between creating and deleting left two."""
     schedules.put(server, wanted(server))
     right = there(state)["recurring_run_id"]
@@ -104,7 +104,7 @@ def test_of_several_the_right_one_stays(server: Server, state: State):
     assert there(state)["recurring_run_id"] == right
 
 
-def test_a_schedule_that_the_server_refuses_costs_none(server: Server, state: State):
+def test_a_schedule_that_the_server_refuses_costs_none(server: Server, state: ServerState):
     """The new one is created before the old one is deleted."""
     schedules.put(server, wanted(server))
     before = there(state)
@@ -114,7 +114,7 @@ def test_a_schedule_that_the_server_refuses_costs_none(server: Server, state: St
     assert there(state) == before
 
 
-def test_a_schedule_is_removed(server: Server, state: State):
+def test_a_schedule_is_removed(server: Server, state: ServerState):
     """By its name; another stays."""
     schedules.put(server, wanted(server))
     schedules.put(server, replace(wanted(server), name="weekly"))

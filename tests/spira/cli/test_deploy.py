@@ -175,8 +175,23 @@ def test_by_hand_goes_on_without_the_ledger(deploy: Verb, world: World) -> None:
     assert "the ledger can't be asked, so it isn't known what continuous delivery wants" in told.stderr
 
 
-def test_a_target_that_is_away_is_told_and_the_others_are_gone_on_with(deploy: Verb, world: World) -> None:
+KUBECONFIG = """\
+apiVersion: v1
+kind: Config
+contexts: [{name: another, context: {cluster: another, user: another}}]
+clusters: [{name: another, cluster: {server: http://127.0.0.1:9}}]
+users: [{name: another, user: {}}]
+current-context: another
+"""
+"""A kubeconfig that holds another context than the settings name."""
+
+
+def test_a_target_that_is_away_is_told_and_the_others_are_gone_on_with(
+    deploy: Verb, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Exit code 1, for every verb; the one that is asked alone is none of its business."""
+    (world.folder / "kubeconfig").write_text(KUBECONFIG)
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(world.folder / "kubeconfig"))
     settings(world, AWAY)
     for verb in (("plan", "3"), ("apply", "3"), ("verify",), ("status",), ("rollback", "--reason", "r")):
         told = deploy(*verb, "--json")

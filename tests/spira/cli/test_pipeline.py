@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from pipelines.kubeflow import settings as cluster
 from spira.cli.pipeline import app
 from spira.config import ConfigError
-from tests.support.kfp_server import State
+from tests.support.kfp_server import ServerState
 
 IMAGE, NEWER = (f"registry.example/spira-train@sha256:{digit * 64}" for digit in "01")
 DATA = ("--data", "gs://bucket/data")
@@ -23,7 +23,7 @@ Call = Callable[..., Any]
 
 
 @pytest.fixture
-def call(kfp: tuple[str, State], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
+def call(kfp: tuple[str, ServerState], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
     """A verb with a cluster file; no kubeconfig."""
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     (tmp_path / "cluster.yaml").write_text(f"host: {kfp[0]}\nregistry_uri: http://mlflow:5000\n")
@@ -31,7 +31,7 @@ def call(kfp: tuple[str, State], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     return lambda verb, *arguments: CliRunner().invoke(app, [verb, *file, *arguments])
 
 
-def test_submit_begins_a_run_and_says_its_name(call: Call, state: State):
+def test_submit_begins_a_run_and_says_its_name(call: Call, state: ServerState):
     """The name, for programs, on standard output alone."""
     result = call("submit", *DATA, "--image", IMAGE)
     (run,) = state.runs.values()
@@ -39,7 +39,7 @@ def test_submit_begins_a_run_and_says_its_name(call: Call, state: State):
     assert run["display_name"].startswith("spira-")
 
 
-def test_submit_again_is_the_same_run(call: Call, state: State):
+def test_submit_again_is_the_same_run(call: Call, state: ServerState):
     """The name follows from what is trained; what differs, or has a name of its own, is another run."""
     names = [call("submit", *DATA, "--image", IMAGE).stdout for _ in range(2)]
     again = call("submit", *DATA)  # on the latest version, which is the same
@@ -50,7 +50,7 @@ def test_submit_again_is_the_same_run(call: Call, state: State):
     assert len(state.runs) == 3
 
 
-def test_a_gpu_is_asked_for_over_the_cluster_file(call: Call, state: State):
+def test_a_gpu_is_asked_for_over_the_cluster_file(call: Call, state: ServerState):
     """Values are YAML."""
     arguments = ("--on", "gpu_count=1", "--on", "node_selector={karpenter.sh/nodepool: gpu}")
     assert call("submit", *DATA, "--image", IMAGE, *arguments).exit_code == 0
@@ -75,7 +75,7 @@ def test_a_gpu_is_asked_for_over_the_cluster_file(call: Call, state: State):
         (("status", "nobody"), "no run nobody"),
     ],
 )
-def test_a_refusal_says_what_to_do(call: Call, state: State, arguments: tuple[str, ...], said: str):
+def test_a_refusal_says_what_to_do(call: Call, state: ServerState, arguments: tuple[str, ...], said: str):
     """Exit code 2, a line on standard error, and nothing begun."""
     result = call(*arguments)
     assert result.exit_code == 2
@@ -84,7 +84,7 @@ def test_a_refusal_says_what_to_do(call: Call, state: State, arguments: tuple[st
     assert (state.runs, state.recurring_runs) == ({}, {})
 
 
-def test_a_schedule_is_made_checked_and_removed(call: Call, state: State):
+def test_a_schedule_is_made_checked_and_removed(call: Call, state: ServerState):
     """It follows the latest version when it is called again; the check has an exit code of its own."""
     nightly = ("schedule", *DATA, "--cron", "0 30 3 * * *")
     assert call(*nightly, "--image", IMAGE).exit_code == 0
@@ -100,7 +100,7 @@ def test_a_schedule_is_made_checked_and_removed(call: Call, state: State):
     assert state.recurring_runs == {}
 
 
-def test_status_lists_runs_and_why_they_failed(call: Call, state: State):
+def test_status_lists_runs_and_why_they_failed(call: Call, state: ServerState):
     """The latest first, for programs as JSON; a success without MLflow is not called approved."""
     for name in ("first", "second"):
         call("submit", *DATA, "--image", IMAGE, "--name", name)
@@ -161,7 +161,7 @@ def test_a_cluster_file_is_refused_by_its_key(tmp_path: Path):
         cluster.load(tmp_path / "cluster.yaml")
 
 
-def test_delivery_is_scheduled_and_follows_its_sources(call: Call, state: State, tmp_path: Path):
+def test_delivery_is_scheduled_and_follows_its_sources(call: Call, state: ServerState, tmp_path: Path):
     """A recurring run of the tick with its own account, beside the training's versions; again after any change."""
     settings = tmp_path / "delivery.yaml"
     settings.write_text("data: gs://bucket/data\nregistry: http://mlflow:5000\n")

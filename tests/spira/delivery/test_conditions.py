@@ -47,7 +47,7 @@ def test_a_run_is_on(world: World):
     """What is fit is not settled while it is trained; nothing serves before the first delivery."""
     found = status(world)
     assert states(found) == {
-        "Fit": ("True", "Observed"),
+        "Fit": ("True", "Axes"),
         "Settled": ("False", "Running"),
         "Serving": ("False", "NothingWanted"),
         "Healthy": ("True", "NoTrouble"),
@@ -87,7 +87,7 @@ def test_what_is_unfit_is_no_trouble_of_ours(world: World):
     """The data's owner is told what to do, and whether it is settled nobody knows."""
     world.unfit = "data: row 2: the file isn't there"
     found = status(world)
-    assert states(found)["Fit"] == ("False", "Unfit")
+    assert states(found)["Fit"] == ("False", "InvalidInput")
     assert states(found)["Settled"] == ("Unknown", "NothingFit")
     assert states(found)["Healthy"] == ("True", "NoTrouble")
     assert world.unfit in messages(found)["Fit"]

@@ -170,11 +170,11 @@ class Delivery(RuleBasedStateMachine):
         attempts = state.attempts_of(world.observed().fingerprint.digest)
         assert state.active is None
         assert attempts[-1].is_settled or len(attempts) >= world.policy.attempts
-        want = wanted(state, {*state.bad, *world.repository.rolled_back})
+        want = wanted(state, {*state.rolled_back, *world.repository.rolled_back})
         assert want is None or (world.serving, world.repository.champion) == ({want}, want)
         if state.pin:
             assert world.serving == {state.pin.version}
-        assert not set(state.bad) & world.serving
+        assert not set(state.rolled_back) & world.serving
 
 
 TestDelivery = Delivery.TestCase

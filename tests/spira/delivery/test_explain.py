@@ -8,7 +8,7 @@ import pytest
 
 from spira.data.storage import StorageError
 from spira.delivery import explain
-from spira.delivery.fingerprints import Change, Unfit
+from spira.delivery.fingerprints import Change, InvalidInput
 from spira.delivery.state import STEPS, state_of
 from spira.errors import SpiraError
 from tests.support.ledger_builder import START, Book, observed
@@ -180,8 +180,8 @@ def test_what_served_at_a_time_is_known(book: Book) -> None:
 
 def test_what_is_unfit_has_no_fingerprint(book: Book) -> None:
     """The last observation is the problem, told as it was seen."""
-    problem = Unfit("data: metadata_train.csv isn't there").problem
+    problem = InvalidInput("data: metadata_train.csv isn't there").problem
     book.add("observed", problem=problem)
-    sighting = state_of(book.ledger.read()).sighting
-    assert sighting is not None
-    assert (sighting.fingerprint, sighting.problem) == ("", problem)
+    last_observation = state_of(book.ledger.read()).last_observation
+    assert last_observation is not None
+    assert (last_observation.fingerprint, last_observation.problem) == ("", problem)

@@ -13,7 +13,7 @@ import pytest
 
 from spira import lineage
 from spira.data.storage import open_store
-from spira.delivery.fingerprints import Change, Observed, changes
+from spira.delivery.fingerprints import Axes, Change, changes
 from spira.delivery.observe import look
 from spira.delivery.settings import Settings
 from spira.delivery.settings import load as load_settings
@@ -30,10 +30,10 @@ class Place:
         self.data, self.model, self.code = folder / "data", folder / "model.yaml", folder / "code"
         self.settings, self.ledger = folder / "delivery.yaml", folder / "ledger"
 
-    def look(self) -> Observed:
+    def look(self) -> Axes:
         lineage.look_again()
         seen = look(load_settings(self.settings), open_store(self.ledger)).seen
-        assert isinstance(seen, Observed), seen
+        assert isinstance(seen, Axes), seen
         return seen
 
     @property
@@ -193,8 +193,8 @@ def test_a_source_that_comes_or_goes_is_named(place: Place) -> None:
     (place.code / "spira" / "evaluation" / "probes.py").unlink()
     (place.code / "spira" / "features" / "noise.py").rename(place.code / "spira" / "sounds.py")
     assert changes(before.axes, place.look().axes) == [
-        Change("code", "added", "spira/new.py"),
         Change("code", "removed", "spira/evaluation/probes.py"),
+        Change("code", "added", "spira/new.py"),
         Change("code", "renamed", "spira/sounds.py", "spira/features/noise.py", "spira/sounds.py"),
     ]
 

@@ -91,7 +91,7 @@ def test_killed_after_every_effect_and_at_every_stage(demo: Path, tmp_path: Path
     assert Counter(died) == {
         "Ledger.keep": 1,
         "Ledger.append": 5,  # observed, claimed, finished, promoting, promoted
-        "LocalRuns.start": 1,
+        "LocalRunner.start": 1,
         "Local.apply": 1,
         "MLflowRepository.promote": 1,
     }

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from spira.data.storage import StorageError, open_store
-from spira.delivery.fingerprints import Observed, axis_of
+from spira.delivery.fingerprints import Axes, axis_of
 from spira.delivery.ledger import Ledger, OvertakenError
 from spira.delivery.state import state_of
 from tests.support.in_memory_world import Effects, MemoryStore
@@ -101,7 +101,7 @@ def test_a_torn_record_is_passed_over(ledger: Ledger, tmp_path: Path, content: b
     assert [record.kind for record in again.read()] == ["approved", "approved", "damaged"]
     assert state_of(again.read()).damaged == (3,)
     assert again.append(3, "approved", NOW, {"version": "4"}).number == 4
-    assert state_of(again.read()).consents == {"1", "2", "4"}
+    assert state_of(again.read()).manual_approvals == {"1", "2", "4"}
 
 
 def test_a_lost_record_is_damaged_too(ledger: Ledger, tmp_path: Path) -> None:
@@ -128,12 +128,12 @@ def test_a_record_of_a_newer_program_counts_for_nothing(ledger: Ledger) -> None:
     """It is kept, and read over."""
     before = state_of(ledger.read())
     ledger.append(3, "something-new", NOW, {"x": 1})
-    assert state_of(ledger.read()).consents == before.consents
+    assert state_of(ledger.read()).manual_approvals == before.manual_approvals
 
 
 def test_what_a_digest_stands_for_is_kept(ledger: Ledger, tmp_path: Path) -> None:
     """By axis, for whoever asks why; a damaged one is said."""
-    observed = Observed(*(axis_of({name: "1"}) for name in ("a.wav", "training.seeds", "spira/features/noise.py")))
+    observed = Axes(*(axis_of({name: "1"}) for name in ("a.wav", "training.seeds", "spira/features/noise.py")))
     ledger.keep(observed)
     ledger.keep(observed)
     assert ledger.axis("data", observed.data.digest) == observed.data
@@ -157,4 +157,4 @@ def test_on_a_bucket(bucket: str) -> None:
     with pytest.raises(OvertakenError):
         other.append(0, "approved", NOW, {"version": "2"})
     assert other.append(len(other.read()), "approved", NOW, {"version": "2"}).number == 2
-    assert state_of(one.read()).consents == {"1", "2"}
+    assert state_of(one.read()).manual_approvals == {"1", "2"}

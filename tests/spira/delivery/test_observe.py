@@ -19,7 +19,7 @@ from spira.data import content_hash
 from spira.data.corpus import Corpus
 from spira.data.storage import Folder, Store, open_store
 from spira.delivery import observe
-from spira.delivery.fingerprints import Observed, Unfit
+from spira.delivery.fingerprints import Axes, InvalidInput
 from spira.delivery.settings import Settings, load
 
 MANY = 10_000
@@ -191,7 +191,7 @@ def test_the_digest_is_that_of_the_corpus(delivered: Path) -> None:
     settings = load(delivered / "delivery.yaml")
     seen = observe.look(settings, open_store(settings.ledger))
     (corpus,) = (delivered / "work" / "state").glob("corpus*/")
-    assert isinstance(seen.seen, Observed)
+    assert isinstance(seen.seen, Axes)
     assert seen.wish is not None
     assert seen.wish.data_digest == seen.seen.data.digest == Corpus.open(corpus).digest
 
@@ -202,7 +202,7 @@ def settings(place: Place) -> Settings:
     return Settings(data=str(place.data))
 
 
-def see(settings: Settings, place: Place) -> Observed | Unfit:
+def see(settings: Settings, place: Place) -> Axes | InvalidInput:
     return observe.look(settings, place.kept).seen
 
 
@@ -212,12 +212,12 @@ def test_half_an_upload_is_unfit_and_heals(place: Place, settings: Settings) -> 
     with (place.data / "metadata_train.csv").open("a") as table:
         table.write("wav/late.wav,1\n")
     missing = see(settings, place)
-    assert isinstance(missing, Unfit)
+    assert isinstance(missing, InvalidInput)
     assert "wav/late.wav" in missing.problem
     (place.data / "wav" / "late.wav").write_bytes(b"late")
     after = see(settings, place)
-    assert isinstance(before, Observed)
-    assert isinstance(after, Observed)
+    assert isinstance(before, Axes)
+    assert isinstance(after, Axes)
     assert after.data.parts.keys() - before.data.parts.keys() == {"wav/late.wav"}
 
 
@@ -225,10 +225,10 @@ def test_bad_recordings_may_be_left_out(place: Place, settings: Settings) -> Non
     """With ``skip_bad`` a missing one is no reason to wait; and saying so is a change of what is asked for."""
     before = see(settings, place)
     (place.data / "wav" / "00003.wav").unlink()
-    assert isinstance(see(settings, place), Unfit)
+    assert isinstance(see(settings, place), InvalidInput)
     after = see(settings.model_copy(update={"skip_bad": True}), place)
-    assert isinstance(before, Observed)
-    assert isinstance(after, Observed)
+    assert isinstance(before, Axes)
+    assert isinstance(after, Axes)
     assert before.data.parts.keys() - after.data.parts.keys() == {"wav/00003.wav"}
     assert (before.model.parts["skip_bad"], after.model.parts["skip_bad"]) == ("false", "true")
 
@@ -246,7 +246,7 @@ def test_settings_that_are_refused_are_unfit(
 ) -> None:
     """By key and file; what serves is looked after meanwhile."""
     unfit = see(settings.model_copy(update=setting), place)
-    assert isinstance(unfit, Unfit)
+    assert isinstance(unfit, InvalidInput)
     assert unfit.problem.startswith(problem)
 
 
@@ -257,14 +257,14 @@ def test_comments_and_order_of_settings_are_no_change(place: Place, settings: Se
     files.b.write_text("# the same\ntraining: {max_epochs: 3, warmup_steps: 100}\nmodel: {channels: 8}\n")
     files.c.write_text("model: {channels: 8}\ntraining: {max_epochs: 4}\n")
     seen = [see(settings.model_copy(update={"config": str(file)}), place) for file in vars(files).values()]
-    digests = [each.model.digest for each in seen if isinstance(each, Observed)]
+    digests = [each.model.digest for each in seen if isinstance(each, Axes)]
     assert digests[0] == digests[1] != digests[2]
 
 
 def test_the_order_is_for_just_what_was_seen(place: Place, settings: Settings) -> None:
     """Resolved settings and gate, the data's digest: nothing is read again when the run begins."""
     told = observe.look(settings.model_copy(update={"set": ("training.max_epochs=3",)}), place.kept)
-    assert isinstance(told.seen, Observed)
+    assert isinstance(told.seen, Axes)
     assert told.wish is not None
     assert json.loads(told.wish.config)["training"]["max_epochs"] == 3
     assert json.loads(told.wish.gate)["noisy"]["accuracy"] == 0.8

@@ -102,7 +102,7 @@ def test_what_failed_is_tried_again_and_nothing_else(book: Book) -> None:
     fingerprint = book.observe(FIRST)
     book.run(fingerprint, "failed")
     assert operator_commands.retry(book.ledger).body["fingerprint"] == fingerprint
-    assert state_of(book.ledger.read()).forgiven == {fingerprint: 1}
+    assert state_of(book.ledger.read()).failures_reset == {fingerprint: 1}
     book.run(book.observe(SECOND), "rejected")
     with pytest.raises(SpiraError, match="what is observed has not failed"):
         operator_commands.retry(book.ledger)

@@ -70,7 +70,7 @@ def test_what_is_applied_serves(applied: Path, packages: tuple[Path, Path]) -> N
     """Whole, checked, and the one before it known."""
     status = Local(applied).status()
     assert (status.version, status.previous) == ("2", "1")
-    assert verify.same(Local(applied).package, packages[1])
+    assert verify.is_identical(Local(applied).package, packages[1])
     assert Local(applied).verify() <= 1e-5
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from spira.config import SAMPLE_RATE_HZ, Config
 from spira.data.corpus import Corpus
-from spira.evaluation.predict import predict_files as predict_waveforms
+from spira.evaluation.predict import predict_with_package as predict_waveforms
 from spira.inference import model
 from spira.inference.__main__ import golden as answers
 from spira.inference.model import Model
@@ -26,7 +26,14 @@ from spira.inference.wav import resample
 from spira.models import checkpoint
 from spira.packaging import golden
 from spira.packaging.build import package
-from spira.packaging.verify import PackageError, check_files, largest_difference, predict_files, prove, verify
+from spira.packaging.verify import (
+    PackageError,
+    check_files,
+    check_golden,
+    largest_difference,
+    predict_with_package,
+    verify,
+)
 from tests.support.packages import ARCHITECTURES, LINEAGE, VERDICT, config_of, make_checkpoint, make_package, signal
 
 
@@ -181,7 +188,7 @@ def test_the_check_uses_the_packages_own_code(copied: Path) -> None:
     """Not the project's: another version's package is checked as it will be served."""
     (copied / "code" / "spira_inference" / "network.py").write_text("raise RuntimeError('this very file')")
     with pytest.raises(PackageError, match="this very file"):
-        prove(copied)
+        check_golden(copied)
 
 
 def test_served_code_needs_nothing_of_the_project(made: Path) -> None:
@@ -226,7 +233,7 @@ def test_a_package_without_golden_recordings_proves_nothing(copied: Path) -> Non
     """An empty list is no proof."""
     (copied / "data" / "golden.json").write_text("[]")
     with pytest.raises(PackageError, match="no golden recording"):
-        prove(copied)
+        check_golden(copied)
 
 
 def test_a_verdict_without_a_band_is_refused(trained: Path, tmp_path: Path) -> None:
@@ -252,7 +259,7 @@ def test_predicts_files(made: Path, tmp_path: Path) -> None:
     (tmp_path / "c.wav").write_bytes(b"RIFF")
     (tmp_path / "d.mp3").write_text("no sound")
     files = [tmp_path / name for name in ("a.wav", "b.flac", "c.wav", "d.mp3", "e.wav")]
-    answers = predict_files(made, files)
+    answers = predict_with_package(made, files)
     assert [answer["file"] for answer in answers] == [str(file) for file in files]
     assert ["error" in answer for answer in answers] == [False, False, True, True, True]
     assert answers[0]["diagnosis"] in {"positive", "negative", "inconclusive"}
@@ -263,4 +270,4 @@ def test_predicts_files(made: Path, tmp_path: Path) -> None:
 def test_predicting_with_no_package_says_so(tmp_path: Path) -> None:
     """In one line."""
     with pytest.raises(PackageError, match=str(tmp_path)):
-        predict_files(tmp_path, [tmp_path / "a.wav"])
+        predict_with_package(tmp_path, [tmp_path / "a.wav"])

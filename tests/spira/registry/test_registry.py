@@ -505,7 +505,7 @@ def test_an_mlflow_server_holds_the_same_story(server: str, tmp_path: Path) -> N
 
 def test_a_store_that_many_make_at_once_is_whole(tmp_path: Path) -> None:
     """Four processes begin with an empty folder: all can use what is there then."""
-    code = "import sys; from spira.registry import open_at; print(open_at(sys.argv[1]).standing())"
+    code = "import sys; from spira.registry import open_at; print(open_at(sys.argv[1]).champion_status())"
     command = [sys.executable, "-c", code, str(tmp_path)]
     together = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(4)]
     said = [process.communicate(timeout=120) for process in together]

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from pipelines import local
-from pipelines.kubeflow.settings import Cluster
-from pipelines.kubeflow.versions import Version
+from pipelines.kubeflow.settings import KubeflowSettings
+from pipelines.kubeflow.versions import PipelineVersion
 from pipelines.training import compile_pipeline
 from spira import config
-from spira.delivery.runner import Order
+from spira.delivery.runner import TrainingRequest
 from spira.evaluation import gate
 from spira.stages.notify import notify
 from tests.support.gatefiles import STRICT
@@ -51,9 +51,14 @@ def listener() -> Iterator[tuple[str, list[Any]]]:
 
 def execute(data: Path, folder: Path, url: str) -> list[str]:
     """Run a cluster's pipeline here, with a cluster's parameters where they mean something; the lines it told."""
-    cluster, told = Cluster(registry_uri="http://mlflow:5000", notify_url=url), []
-    order = Order("run-1", "gs://data", "", config.smoke().model_dump_json(), gate.load(STRICT).model_dump_json())
-    arguments = cluster.arguments(order, Version("v1", "", "")) | {"data": str(data), "registry_uri": str(folder)}
+    cluster, told = KubeflowSettings(registry_uri="http://mlflow:5000", notify_url=url), []
+    order = TrainingRequest(
+        "run-1", "gs://data", "", config.smoke().model_dump_json(), gate.load(STRICT).model_dump_json()
+    )
+    arguments = cluster.arguments(order, PipelineVersion("v1", "", "")) | {
+        "data": str(data),
+        "registry_uri": str(folder),
+    }
     compile_pipeline(folder / "training.yaml", form=cluster.form())
     local.execute(folder, arguments, told.append)
     return told

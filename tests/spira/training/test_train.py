@@ -20,7 +20,7 @@ from spira.data.corpus import Corpus
 from spira.errors import SpiraError
 from spira.models import checkpoint
 from spira.training import train as training
-from spira.training.train import State, TrainingError, noam, train, validate
+from spira.training.train import TrainingError, TrainingState, noam, train, validate
 
 CPU = torch.device("cpu")
 EPOCHS = 6
@@ -89,7 +89,7 @@ def test_training_ends_with_its_epochs_or_its_patience(losses: list[float], done
     config = from_dict({"training": {"max_epochs": 5, "patience_epochs": 3}})
     history = [{"epoch": number + 1, "eval_loss": loss} for number, loss in enumerate(losses)]
     network = nn.Linear(1, 1)
-    state = State(network, torch.optim.Adam(network.parameters()), history=history)
+    state = TrainingState(network, torch.optim.Adam(network.parameters()), history=history)
     assert training.is_done(state, config) is done
 
 
@@ -214,7 +214,7 @@ def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def moments(state: State) -> list[torch.Tensor]:
+def moments(state: TrainingState) -> list[torch.Tensor]:
     by_parameter = state.optimizer.state_dict()["state"]
     return [by_parameter[number][name] for number in sorted(by_parameter) for name in sorted(by_parameter[number])]
 

@@ -15,13 +15,13 @@ import yaml
 from spira.deployment import golden_check, version_stack
 from spira.deployment.kserve import manifests, pods
 from spira.deployment.kserve import target as kserve
-from spira.deployment.kserve.cluster import Cluster
+from spira.deployment.kserve.cluster import KubernetesNamespace
 from spira.deployment.kserve.target import KServe
 from spira.deployment.target import DeploymentError, Plan, Release
 from spira.deployment.version_stack import change
 from spira.packaging.verify import PackageError
 from tests.support import ROOT
-from tests.support.kubernetes_api import NAMESPACE, ApiServer, State
+from tests.support.kubernetes_api import NAMESPACE, ApiServer, ServerState
 from tests.support.packages import make_package
 
 
@@ -43,7 +43,7 @@ def server(releases: dict[str, Release], tmp_path: Path) -> Iterator[ApiServer]:
 
 
 @pytest.fixture
-def state(server: ApiServer) -> State:
+def state(server: ApiServer) -> ServerState:
     return server.state
 
 
@@ -53,12 +53,12 @@ def target(server: ApiServer, releases: dict[str, Release], monkeypatch: pytest.
     monkeypatch.setattr(kserve, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(golden_check, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(golden_check, "SETTLE_SECONDS", 0.1)
-    cluster = Cluster(NAMESPACE, kubeconfig=server.kubeconfig)
+    cluster = KubernetesNamespace(NAMESPACE, kubeconfig=server.kubeconfig)
     return KServe(cluster, lambda version: releases[version].package, timeout_seconds=5)
 
 
 @pytest.fixture
-def serving(target: KServe, releases: dict[str, Release], state: State) -> KServe:
+def serving(target: KServe, releases: dict[str, Release], state: ServerState) -> KServe:
     """It serves version 2, and served 1 before."""
     target.apply(releases["1"])
     target.apply(releases["2"])
@@ -77,7 +77,9 @@ def test_nothing_serves_before_the_first_apply(target: KServe) -> None:
         target.rollback("bad")
 
 
-def test_a_version_is_tried_before_users_meet_it(target: KServe, releases: dict[str, Release], state: State) -> None:
+def test_a_version_is_tried_before_users_meet_it(
+    target: KServe, releases: dict[str, Release], state: ServerState
+) -> None:
     """The candidate comes and goes before the object that users ask is written, once."""
     status = target.apply(releases["1"])
     assert (status.version, status.previous, status.ready, status.message) == ("1", None, True, "")
@@ -85,7 +87,7 @@ def test_a_version_is_tried_before_users_meet_it(target: KServe, releases: dict[
     assert target.verify() <= 1e-5
 
 
-def test_the_history_goes_with_the_object(serving: KServe, state: State) -> None:
+def test_the_history_goes_with_the_object(serving: KServe, state: ServerState) -> None:
     """It says what served when and from where; nothing else keeps it."""
     written = json.loads(state.objects["spira"]["metadata"]["annotations"]["spira/history"])
     assert [(one["version"], one["action"], one["uri"]) for one in written] == [
@@ -96,14 +98,14 @@ def test_the_history_goes_with_the_object(serving: KServe, state: State) -> None
     assert serving.status().previous == "1"
 
 
-def test_apply_again_changes_nothing(serving: KServe, releases: dict[str, Release], state: State) -> None:
+def test_apply_again_changes_nothing(serving: KServe, releases: dict[str, Release], state: ServerState) -> None:
     """It is asked for its golden recordings, that is all."""
     before = serving.status()
     assert serving.apply(releases["2"]) == before
     assert state.writes == []
 
 
-def test_rollback_goes_back_once(serving: KServe, state: State) -> None:
+def test_rollback_goes_back_once(serving: KServe, state: ServerState) -> None:
     """Tried as a new version is; the call may be repeated for the same bad version."""
     status = serving.rollback("too many alarms", bad="2")
     assert (status.version, status.previous, status.ready) == ("1", None, True)
@@ -114,7 +116,7 @@ def test_rollback_goes_back_once(serving: KServe, state: State) -> None:
         serving.rollback("again")
 
 
-def test_plan_tells_and_changes_nothing(target: KServe, releases: dict[str, Release], state: State) -> None:
+def test_plan_tells_and_changes_nothing(target: KServe, releases: dict[str, Release], state: ServerState) -> None:
     """What comes up from where, and what it replaces."""
     first = target.plan(releases["1"])
     assert [step.split()[0] for step in first.steps] == ["bring", "ask", "delete", "serve", "ask"]
@@ -125,7 +127,9 @@ def test_plan_tells_and_changes_nothing(target: KServe, releases: dict[str, Rele
     assert "version 2 instead of 1" in target.plan(releases["2"]).steps[3]
 
 
-def test_a_version_that_doesnt_start_never_serves(serving: KServe, releases: dict[str, Release], state: State) -> None:
+def test_a_version_that_doesnt_start_never_serves(
+    serving: KServe, releases: dict[str, Release], state: ServerState
+) -> None:
     """Its last words are told; the object that users ask isn't touched."""
     state.broken["spira-candidate", "1"] = "this model must not be served"
     with pytest.raises(DeploymentError, match="ended with code 1: this model must not be served"):
@@ -134,7 +138,9 @@ def test_a_version_that_doesnt_start_never_serves(serving: KServe, releases: dic
     assert serving.status().version == "2"
 
 
-def test_other_weights_than_registered_never_serve(serving: KServe, releases: dict[str, Release], state: State) -> None:
+def test_other_weights_than_registered_never_serve(
+    serving: KServe, releases: dict[str, Release], state: ServerState
+) -> None:
     """What lies in the cluster answers its own golden recordings, but not those of the package that was approved."""
     state.locations["pvc://models/3"] = releases["1"].package
     with pytest.raises(PackageError, match="must not be served"):
@@ -142,7 +148,7 @@ def test_other_weights_than_registered_never_serve(serving: KServe, releases: di
     assert state.writes == ["spira-candidate 3", "spira-candidate gone"]
 
 
-def test_pods_that_dont_start_are_put_back(serving: KServe, releases: dict[str, Release], state: State) -> None:
+def test_pods_that_dont_start_are_put_back(serving: KServe, releases: dict[str, Release], state: ServerState) -> None:
     """Tried well, yet not to be brought up where users ask: the old object comes back, history and all."""
     before = serving.status()
     state.broken["spira", "1"] = "no node is left"
@@ -153,7 +159,7 @@ def test_pods_that_dont_start_are_put_back(serving: KServe, releases: dict[str, 
 
 
 def test_a_first_version_that_doesnt_start_leaves_nothing(
-    target: KServe, releases: dict[str, Release], state: State
+    target: KServe, releases: dict[str, Release], state: ServerState
 ) -> None:
     """There is no object to go back to."""
     state.broken["spira", "1"] = "no node is left"
@@ -175,7 +181,9 @@ DRIFT: dict[str, tuple[tuple[str, ...], Any, str]] = {
 
 
 @pytest.mark.parametrize("what", DRIFT)
-def test_drift_is_told_and_repaired(serving: KServe, releases: dict[str, Release], state: State, what: str) -> None:
+def test_drift_is_told_and_repaired(
+    serving: KServe, releases: dict[str, Release], state: ServerState, what: str
+) -> None:
     """What anybody changes in the object; the version before stays the version before."""
     path, value, words = DRIFT[what]
     place = state.objects["spira"]
@@ -202,7 +210,7 @@ RUNTIMES: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("what", RUNTIMES)
 def test_a_runtime_that_changed_is_rolled_out(
-    serving: KServe, releases: dict[str, Release], state: State, what: str
+    serving: KServe, releases: dict[str, Release], state: ServerState, what: str
 ) -> None:
     """Drift is told and planned; the same version is tried on the new runtime, then its pods are made of it."""
     changed, words = RUNTIMES[what]
@@ -217,7 +225,7 @@ def test_a_runtime_that_changed_is_rolled_out(
     assert status.history[-1]["action"] == "repair"
 
 
-def test_pods_that_kserve_is_about_to_make_are_no_drift(serving: KServe, state: State) -> None:
+def test_pods_that_kserve_is_about_to_make_are_no_drift(serving: KServe, state: ServerState) -> None:
     """They will be of the runtime as it is by now."""
     state.runtime |= {"image": "spira/serve:2"}
     state.lags.add("spira")
@@ -233,7 +241,7 @@ def test_pods_that_kserve_is_about_to_make_are_no_drift(serving: KServe, state: 
     ],
 )
 def test_a_runtime_that_cant_be_read_is_told(
-    serving: KServe, releases: dict[str, Release], state: State, runtime: dict[str, Any], words: str
+    serving: KServe, releases: dict[str, Release], state: ServerState, runtime: dict[str, Any], words: str
 ) -> None:
     """By the rights of before, say: it is no drift, and no failure."""
     for name, value in runtime.items():
@@ -247,7 +255,7 @@ def test_a_runtime_that_cant_be_read_is_told(
 
 
 def test_the_account_that_reads_the_model_is_the_predictors(
-    server: ApiServer, serving: KServe, releases: dict[str, Release], state: State
+    server: ApiServer, serving: KServe, releases: dict[str, Release], state: ServerState
 ) -> None:
     """Another one by name; it is put right like all else."""
     assert state.objects["spira"]["spec"]["predictor"]["serviceAccountName"] == "spira-predictor"
@@ -258,7 +266,7 @@ def test_the_account_that_reads_the_model_is_the_predictors(
 
 
 def test_an_address_is_what_the_cluster_knows_it_by(
-    serving: KServe, releases: dict[str, Release], state: State
+    serving: KServe, releases: dict[str, Release], state: ServerState
 ) -> None:
     """Where MLflow hands artifacts out itself, the cluster reads them where they lie; the history says where."""
     state.locations["s3://mlflow/1/ab/packages/x"] = releases["1"].package
@@ -277,14 +285,14 @@ def test_why_a_version_serves_all_the_same_is_kept(serving: KServe, releases: di
     assert serving.apply(release).history[-1]["reason"] == "for the study"
 
 
-def test_annotations_of_others_are_theirs(serving: KServe, state: State) -> None:
+def test_annotations_of_others_are_theirs(serving: KServe, state: ServerState) -> None:
     """They are no drift."""
     state.objects["spira"]["metadata"]["annotations"]["someone/note"] = "hello"
     assert serving.status().message == ""
 
 
 def test_two_who_deploy_at_once_dont_undo_each_other(
-    serving: KServe, releases: dict[str, Release], state: State
+    serving: KServe, releases: dict[str, Release], state: ServerState
 ) -> None:
     """Who comes second is told, and has changed nothing."""
 
@@ -297,7 +305,7 @@ def test_two_who_deploy_at_once_dont_undo_each_other(
     assert state.writes == ["spira-candidate 1", "spira-candidate gone"]
 
 
-def test_kserves_own_notes_are_no_change(serving: KServe, state: State) -> None:
+def test_kserves_own_notes_are_no_change(serving: KServe, state: ServerState) -> None:
     """It writes down the object's state at any moment."""
 
     def note() -> None:
@@ -318,7 +326,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("what", REFUSED)
 def test_a_release_that_makes_no_sense_is_refused(
-    serving: KServe, releases: dict[str, Release], state: State, what: str
+    serving: KServe, releases: dict[str, Release], state: ServerState, what: str
 ) -> None:
     """By plan too, before anything is changed."""
     changed, words = REFUSED[what]
@@ -329,14 +337,14 @@ def test_a_release_that_makes_no_sense_is_refused(
     assert state.writes == []
 
 
-def test_a_damaged_history_is_said(serving: KServe, state: State) -> None:
+def test_a_damaged_history_is_said(serving: KServe, state: ServerState) -> None:
     """Rather than taken for an empty one."""
     state.objects["spira"]["metadata"]["annotations"]["spira/history"] = "["
     with pytest.raises(DeploymentError, match="damaged"):
         serving.status()
 
 
-def test_a_cluster_that_refuses_is_told(target: KServe, state: State) -> None:
+def test_a_cluster_that_refuses_is_told(target: KServe, state: ServerState) -> None:
     """With what is needed."""
     state.forbidden = True
     with pytest.raises(DeploymentError, match=r"forbidden; apply manifests/base/serving"):
@@ -355,7 +363,7 @@ def test_no_cluster_at_all_is_told(server: ApiServer, tmp_path: Path) -> None:
     """No file, and no such context."""
     for options in ({"kubeconfig": tmp_path / "none"}, {"kubeconfig": server.kubeconfig, "context": "b"}):
         with pytest.raises(DeploymentError, match="set KUBECONFIG"):
-            Cluster(NAMESPACE, **options)
+            KubernetesNamespace(NAMESPACE, **options)
 
 
 def test_the_example_is_what_is_written() -> None:
