@@ -1,11 +1,14 @@
-# make run: set up, then the whole pipeline on a demo data set. make test: set up, then every check.
-# make kind-up, make e2e, make kind-down: the same on a Kubernetes cluster of this machine (Docker and kind).
+# make run     set up, then run the whole pipeline on a demo data set
+# make check   lint, types, import contracts and fast tests: under a minute
+# make test    make check's part without tests, then all tests but the slow ones
+# make docs    build the documentation site into work/site
+# make kind-up, make e2e, make kind-down: the end-to-end tests on a Kubernetes cluster of this machine (Docker and kind)
 PYTHON ?= python3
 BIN := .venv/bin
 
 KIND_CLUSTER ?= spira
 
-.PHONY: setup run test lint bench bench-serving images image-train kind-up e2e kind-down clean
+.PHONY: setup run check test test-slow lint docs bench bench-serving images image-train kind-up e2e kind-down clean
 
 setup: .venv/ready
 
@@ -27,8 +30,21 @@ lint: setup
 	$(BIN)/lint-imports
 
 # Two processes, one thread each: small networks gain nothing from more.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
+check: lint
+	$(PYTEST) -m fast
+
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+	$(PYTEST) -m "not slow"
+
+# What the default tests leave out: storms of kills, long simulations, browsers.
+test-slow: setup
+	$(PYTEST) -m slow
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "documentation: work/site/index.html"
 
 bench: setup
 	$(BIN)/python -m benchmarks

@@ -12,7 +12,7 @@ import yaml
 from typer.testing import CliRunner
 
 from pipelines.kubeflow import settings as cluster
-from spira.cli.pipeline import app
+from spira.cli.main import app
 from spira.config import ConfigError
 from tests.support.kfp_server import ServerState
 
@@ -28,7 +28,7 @@ def call(kfp: tuple[str, ServerState], tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     (tmp_path / "cluster.yaml").write_text(f"host: {kfp[0]}\nregistry_uri: http://mlflow:5000\n")
     file = ("--cluster", str(tmp_path / "cluster.yaml"))
-    return lambda verb, *arguments: CliRunner().invoke(app, [verb, *file, *arguments])
+    return lambda verb, *arguments: CliRunner().invoke(app, ["pipeline", verb, *file, *arguments])
 
 
 def test_submit_begins_a_run_and_says_its_name(call: Call, state: ServerState):
@@ -122,7 +122,7 @@ def test_status_without_runs_says_how_one_begins(call: Call):
 
 def test_compile_refuses_a_tag(tmp_path: Path):
     """Unless it is said to be right."""
-    arguments = ["compile", "--out", str(tmp_path / "out.yaml"), "--image", "spira-train:dev"]
+    arguments = ["pipeline", "compile", "--out", str(tmp_path / "out.yaml"), "--image", "spira-train:dev"]
     refused = CliRunner().invoke(app, arguments)
     assert (refused.exit_code, "by its digest" in refused.stderr) == (2, True)
     assert CliRunner().invoke(app, [*arguments, "--tag-ok"]).exit_code == 0
@@ -132,7 +132,7 @@ def test_compile_refuses_a_tag(tmp_path: Path):
 def test_compile_writes_the_resources_of_kubernetes(tmp_path: Path):
     """Pipeline and PipelineVersion, the version named by its content, with what pods need."""
     out = tmp_path / "out.yaml"
-    arguments = ["compile", "--out", str(out), "--image", IMAGE, "--kubernetes", "--namespace", "ml", "--claim", "c"]
+    arguments = ["pipeline", "compile", "--out", str(out), "--image", IMAGE, "--kubernetes", "--namespace", "ml", "--claim", "c"]
     assert CliRunner().invoke(app, arguments).exit_code == 0
     pipeline, version = yaml.safe_load_all(out.read_text())
     assert [each["kind"] for each in (pipeline, version)] == ["Pipeline", "PipelineVersion"]
