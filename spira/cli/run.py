@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from spira.cli import preflight
 from spira.cli.console import out, say
 from spira.cli.options import (
     DEFAULT_WORK,
@@ -47,6 +48,7 @@ def run(
     resolved, rules = resolve_config(config, setting, seed), load(gate)
     if demo == bool(data):
         raise SpiraError("give --data DIR, or --demo: one of the two")
+    preflight.check_run(data, work, device, require_gpu)
     from pipelines import local
 
     result = local.run(

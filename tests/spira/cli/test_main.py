@@ -40,14 +40,23 @@ def test_config_prints_what_config_takes(tmp_path: Path):
         (["run"], "--data DIR, or --demo"),
         (["run", "--data", "x", "--demo"], "one of the two"),
         (["run", "--data", "x", "--gate", "nowhere.yaml"], "nowhere.yaml"),
+        (["run", "--data", "nowhere"], "--data nowhere: no such folder"),
+        (["run", "--demo", "--work", "/dev/null/work"], "--work /dev/null/work: cannot be written"),
+        (["run", "--demo", "--device", "cuda"], "a GPU is asked for and torch sees none"),
+        (["run", "--demo", "--require-gpu"], "a GPU is asked for and torch sees none"),
+        (["run", "--demo", "--device", "tpu0"], "must be auto, cpu, cuda or cuda:N"),
         (["run", "--data", "x", "--seed", "1", "--seed", "1"], "distinct"),
     ],
 )
-def test_what_is_refused_is_told_on_standard_error_with_exit_code_2(arguments: list[str], said: str):
+def test_a_refusal_is_one_line_with_exit_code_2(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """Before anything is made, in one line, without a traceback."""
+    monkeypatch.chdir(tmp_path)
     result = spira(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith("error: ")
+    assert [path.name for path in tmp_path.rglob("*") if path.name != "work"] == []
     assert said in result.stderr
 
 

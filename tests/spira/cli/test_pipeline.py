@@ -132,7 +132,19 @@ def test_compile_refuses_a_tag(tmp_path: Path):
 def test_compile_writes_the_resources_of_kubernetes(tmp_path: Path):
     """Pipeline and PipelineVersion, the version named by its content, with what pods need."""
     out = tmp_path / "out.yaml"
-    arguments = ["pipeline", "compile", "--out", str(out), "--image", IMAGE, "--kubernetes", "--namespace", "ml", "--claim", "c"]
+    arguments = [
+        "pipeline",
+        "compile",
+        "--out",
+        str(out),
+        "--image",
+        IMAGE,
+        "--kubernetes",
+        "--namespace",
+        "ml",
+        "--claim",
+        "c",
+    ]
     assert CliRunner().invoke(app, arguments).exit_code == 0
     pipeline, version = yaml.safe_load_all(out.read_text())
     assert [each["kind"] for each in (pipeline, version)] == ["Pipeline", "PipelineVersion"]
