@@ -1,8 +1,13 @@
-"""A finished run on one screen: what was trained, how good it is, approved or not and why, and what to type next."""
+"""The summary of a finished run on one screen: verdict, reasons, metrics, places, and the next commands."""
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
+import shutil
+import sys
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
@@ -10,8 +15,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-SHOWN = ("accuracy", "sensitivity", "specificity", "auroc", "brier", "ece", "coverage")
-REASONS_SHOWN = 10
+METRICS_SHOWN = ("accuracy", "sensitivity", "specificity", "auroc", "brier", "ece", "coverage")
+MAX_REASONS = 10
 
 
 def show(summary: dict[str, Any], work: str, console: Console) -> None:
@@ -27,11 +32,11 @@ def show(summary: dict[str, Any], work: str, console: Console) -> None:
 
 def _verdict(summary: dict[str, Any]) -> Text:
     if summary["approved"]:
-        told = f"APPROVED: version {summary['model_version']} serves and is champion\n"
-        return Text(told, style="bold green")
-    reasons = summary["reasons"][:REASONS_SHOWN]
-    left = len(summary["reasons"]) - len(reasons)
-    more = f"\n  and {left} more, in the report" if left else ""
+        headline = f"APPROVED: version {summary['model_version']} serves and is champion\n"
+        return Text(headline, style="bold green")
+    reasons = summary["reasons"][:MAX_REASONS]
+    hidden = len(summary["reasons"]) - len(reasons)
+    more = f"\n  and {hidden} more, in the report" if hidden else ""
     lines = "".join(f"\n  - {reason}" for reason in reasons) + more
     return Text.assemble(("NOT APPROVED, no version registered. Reasons:", "bold red"), lines, "\n")
 
@@ -54,11 +59,11 @@ def _metrics(summary: dict[str, Any]) -> Table:
     for heading in ("", "candidate", f"{level:.0%} interval", "all seeds"):
         table.add_column(heading)
     spread = summary["spread"].get("noisy", {})
-    for name in SHOWN:
-        measured, over = summary["metrics"][name], spread.get(name)
-        seeds = f"{_number(over['mean'])} ± {_number(over['std'])}" if over else ""
-        interval = f"{_number(measured['low'])} to {_number(measured['high'])}"
-        table.add_row(name, _number(measured["value"]), interval, seeds)
+    for name in METRICS_SHOWN:
+        metric, seeds = summary["metrics"][name], spread.get(name)
+        mean = f"{_number(seeds['mean'])} ± {_number(seeds['std'])}" if seeds else ""
+        interval = f"{_number(metric['low'])} to {_number(metric['high'])}"
+        table.add_row(name, _number(metric["value"]), interval, mean)
     return table
 
 
@@ -76,13 +81,30 @@ def _places(summary: dict[str, Any]) -> Text:
 
 
 def next_commands(summary: dict[str, Any], work: str) -> list[str]:
-    """What one types next; with an approved model, ask it."""
+    """Return the commands to type next; each can be pasted into this shell as it is."""
     folder = shlex.quote(work)
-    ask = [f"spira predict RECORDING.wav --work {folder}"] if summary["approved"] else []
-    return [
-        *ask,
-        f"spira models list --work {folder}",
-        f"mlflow ui --backend-store-uri {shlex.quote(summary['mlflow'])}"
-        if summary["mlflow"].startswith("sqlite")
-        else f"open {summary['mlflow']}",
-    ]
+    commands = [f"{program('spira')} models list --work {folder}"]
+    recording = _test_recording(Path(summary["paths"]["corpus"])) if summary["approved"] else None
+    if recording:
+        commands.insert(0, f"{program('spira')} predict {shlex.quote(str(recording))} --work {folder}")
+    if summary["mlflow"].startswith("sqlite"):
+        commands.append(f"{program('mlflow')} ui --backend-store-uri {shlex.quote(summary['mlflow'])}")
+    return commands
+
+
+def program(name: str) -> str:
+    """Return how this shell starts a program of this environment: its name if PATH finds it there, else its path."""
+    path = Path(sys.executable).with_name(name)
+    if shutil.which(name) == str(path):
+        return name
+    return shlex.quote(os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path))
+
+
+def _test_recording(corpus: Path) -> Path | None:
+    """Return a test recording of the data set on this machine; None if the data set is elsewhere."""
+    import pandas as pd
+
+    index = pd.read_parquet(corpus / "index.parquet", columns=["file_path", "split"])
+    root = Path(json.loads((corpus / "manifest.json").read_text())["uri"])
+    recordings = (root / path for path in index.loc[index["split"] == "test", "file_path"])
+    return next((recording for recording in recordings if recording.is_file()), None)

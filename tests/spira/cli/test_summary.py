@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
+import shlex
+import shutil
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -13,21 +18,32 @@ from spira.cli import summary
 
 
 @pytest.fixture
-def finished() -> dict[str, Any]:
+def corpus(tmp_path: Path) -> Path:
+    """The tables of a corpus, and one of its recordings in a data set whose name has a space."""
+    (tmp_path / "my data").mkdir()
+    (tmp_path / "my data" / "b.wav").touch()
+    table = pd.DataFrame({"file_path": ["a.wav", "gone.wav", "b.wav"], "split": ["train", "test", "test"]})
+    table.to_parquet(tmp_path / "index.parquet")
+    (tmp_path / "manifest.json").write_text(json.dumps({"uri": str(tmp_path / "my data")}))
+    return tmp_path
+
+
+@pytest.fixture
+def finished(corpus: Path) -> dict[str, Any]:
     """A summary as a run leaves it: approved, version 3, one seed."""
     measured = {"value": 0.91, "low": 0.8, "high": 0.97}
     return {
         "approved": True,
         "reasons": [],
         "model_version": 3,
-        "metrics": dict.fromkeys(summary.SHOWN, measured),
+        "metrics": dict.fromkeys(summary.METRICS_SHOWN, measured),
         "candidate": {"seed": 42},
         "training": {"42": {"epochs": 9, "best_epoch": 7, "best_eval_loss": 0.2}},
         "spread": {"noisy": {"accuracy": {"mean": 0.9, "std": 0.02}}},
         "data": {"files": 60, "classes": {"control": {"files": 30}, "patient": {"files": 30}}},
         "config": config.Config().model_dump(mode="json"),
         "stages": {"train": 12.0},
-        "paths": {"report": "/w/report.html", "package": "/w/package"},
+        "paths": {"report": "/w/report.html", "package": "/w/package", "corpus": str(corpus)},
         "mlflow": "sqlite:////w/mlflow.db",
     }
 
@@ -39,22 +55,36 @@ def shown(finished: dict[str, Any]) -> str:
     return console.export_text()
 
 
-def test_an_approved_model_is_said_to_serve_and_can_be_asked(finished: dict[str, Any]):
+def test_an_approved_model_serves_and_can_be_asked(finished: dict[str, Any], corpus: Path):
     """Version, interval, spread over seeds, and a command that can be pasted."""
     text = shown(finished)
     for said in ("APPROVED: version 3", "0.910", "0.800 to 0.970", "0.900 ± 0.020", "/w/report.html"):
         assert said in text
-    assert "spira predict RECORDING.wav --work 'my work'" in text
+    assert f"predict {shlex.quote(str(corpus / 'my data' / 'b.wav'))} --work 'my work'" in text
+
+
+def test_the_next_commands_can_be_pasted(finished: dict[str, Any], corpus: Path):
+    """Each begins with a program that this shell finds, and names files that are there."""
+    for command in summary.next_commands(finished, "my work"):
+        program, *arguments = shlex.split(command)
+        assert shutil.which(program)
+        assert [path for path in arguments if path.endswith(".wav") and not Path(path).is_file()] == []
+
+
+def test_without_the_recordings_nothing_is_suggested_for_them(finished: dict[str, Any], corpus: Path):
+    """The data set is in a bucket, or was moved."""
+    (corpus / "manifest.json").write_text('{"uri": "gs://bucket/data"}')
+    assert not any(" predict " in command for command in summary.next_commands(finished, "work"))
 
 
 def test_a_rejected_model_comes_with_its_reasons(finished: dict[str, Any]):
     """As many as fit, the number of the others, and no invitation to ask it."""
-    reasons = [f"reason {number}" for number in range(summary.REASONS_SHOWN + 2)]
+    reasons = [f"reason {number}" for number in range(summary.MAX_REASONS + 2)]
     text = shown(finished | {"approved": False, "reasons": reasons, "model_version": None})
     assert "NOT APPROVED" in text
     assert "reason 9" in text
     assert "and 2 more" in text
-    assert "spira predict" not in text
+    assert " predict " not in text
 
 
 def test_a_verdict_without_measurements_is_shown(finished: dict[str, Any]):
