@@ -27,12 +27,11 @@ from typing import Any
 
 from kfp import components, local
 
+from pipelines.parameters import Parameters
 from pipelines.training import compile_pipeline
 from spira import files
-from spira.config import Config
-from spira.deployment.targets import LocalTarget
+from spira.delivery.training_request import TrainingRequest
 from spira.errors import SpiraError
-from spira.evaluation.gate import Gate
 from spira.stage_logging import MARKS
 from spira.stages.verdict_folder import LINEAGE, VERDICT
 
@@ -49,29 +48,24 @@ class RunError(SpiraError):
 
 
 def run(
-    data: str,
-    config: Config,
-    gate: Gate,
+    request: TrainingRequest,
     work: Path,
     *,
-    data_digest: str = "",
-    skip_bad: bool = False,
     device: str = "auto",
     require_gpu: bool = False,
     registry_uri: str = "",
     serve: bool = True,
-    name: str = "",
     tell: Callable[[str], None],
 ) -> dict[str, Any]:
     """Run the pipeline, write ``report.html`` and ``summary.json`` into ``work``, and return the summary.
 
-    A run that was killed is taken up by running it again. All that a run makes stays in ``work/pipeline``.
+    Running a killed run again continues it. Everything that a run makes stays in ``work/pipeline``.
 
     Args:
+        request: What to train; a request without a name gets one from the time.
         registry_uri: MLflow URL; SQLite in ``work`` if empty.
-        serve: make an approved model champion and serve it; False leaves both to continuous delivery.
-        name: what lineage, MLflow and the ledger call this run; made of the time if empty.
-        tell: gets the progress line by line, in turn from several threads; kfp has changed ``print`` meanwhile.
+        serve: Serve an approved model and make it champion; False leaves both to continuous delivery.
+        tell: Receives progress line by line, from several threads in turn; kfp has replaced ``print`` meanwhile.
 
     Raises:
         RunError: a stage failed, or another run works in this folder.
@@ -79,32 +73,22 @@ def run(
     work = work.resolve()
     with _alone(work):
         folder = _new_folder(work / "pipeline")
-        for left in (SUMMARY, REPORT):  # by an earlier run, which keeps its own: never taken for this one's
-            (work / left).unlink(missing_ok=True)
+        for name in (
+            SUMMARY,
+            REPORT,
+        ):  # those of an earlier run must not pass for this run's
+            (work / name).unlink(missing_ok=True)
         compile_pipeline(folder / "training.yaml")
-        arguments = {
-            "data": data,
-            "data_digest": data_digest,
-            "config": config.model_dump_json(),
-            "gate": gate.model_dump_json(),
-            "seeds": list(config.training.seeds),
-            "skip_bad": skip_bad,
-            "device": device,
-            "require_gpu": require_gpu,
-            "code_digest": "",  # for a cluster's cache; the state folder knows its code
-            "cpu": "1",  # this and the next four are for pods: here they say nothing
-            "memory": "1Gi",
-            "gpu_count": "0",
-            "node_selector": {},
-            "tolerations": [],
-            "notify_url": "",
-            "state_uri": str(work / "state"),
-            "registry_uri": registry_uri or str(work),
-            "target": LocalTarget(serving=str(work / "serving")).model_dump_json() if serve else "",
-            "run_name": name or f"spira-training-{folder.name}",
-        }
+        parameters = Parameters.local(
+            request if request.name else request.named(f"spira-training-{folder.name}"),
+            work,
+            device=device,
+            require_gpu=require_gpu,
+            registry_uri=registry_uri,
+            serve=serve,
+        )
         began = time.monotonic()
-        execute(folder, arguments, tell)
+        execute(folder, parameters.arguments(), tell)
         summary = gather(folder, work, round(time.monotonic() - began, 3))
         summary["mlflow"] = registry_uri or f"sqlite:///{work}/mlflow.db"
         _publish(summary, folder, work)

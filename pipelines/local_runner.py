@@ -109,18 +109,7 @@ def _outcome(body: dict[str, Any]) -> Run:
 
     request = TrainingRequest.from_record(body["name"], body)
     _check_code(request)
-    summary = local.run(
-        request.data,
-        request.config,
-        request.gate,
-        Path(body["work"]),
-        data_digest=request.data_digest,
-        skip_bad=request.skip_bad,
-        registry_uri=body["registry_uri"],
-        serve=False,
-        name=request.name,
-        tell=_tell,
-    )
+    summary = local.run(request, Path(body["work"]), registry_uri=body["registry_uri"], serve=False, tell=_tell)
     _check_code(request)
     return Run(
         "succeeded",

@@ -40,11 +40,10 @@ from components.preprocess import preprocess
 from components.push import push
 from components.reject import reject
 from components.train import train
+from pipelines.parameters import STATE
 
 NAME = "spira-training"
 COMPILED = Path(__file__).with_suffix(".yaml")
-STATE = "/state"
-"""Where the claim is mounted: the ``state_uri`` of a cluster."""
 HOUR = 3600
 LIMITS = dsl.PipelineConfig(active_deadline_seconds=48 * HOUR, ttl_seconds_after_finished=7 * 24 * HOUR)
 """The run is ended after two days, and its pods with their logs are removed a week after it ended."""

@@ -15,7 +15,8 @@ from kfp.dsl.graph_component import GraphComponent
 
 from components import IMAGE
 from components.tick import tick
-from pipelines.training import HOUR, STATE, timed, uncached
+from pipelines.parameters import STATE
+from pipelines.training import HOUR, timed, uncached
 
 NAME = "spira-delivery"
 COMPILED = Path(__file__).with_suffix(".yaml")

@@ -21,13 +21,13 @@ import yaml
 from pydantic import Field, ValidationError
 
 from pipelines.kubeflow.versions import PipelineVersion
-from pipelines.training import STATE, CompileOptions
+from pipelines.parameters import STATE, Parameters
+from pipelines.training import CompileOptions
 from spira.config import ConfigError, FrozenModel, explain
 from spira.delivery.runner import RunnerError
 from spira.delivery.training_request import TrainingRequest
 from spira.deployment.targets import KServeTarget
 
-GPU_TAINT = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
 CPU, MEMORY = r"^(\d+(\.\d+)?|\d+m)$", r"^\d+(Ki|Mi|Gi|Ti|K|M|G|T)?$"
 
 
@@ -71,29 +71,7 @@ class KubeflowSettings(FrozenModel):
             RunnerError: pods can't reach the data, MLflow or the state.
         """
         self._check_reach(request.data, version)
-        tolerations = self.tolerations or ((GPU_TAINT,) if self.gpu_count else ())
-        return {
-            "data": request.data,
-            "data_digest": request.data_digest,
-            # no other run's results answer where the data isn't pinned
-            "code_digest": version.name if request.data_digest else f"{version.name} {request.name}".strip(),
-            "config": request.config.model_dump_json(),
-            "gate": request.gate.model_dump_json(),
-            "seeds": list(request.config.training.seeds),
-            "skip_bad": request.skip_bad,
-            "device": "cuda" if self.gpu_count else "auto",
-            "require_gpu": self.gpu_count > 0,
-            "cpu": self.cpu,
-            "memory": self.memory,
-            "gpu_count": str(self.gpu_count),
-            "node_selector": self.node_selector,
-            "tolerations": [dict(each) for each in tolerations],
-            "state_uri": STATE if self.claim else "",
-            "registry_uri": self.registry_uri,
-            "target": self.target.model_dump_json() if self.target else "",
-            "notify_url": self.notify_url,
-            "run_name": request.name,
-        }
+        return Parameters.cluster(request, self, version).arguments()
 
     def _check_reach(self, data: str, version: PipelineVersion) -> None:
         if not self.registry_uri.startswith(("http://", "https://")):

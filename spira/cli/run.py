@@ -43,6 +43,7 @@ def run(
 ) -> None:
     """Run the whole pipeline on this machine: preprocess, train, evaluate, push, deploy."""
     from spira.cli import summary
+    from spira.delivery.training_request import TrainingRequest
     from spira.evaluation.gate import load
 
     resolved, rules = resolve_config(config, setting, seed), load(gate)
@@ -52,11 +53,13 @@ def run(
     from pipelines import local
 
     result = local.run(
-        str(make_demo(work / "demo-data")) if demo else absolute(data),
-        resolved,
-        rules,
+        TrainingRequest(
+            data=str(make_demo(work / "demo-data")) if demo else absolute(data),
+            config=resolved,
+            gate=rules,
+            skip_bad=skip_bad,
+        ),
         work,
-        skip_bad=skip_bad,
         device=device,
         require_gpu=require_gpu,
         registry_uri=mlflow,

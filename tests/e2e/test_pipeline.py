@@ -34,7 +34,8 @@ from pipelines.kubeflow.delivery import compile_delivery, pipeline
 from pipelines.kubeflow.pods import Pods
 from pipelines.kubeflow.settings import KubeflowSettings
 from pipelines.kubeflow.versions import PipelineVersion
-from pipelines.training import STATE, CompileOptions, compile_pipeline
+from pipelines.parameters import STATE
+from pipelines.training import CompileOptions, compile_pipeline
 from spira import config as configuration
 from spira.delivery.training_request import TrainingRequest
 from spira.deployment.targets import KServeTarget

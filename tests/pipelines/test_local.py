@@ -20,11 +20,17 @@ from pipelines import local
 from spira import config
 from spira.cli.main import app
 from spira.data.corpus import Corpus
+from spira.delivery.training_request import TrainingRequest
 from spira.deployment.local import Local
 from spira.evaluation import gate
 from spira.models.checkpoint import WEIGHTS
 from spira.registry import Registry, local_uri
 from tests.support.gatefiles import LENIENT
+
+
+def request(data: Path, resolved: config.Config | None = None) -> TrainingRequest:
+    """A request that the lenient gate judges; a smoke run if no configuration is given."""
+    return TrainingRequest(data=str(data), config=resolved or config.smoke(), gate=gate.load(LENIENT))
 
 
 def folder_of(summary: dict[str, Any]) -> Path:
@@ -124,7 +130,7 @@ def test_a_condition_that_cannot_be_read_is_an_error(runs, demo: Path, tmp_path:
     monkeypatch.setattr(local, "compile_pipeline", compile_broken)
     shutil.copytree(runs.work / "state", tmp_path / "state")
     with pytest.raises(local.RunError, match="nothing ran after it"):
-        local.run(str(demo), config.smoke(), gate.load(LENIENT), tmp_path, tell=lambda line: None)
+        local.run(request(demo), tmp_path, tell=lambda line: None)
     assert not (tmp_path / "summary.json").exists()
 
 
@@ -132,7 +138,7 @@ def test_a_failure_is_told_by_its_cause(runs, tmp_path: Path, capfd: pytest.Capt
     """What the stage refused, and nothing of kfp; an earlier summary is not taken for this run's."""
     (tmp_path / "summary.json").write_text('{"approved": true}')
     with pytest.raises(local.RunError) as failure:
-        local.run(str(tmp_path / "nowhere"), config.smoke(), gate.load(), tmp_path, tell=lambda line: None)
+        local.run(request(tmp_path / "nowhere"), tmp_path, tell=lambda line: None)
     assert "nowhere" in str(failure.value)
     assert "Inner task failed" not in str(failure.value)
     assert not (tmp_path / "summary.json").exists()
@@ -165,7 +171,7 @@ def test_two_runs_do_not_share_a_work_folder(tmp_path: Path):
     with (tmp_path / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(local.RunError, match="another run"):
-            local.run("data", config.smoke(), gate.load(), tmp_path, tell=lambda line: None)
+            local.run(request(Path("data")), tmp_path, tell=lambda line: None)
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_weights(demo: Path, runs, tmp_path: Path, monkeypatch):
@@ -176,7 +182,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(demo: Path, runs, t
     kill_when(["run", "--data", str(demo), "--work", str(work), *(f"--set={each}" for each in settings)], "epoch   3/")
     assert not (work / "summary.json").exists()
     told: list[str] = []
-    summary = local.run(str(demo), resolved, gate.load(LENIENT), work, tell=told.append)
+    summary = local.run(request(demo, resolved), work, tell=told.append)
     assert any("resumes after epoch" in line for line in told)
     corpus = Corpus.open(Path(summary["paths"]["corpus"]))
     resumed = load_file(Path(summary["paths"]["checkpoint"]) / WEIGHTS)

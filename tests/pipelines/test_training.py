@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.training import COMPILED, HOUR, STATE, CompileOptions, compile_pipeline
+from pipelines.parameters import STATE, Parameters
+from pipelines.training import COMPILED, HOUR, CompileOptions, compile_pipeline
 
 IMAGE = "registry.example/spira@sha256:0123"
 FORMS = {
@@ -252,3 +253,9 @@ def test_a_run_of_a_schedule_has_a_name(spec: dict[str, Any]):
 def test_no_default_is_repeated(spec: dict[str, Any]):
     """Defaults stand in spira.config alone."""
     assert "defaultValue" not in yaml.safe_dump(spec)
+
+
+def test_the_parameters_are_those_of_the_compiled_pipeline():
+    """One list: a parameter that only one side has would fail at the start of a run."""
+    (spec, *_) = yaml.safe_load_all(COMPILED.read_text())
+    assert set(spec["root"]["inputDefinitions"]["parameters"]) == set(Parameters.model_fields)

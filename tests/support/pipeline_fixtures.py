@@ -12,6 +12,7 @@ import pytest
 from pipelines import local
 from pipelines.kubeflow.server import Server, connect
 from spira import config
+from spira.delivery.training_request import TrainingRequest
 from spira.evaluation import gate as gates
 from tests.support.gatefiles import LENIENT, STRICT
 from tests.support.kfp_server import ServerState, serving
@@ -34,7 +35,9 @@ def runs(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     work, told = tmp_path_factory.mktemp("runs") / "work", []
 
     def run(gate: Path) -> dict[str, Any]:
-        return local.run(str(demo), config.smoke(), gates.load(gate), work, tell=told.append)
+        return local.run(
+            TrainingRequest(data=str(demo), config=config.smoke(), gate=gates.load(gate)), work, tell=told.append
+        )
 
     return Runs(work, run(LENIENT), run(STRICT), told)
 

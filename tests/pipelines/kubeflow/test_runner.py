@@ -17,8 +17,9 @@ from pipelines.kubeflow import versions
 from pipelines.kubeflow.pods import Pods
 from pipelines.kubeflow.runner import Kubeflow, runs_of
 from pipelines.kubeflow.server import Server, connect
-from pipelines.kubeflow.settings import GPU_TAINT, KubeflowSettings, load
+from pipelines.kubeflow.settings import KubeflowSettings, load
 from pipelines.kubeflow.versions import PipelineVersion
+from pipelines.parameters import GPU_TAINT
 from pipelines.training import CompileOptions
 from spira import config
 from spira.config import ConfigError
