@@ -165,9 +165,14 @@ def test_a_write_that_fails_leaves_the_old_content(tmp_path: Path) -> None:
 def test_a_folder_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
     """On any exception, KeyboardInterrupt included."""
     folder = prepare(tmp_path, "folder")
-    with pytest.raises(KeyboardInterrupt), files.new_folder(folder / "a") as staged:
-        (staged / "1").write_text("new")
-        raise KeyboardInterrupt
+
+    def fail() -> None:
+        with files.new_folder(folder / "a") as staged:
+            (staged / "1").write_text("new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
     assert content(folder / "a") == FOLDER_OLD
     assert [path.name for path in folder.iterdir()] == ["a"]
 
