@@ -96,7 +96,7 @@ def _edge_frames(joined: Tensor, starts: Tensor, window: int, edges: int, featur
 
 
 def _frame_indices(first_frames: Tensor, inner: int, frames: int, edges: int) -> Tensor:
-    """Return the indices of each window's frames, ``[W, T]``: first ``inner`` shared frames, then 2 * edges per window."""
+    """Return the indices of each window's frames, ``[W, T]``: ``inner`` shared frames come first, then the edges."""
     device = first_frames.device
     own = inner + torch.arange(len(first_frames) * 2 * edges, device=device).view(-1, 2 * edges)  # [W, 2 * edges]
     shared = first_frames[:, None] + torch.arange(frames - 2 * edges, device=device)  # [W, T - 2 * edges]

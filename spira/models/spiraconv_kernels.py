@@ -109,7 +109,7 @@ def mish(z: Float) -> tuple[Float, Float]:
 
 @jit
 def is_kept(seed: np.uint32, position: int, threshold: np.uint32) -> np.bool_:
-    """Return whether dropout keeps a position: whether its hash (the finaliser of MurmurHash3) reaches the threshold."""
+    """Return whether dropout keeps a position: its hash (MurmurHash3's finaliser) reaches the threshold."""
     h = np.uint32(seed + np.uint32(position))
     h = np.uint32((h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B))
     h = np.uint32((h ^ (h >> np.uint32(13))) * np.uint32(0xC2B2AE35))
@@ -153,7 +153,7 @@ def activate(block: Block, y: Array, seed: np.uint32) -> Array:
 
 @jit
 def activate_backward(block: Block, y: Array, seed: np.uint32, gradient: Array) -> tuple[Array, Array]:
-    """Return the gradients of :func:`activate` at the scaled ``y``, ``[O, edge + N + edge]``; and at scale and shift."""
+    """Return the gradients of :func:`activate`: at the scaled ``y``, ``[O, edge + N + edge]``; at scale and shift."""
     width, frames = block.width, pooled_frames(block)
     out, totals = np.zeros((len(y), block.columns + 2 * block.edge), Float), np.empty((2, len(y)), Float)
     threshold, gain = np.uint32(block.dropout * 2**32), Float(1 / (1 - block.dropout))

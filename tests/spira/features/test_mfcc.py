@@ -138,7 +138,7 @@ def test_recordings_computed_together_equal_single_ones(recordings: list[Tensor]
 @pytest.mark.parametrize("seconds", [3.0, 4.0, 4.01, 5.0, 5.01, 7.3, 12.0])
 @pytest.mark.parametrize("window_seconds", [3.0, 4.0, 3.9999])
 def test_the_papers_windows_have_torchaudios_mfcc(seconds: float, window_seconds: float) -> None:
-    """3 and 4 s windows every second, of shorter, equal and longer files, and a window that is not a multiple of a hop."""
+    """Windows of 3 and 4 s every second, of shorter, equal and longer files, and one of no whole number of hops."""
     generator = torch.Generator().manual_seed(0)
     signal = 0.1 * torch.randn(int(seconds * SECOND), generator=generator)
     windows = Windows(window_seconds=window_seconds)
