@@ -133,7 +133,7 @@ def _outcome(order: dict[str, Any]) -> Run:
 
 def _check_code(order: dict[str, Any]) -> None:
     """Each stage is a process that reads the sources anew: what was trained must be of the code that was claimed."""
-    lineage.look_again()
+    lineage.clear_caches()
     if order["code_digest"] not in ("", axis_of(lineage.code_parts()).digest):
         raise SpiraError("the code has changed since this run was claimed: what it made counts for nothing")
 

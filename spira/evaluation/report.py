@@ -53,7 +53,7 @@ def write(verdict_dir: Path, checkpoint: Path, corpus: Corpus, out: Path, lineag
         checkpoint: folder of the candidate.
         corpus: the one that it was evaluated on.
         out: the HTML file; it appears when it is complete.
-        lineage: tags of :func:`spira.lineage.of`, or any others.
+        lineage: tags of :func:`spira.lineage.tags`, or any others.
 
     Raises:
         SpiraError: the checkpoint can't be read.
