@@ -216,7 +216,7 @@ PAPER_TRAINING = {
 
 
 def smoke() -> Config:
-    """Return a configuration of one short epoch of a narrow network, to show that everything runs, not that it learns."""
+    """Return a configuration of one short epoch of a narrow network, which shows that everything runs."""
     return from_dict(
         {
             "model": {"channels": 8},

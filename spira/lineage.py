@@ -45,7 +45,7 @@ def tags(data_digest: str, config: Config, pipeline_run: str) -> dict[str, str]:
 
 
 def code_digest() -> str:
-    """Return the digest of sources, installed packages and Python, or the image's digest if the environment names it."""
+    """Return the digest of sources, installed packages and Python, or of the image if the environment names it."""
     return os.environ.get("SPIRA_IMAGE_DIGEST") or _sha256(sources_digest(), lock_digest(), platform.python_version())
 
 
