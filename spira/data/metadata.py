@@ -36,7 +36,7 @@ RESERVED_COLUMNS = ("label", "split", "offset", "samples", "seconds", "sha256", 
 MIN_SPEAKERS = 3
 """Fewest speakers of a class in a data set that is split here: one each for train, eval and test."""
 MAX_SHOWN_PROBLEMS = 20
-MISSING = "is not there (nor may it be a link out of the data set): add the file or take the row out"
+MISSING = "was not found in the data set (links out of it are not followed): add the file or remove the row"
 
 StoredFiles = dict[str, Entry]
 """Path -> stored file."""
@@ -181,7 +181,7 @@ def _broken_header(names: list[str], required: list[str]) -> Iterable[str]:
         if name not in names:
             yield f"column {name} is missing; found {', '.join(names) or 'nothing'} (separated by commas?)"
     for name in sorted({name for name in names if names.count(name) > 1}):
-        yield f"column {name or '(without a name)'} is there twice"
+        yield f"column {name or '(without a name)'} occurs twice"
     for name in RESERVED_COLUMNS:
         if name in names:
             yield f"column {name} is reserved: rename it"

@@ -155,7 +155,7 @@ def _shortcuts(control: ClassQuality, patient: ClassQuality) -> Iterator[str]:
         if abs(difference) > limit:
             yield (
                 f"{name} of patients differs by {difference:+.1f} {unit} from that of "
-                "controls (medians): a network can tell the classes apart by it without hearing any illness"
+                "controls (medians): a network can separate the classes by it without any sign of illness"
             )
 
 

@@ -83,7 +83,7 @@ def read_file(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch.load fails in many ways on a foreign file; no code in it has run
         raise SpiraError(
             f"{path} is refused: it is damaged, or holds pickled objects other than tensors and plain values, "
-            "which could run code; save it as {'model': state_dict, ...} alone"
+            "which could run code; save only {'model': state_dict, ...}"
         ) from error
     weights = content.get("model") if isinstance(content, dict) else None
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
@@ -121,7 +121,9 @@ def configuration(
     values: dict[str, Any] = {
         "model": PAPER_MODEL | {"architecture": "spira_v1" if has_statistics else "spira_v2"},
         "training": PAPER_TRAINING,
-        "features": {ours: audio[theirs] for theirs, ours in FEATURE_NAMES.items() if integer(audio, theirs)},
+        "features": {
+            name: audio[paper_name] for paper_name, name in FEATURE_NAMES.items() if integer(audio, paper_name)
+        },
     }
     seconds = window_seconds(path, weights, from_dict(values, settings).features, dataset)
     values["windows"] = {

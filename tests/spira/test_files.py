@@ -124,7 +124,7 @@ def test_a_killed_writer_of_a_folder_leaves_the_old_or_the_new_one(name: str, tm
         if not killed:
             break
     assert not killed
-    assert all(found in (FOLDER_OLD, FOLDER_NEW) for found in contents)
+    assert all(files in (FOLDER_OLD, FOLDER_NEW) for files in contents)
     assert (contents[0], contents[-1], gaps) == (FOLDER_OLD, FOLDER_NEW, 1)
 
 

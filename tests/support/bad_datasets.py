@@ -98,8 +98,8 @@ METADATA: dict[str, tuple[Callable[[Path], None], str]] = {
         f"{TRAIN}, row 2: file_path must be a relative",
     ),
     "empty path": (replace(TRAIN, "train/00.wav", ""), f"{TRAIN}, row 2: file_path must be a relative path"),
-    "missing file": (remove("train/00.wav"), f"{TRAIN}, row 2: file_path 'train/00.wav' is not there"),
-    "missing noise": (remove("ward.wav"), "noise.csv, row 2: file_path 'ward.wav' is not there"),
+    "missing file": (remove("train/00.wav"), f"{TRAIN}, row 2: file_path 'train/00.wav' was not found"),
+    "missing noise": (remove("ward.wav"), "noise.csv, row 2: file_path 'ward.wav' was not found"),
     "same file twice": (
         replace(TRAIN, "train/01.wav", "train/./00.wav"),
         f"{TRAIN}, row 3: file_path 'train/00.wav' is already in {TRAIN}, row 2",
@@ -126,7 +126,7 @@ METADATA: dict[str, tuple[Callable[[Path], None], str]] = {
         "column file_path is missing; found file_path;class",
     ),
     "no class column": (replace(TRAIN, "class", "label_of_it"), f"{TRAIN}, row 1: column class is missing"),
-    "column twice": (replace(TRAIN, "speaker", "class"), f"{TRAIN}, row 1: column class is there twice"),
+    "column twice": (replace(TRAIN, "speaker", "class"), f"{TRAIN}, row 1: column class occurs twice"),
     "reserved column": (replace(TRAIN, "age", "offset"), f"{TRAIN}, row 1: column offset is reserved"),
     "not UTF-8": (put(TRAIN, "file_path,class\nmaçã.wav,0\n".encode("latin-1")), f"{TRAIN}: not UTF-8 text"),
     "a NUL byte": (

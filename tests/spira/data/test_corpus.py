@@ -69,10 +69,10 @@ def test_bad_audio_is_refused(name: str, dataset: Path, tmp_path: Path) -> None:
     """The message names CSV, row, file and rule; no file is left."""
     content, words = bad_datasets.AUDIO[name]
     bad_datasets.write(dataset, "eval/10.wav", content)
-    with pytest.raises(DataError) as refusal:
+    with pytest.raises(DataError) as error:
         build(dataset, tmp_path / "corpus", SETTINGS)
-    assert str(refusal.value).startswith("metadata_eval.csv, row 4: eval/10.wav ")
-    assert words in str(refusal.value)
+    assert str(error.value).startswith("metadata_eval.csv, row 4: eval/10.wav ")
+    assert words in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
@@ -91,9 +91,9 @@ def test_all_bad_recordings_are_reported_at_once(dataset: Path, tmp_path: Path) 
     """Two bad recordings are two problems of one error."""
     for path in ("train/00.wav", "test/11.wav"):
         bad_datasets.write(dataset, path, b"")
-    with pytest.raises(DataError) as refusal:
+    with pytest.raises(DataError) as error:
         build(dataset, tmp_path / "corpus", SETTINGS)
-    assert len(refusal.value.problems) == 2
+    assert len(error.value.problems) == 2
 
 
 def test_skipping_must_leave_both_classes(dataset: Path, tmp_path: Path) -> None:
@@ -108,7 +108,9 @@ def test_a_missing_file_is_skipped_if_allowed(dataset: Path, tmp_path: Path) -> 
     """A missing file counts as a bad recording."""
     (dataset / "train/00.wav").unlink()
     quality = build(dataset, tmp_path / "corpus", SETTINGS, skip_bad=True)
-    assert quality.skipped[0].message.startswith("metadata_train.csv, row 2: train/00.wav is not there")
+    assert quality.skipped[0].message.startswith(
+        "metadata_train.csv, row 2: train/00.wav was not found in the data set"
+    )
 
 
 def test_the_same_audio_in_two_splits_is_refused(dataset: Path, tmp_path: Path) -> None:

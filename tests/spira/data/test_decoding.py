@@ -43,9 +43,9 @@ def test_bad_audio_is_refused(name: str, tmp_path: Path) -> None:
     """The message is written to follow the name of the file."""
     content, words = bad_datasets.AUDIO[name]
     bad_datasets.write(tmp_path, "voice", content)
-    with pytest.raises(AudioError) as refusal:
+    with pytest.raises(AudioError) as error:
         check(decode(tmp_path / "voice", SETTINGS, max_seconds=10), SETTINGS)
-    assert words in str(refusal.value)
+    assert words in str(error.value)
 
 
 def test_levels_are_in_dbfs_for_each_frame() -> None:

@@ -32,9 +32,9 @@ def test_bad_metadata_is_refused(name: str, dataset: Path) -> None:
     """The message names file, row and rule."""
     damage, words = bad_datasets.METADATA[name]
     damage(dataset)
-    with pytest.raises(DataError) as refusal:
+    with pytest.raises(DataError) as error:
         read_dataset(dataset)
-    assert words in str(refusal.value)
+    assert words in str(error.value)
 
 
 def test_all_problems_are_reported_at_once(dataset: Path) -> None:
@@ -42,10 +42,10 @@ def test_all_problems_are_reported_at_once(dataset: Path) -> None:
     names = ("unknown class", "missing noise", "speaker in two splits")
     for name in names:
         bad_datasets.METADATA[name][0](dataset)
-    with pytest.raises(DataError) as refusal:
+    with pytest.raises(DataError) as error:
         read_dataset(dataset)
     assert [
-        words for words in (bad_datasets.METADATA[name][1] for name in names) if words not in str(refusal.value)
+        words for words in (bad_datasets.METADATA[name][1] for name in names) if words not in str(error.value)
     ] == []
 
 
@@ -53,10 +53,10 @@ def test_a_message_lists_at_most_twenty_problems(dataset: Path) -> None:
     """The others are counted."""
     rows = "".join(f"nowhere/{i}.wav,0,s{i},\n" for i in range(100))
     bad_datasets.write(dataset, "metadata_train.csv", f"file_path,class,speaker,age\n{rows}")
-    with pytest.raises(DataError) as refusal:
+    with pytest.raises(DataError) as error:
         read_dataset(dataset)
-    lines = str(refusal.value).splitlines()
-    assert (len(lines), lines[-1], len(refusal.value.problems)) == (21, "and 80 more", 100)
+    lines = str(error.value).splitlines()
+    assert (len(lines), lines[-1], len(error.value.problems)) == (21, "and 80 more", 100)
 
 
 def test_the_published_layout_is_read(dataset: Path) -> None:
@@ -137,8 +137,8 @@ def test_no_speaker_in_two_splits(tmp_path_factory: pytest.TempPathFactory, labe
     root = unsplit(tmp_path_factory.mktemp("split"), speakers)
     try:
         recordings = read_dataset(root, Preprocess(split_seed=seed)).recordings
-    except DataError as refusal:
-        assert "class" in str(refusal)  # noqa: PT017  # refusing is one of the two right answers
+    except DataError as error:
+        assert "class" in str(error)  # noqa: PT017  # refusing is one of the two right answers
         return
     assert recordings.groupby("speaker")["split"].nunique().max() == 1
     assert len(recordings.groupby(["split", "class"])) == 6

@@ -51,10 +51,10 @@ def test_spiraconv_trains_like_the_papers_network() -> None:
     features, labels = mfcc_like(6), torch.tensor([0.0, 1, 0, 1, 0, 1])
     nn.functional.binary_cross_entropy(paper(features).squeeze(1), labels).backward()
     nn.functional.binary_cross_entropy_with_logits(network(features), labels).backward()
-    ours = dict(network.named_parameters())
+    parameters = dict(network.named_parameters())
     for name, parameter in paper.named_parameters():
         scale = float(parameter.grad.abs().max())
-        torch.testing.assert_close(ours[name].grad, parameter.grad, rtol=0, atol=1e-4 * scale, msg=name)
+        torch.testing.assert_close(parameters[name].grad, parameter.grad, rtol=0, atol=1e-4 * scale, msg=name)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

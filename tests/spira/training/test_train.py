@@ -203,13 +203,13 @@ def test_a_loaded_state_continues_as_if_never_saved(corpus: Corpus, tmp_path: Pa
     assert resumed.step == straight.step
     assert is_identical(resumed.network.state_dict(), straight.network.state_dict())
     assert is_identical(resumed.best, straight.best)
-    for ours, theirs in zip(moments(resumed), moments(straight), strict=True):
-        assert torch.equal(ours, theirs)
+    for actual, expected in zip(moments(resumed), moments(straight), strict=True):
+        assert torch.equal(actual, expected)
 
 
-def is_identical(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:
+def is_identical(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     """Return whether two sets of weights are equal bit for bit."""
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in second)
 
 
 def moments(state: TrainingState) -> list[torch.Tensor]:
