@@ -122,7 +122,7 @@ def _outcome(body: dict[str, Any]) -> Run:
 
 def _check_code(request: TrainingRequest) -> None:
     """Each stage is a process that reads the sources anew: what was trained must be of the code that was claimed."""
-    lineage.look_again()
+    lineage.clear_caches()
     if request.code_digest not in ("", axis_of(lineage.code_parts()).digest):
         raise SpiraError("the code has changed since this run was claimed: what it made counts for nothing")
 

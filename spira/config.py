@@ -1,8 +1,8 @@
-"""Every setting of the system, once: one frozen model a stage, composed in :class:`Config`.
+"""All settings of the system: one frozen model per stage, composed in :class:`Config`.
 
-A configuration is the defaults, a partial YAML file over them, and ``key=value`` settings over both;
-an unknown key or a value out of range is refused by name. The resolved configuration is saved with the
-checkpoint, and later stages read it from there.
+A configuration consists of the defaults, a partial YAML file that overrides them, and ``section.key=value`` settings
+that override both. An unknown key or a value out of range is refused by name. The resolved configuration is saved with
+the checkpoint, and later stages read it from there.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from spira.errors import SpiraError
 
 SAMPLE_RATE_HZ = 16_000
-"""Everything after decoding is 16 kHz mono (Casanova and others, 2021)."""
+"""Sample rate of all audio after decoding, mono (Casanova and others, 2021)."""
 
 
 class ConfigError(SpiraError):
-    """A configuration that can't be used; the message names the key and the rule."""
+    """An invalid configuration; the message names the key and the rule."""
 
 
 class FrozenModel(BaseModel):
-    """Base of the stages' settings: immutable, documented by field, unknown keys refused."""
+    """Base of settings and documents: immutable, documented by field, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Preprocess(FrozenModel):
-    """What a recording must be to enter the corpus."""
+    """Rules that a recording must keep to enter the corpus."""
 
     min_seconds: float = Field(0.5, gt=0)
     """A shorter recording is refused."""
     max_seconds: float = Field(120.0, gt=0)
-    """A longer recording is refused (also what stops a header that promises hours)."""
+    """A longer recording is refused; this also stops a damaged header that promises hours."""
     max_noise_seconds: float = Field(900.0, gt=0)
-    """A longer noise recording is refused: cut it up."""
+    """A longer noise recording is refused: cut it into pieces."""
     min_sample_rate_hz: int = Field(4_000, gt=0)
-    """A lower sample rate is refused: no speech band is left."""
+    """A lower sample rate is refused: it leaves no speech band."""
     max_sample_rate_hz: int = Field(384_000, gt=0)
     """A higher sample rate is refused as a damaged header."""
     silence_dbfs: float = Field(-60.0, lt=0)
@@ -51,11 +51,11 @@ class Preprocess(FrozenModel):
     max_clipped_fraction: float = Field(0.05, ge=0, le=1)
     """A recording with a larger share of samples at full scale is refused as clipped."""
     eval_fraction: float = Field(0.15, gt=0, lt=1)
-    """Share of speakers for validation when the data set comes unsplit (one metadata.csv)."""
+    """Share of speakers for validation if the data set is not split (one metadata.csv)."""
     test_fraction: float = Field(0.25, gt=0, lt=1)
-    """Share of speakers for the frozen test when the data set comes unsplit."""
+    """Share of speakers for the frozen test if the data set is not split."""
     split_seed: int = 0
-    """Seed of the speaker-disjoint split of an unsplit data set."""
+    """Seed of the split by speaker, if the data set is not split."""
 
     @model_validator(mode="after")
     def _orders(self) -> Preprocess:
@@ -69,16 +69,16 @@ class Preprocess(FrozenModel):
 
 
 class Windows(FrozenModel):
-    """How a waveform is cut before features (the paper cuts first)."""
+    """Windows into which a waveform is cut before features are computed (as in the paper)."""
 
     mode: Literal["windows", "whole"] = "windows"
     """``whole`` pads every file to the longest of the training split (experiments 1.1 and 2.1)."""
     window_seconds: float = Field(4.0, gt=0)
-    """Length of a window (experiments x.2 use 3 s)."""
+    """Length of a window (experiments 1.2 and 2.2 use 3 s)."""
     step_seconds: float = Field(1.0, ge=0.01)
-    """From the start of one window to the next."""
+    """Distance from the start of one window to the next."""
     short_files: Literal["pad", "refuse"] = "pad"
-    """The paper's rule gives a file not longer than a window no window at all: zero-pad it to one, or refuse."""
+    """By the paper's rule a file not longer than a window has no window: zero-pad it to one, or refuse it."""
 
 
 class Features(FrozenModel):
@@ -89,13 +89,13 @@ class Features(FrozenModel):
     win_length: int = Field(400, gt=0, multiple_of=2)
     """Hann window, centred in the FFT frame, samples."""
     hop_length: int = Field(160, gt=0)
-    """From frame to frame, samples."""
+    """Distance from frame to frame, samples."""
     n_mels: int = Field(40, gt=0)
-    """HTK mel bands from 0 to 8000 Hz."""
+    """Number of HTK mel bands from 0 to 8000 Hz."""
     n_mfcc: int = Field(40, gt=0)
-    """Coefficients kept of the ortho DCT-II."""
+    """Number of coefficients of the orthonormal DCT-II that are used."""
     top_db: float = Field(80.0, gt=0)
-    """Floor below a window's own peak, dB."""
+    """Distance of the floor below a window's own peak, dB."""
 
     @model_validator(mode="after")
     def _sizes(self) -> Features:
@@ -110,15 +110,15 @@ class Noise(FrozenModel):
     """Ward noise inserted in training (the paper's experiment 3.6 by default) and in the noisy test."""
 
     train_controls: int = Field(4, ge=0)
-    """Noises added to a control recording in training."""
+    """Number of noises added to a control recording in training."""
     train_patients: int = Field(3, ge=0)
-    """Noises added to a patient recording in training."""
+    """Number of noises added to a patient recording in training."""
     test_controls: int = Field(1, ge=0)
-    """Noises added to a control recording in the noisy test."""
+    """Number of noises added to a control recording in the noisy test."""
     test_patients: int = Field(0, ge=0)
-    """Noises added to a patient recording in the noisy test."""
+    """Number of noises added to a patient recording in the noisy test."""
     min_peak: float = Field(0.033474047, gt=0, le=1)
-    """A noise is scaled so that its maximum is drawn uniformly between min_peak and max_peak."""
+    """A noise is scaled to a maximum that is drawn uniformly between min_peak and max_peak."""
     max_peak: float = Field(0.19233719, gt=0, le=1)
     """See min_peak."""
 
@@ -130,35 +130,35 @@ class Noise(FrozenModel):
 
 
 class Model(FrozenModel):
-    """Which network."""
+    """The network."""
 
     architecture: Literal["conv1d", "spira_v1", "spira_v2"] = "conv1d"
     """``spira_v1`` (BatchNorm) and ``spira_v2`` (GroupNorm) are the paper's SpiraConv."""
     dropout: float = Field(0.3, ge=0, lt=1)
     """The paper uses 0.7."""
     channels: int = Field(32, gt=0, multiple_of=8)
-    """Width of conv1d, a multiple of 8; the paper's networks have their own."""
+    """Width of conv1d, a multiple of 8; not used by the paper's networks."""
 
 
 class Training(FrozenModel):
     """The optimisation."""
 
     batch_files: int = Field(4, gt=0)
-    """Recordings a step, with all their windows; the last incomplete batch of an epoch is dropped."""
+    """Recordings per step, with all their windows; an incomplete last batch of an epoch is dropped."""
     learning_rate: float = Field(2e-3, gt=0)
     """Peak of the schedule."""
     weight_decay: float = Field(1e-4, ge=0)
     """Adam's L2 term."""
     warmup_steps: int = Field(100, gt=0)
-    """Noam schedule: rises for this many steps, then falls as 1/sqrt(step)."""
+    """Noam schedule: the rate rises for this many steps, then falls as 1/sqrt(step)."""
     max_epochs: int = Field(60, gt=0)
-    """Upper bound of epochs."""
+    """Largest number of epochs."""
     patience_epochs: int = Field(20, gt=0)
     """Stop after this many epochs without a lower validation loss."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """``auto`` is bfloat16 on a GPU that has it and float32 elsewhere."""
+    """``auto`` is bfloat16 on a GPU that supports it, and float32 elsewhere."""
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = (42, 43, 46)
-    """One network a seed; the one with the lowest validation loss is the candidate."""
+    """One network is trained per seed; the one with the lowest validation loss is the candidate."""
 
     @model_validator(mode="after")
     def _distinct_seeds(self) -> Training:
@@ -168,22 +168,22 @@ class Training(FrozenModel):
 
 
 class Evaluation(FrozenModel):
-    """How a model is measured; the thresholds it must pass stand in the gate file."""
+    """Measurement of a model; the limits that it must meet are in the gate file."""
 
     threshold: float = Field(0.5, gt=0, lt=1)
-    """A file whose mean window probability is at least this is called patient."""
+    """A file whose mean window probability is at least this is classified as patient."""
     bootstrap_samples: int = Field(2_000, ge=200)
-    """Resamples of speakers (files where no speaker is known) behind a confidence interval."""
+    """Resamples of speakers for a confidence interval; of files if speakers are not known."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
-    """Level of the intervals."""
+    """Level of the confidence intervals."""
     noise_draws: int = Field(5, gt=0)
-    """Independent draws of the test noise, averaged; one draw of a random noise is itself noise."""
+    """Independent draws of the test noise, averaged because a single draw is itself random."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of noise draws and bootstrap."""
 
 
 class Config(FrozenModel):
-    """The whole configuration, one field a stage."""
+    """The complete configuration, one field per stage."""
 
     preprocess: Preprocess = Preprocess()
     windows: Windows = Windows()
@@ -194,13 +194,13 @@ class Config(FrozenModel):
     evaluation: Evaluation = Evaluation()
 
     def digest(self) -> str:
-        """SHA-256 of the canonical resolved form: comments, key order and 40 for 40.0 are no change."""
+        """Return the SHA-256 of the resolved values; comments, key order and 40 for 40.0 do not change it."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def paper() -> Config:
-    """The paper's best experiment, 3.6: SpiraConv V2, 4/3 noises, its optimisation."""
+    """Return the configuration of the paper's best experiment, 3.6: SpiraConv V2, 4/3 noises, its optimisation."""
     return from_dict({"model": PAPER_MODEL, "training": PAPER_TRAINING})
 
 
@@ -216,7 +216,7 @@ PAPER_TRAINING = {
 
 
 def smoke() -> Config:
-    """One short epoch of a narrow network: shows that everything runs, not that it learns."""
+    """Return a configuration of one short epoch of a narrow network, which shows that everything runs."""
     return from_dict(
         {
             "model": {"channels": 8},
@@ -227,10 +227,10 @@ def smoke() -> Config:
 
 
 def from_dict(values: dict[str, Any], settings: Sequence[str] = ()) -> Config:
-    """A configuration from a partial nested dictionary over the defaults, and ``section.key=value`` settings over it.
+    """Return the defaults, overridden by a partial nested dictionary and by ``section.key=value`` settings.
 
     Raises:
-        ConfigError: naming each key that is unknown or out of range, and the rule.
+        ConfigError: a key is unknown or a value out of range; the message names each key and the rule.
     """
     values = copy.deepcopy(values)
     for setting in settings:
@@ -242,10 +242,10 @@ def from_dict(values: dict[str, Any], settings: Sequence[str] = ()) -> Config:
 
 
 def load(path: Path | None = None, settings: Sequence[str] = ()) -> Config:
-    """Defaults, then the partial YAML file, then ``section.key=value`` settings (values are YAML).
+    """Return the defaults, overridden by a partial YAML file and by ``section.key=value`` settings (values are YAML).
 
     Raises:
-        ConfigError: the file can't be read as a mapping, or a key or value is refused.
+        ConfigError: the file is not a mapping, or a key or value is refused.
     """
     return from_dict(_read_yaml(path) if path else {}, settings)
 
@@ -254,7 +254,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text()) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: can't be read as YAML: {error}") from error
+        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: must be a mapping of sections (model:, training:, ...)")
     return values
@@ -271,11 +271,11 @@ def _set(values: dict[str, Any], setting: str) -> None:
     try:
         section[name] = yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {setting}: the value can't be read as YAML") from error
+        raise ConfigError(f"--set {setting}: the value cannot be read as YAML") from error
 
 
 def explain(error: ValidationError) -> str:
-    """The keys and rules of a refused configuration, in one line."""
+    """Return the keys and rules of a refused configuration, in one line."""
     lines = []
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"]) or "configuration"

@@ -1,4 +1,4 @@
-"""The base of all errors that a user can correct."""
+"""The base class of all errors that a user can correct."""
 
 
 class SpiraError(ValueError):
@@ -8,4 +8,4 @@ class SpiraError(ValueError):
     """
 
     logged = False
-    """Whether a stage has logged the message already."""
+    """Whether a stage has logged the message."""

@@ -23,11 +23,28 @@ class LockedError(OSError):
     """Another process holds the lock."""
 
 
+@contextmanager
+def new_file(path: Path, *, concurrent: bool = False) -> Iterator[Path]:
+    """Yield a temporary path that replaces ``path`` at the end; on an exception ``path`` stays as it was.
+
+    Args:
+        path: the file to write; its folder must exist.
+        concurrent: processes may write the file at the same time, so each uses a temporary name of its own. A name
+            that does not change is better otherwise: the next writer replaces what a killed writer left.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial" if concurrent else f"{path.name}.writing")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
 def write_text(path: Path, content: str) -> None:
     """Write UTF-8 text to ``path`` in one step; its folder must exist."""
-    temporary = path.with_name(f"{path.name}.writing")
-    temporary.write_text(content, encoding="utf-8")
-    temporary.replace(path)
+    with new_file(path) as temporary:
+        temporary.write_text(content, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -42,17 +59,50 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder to fill, which replaces ``path`` at the end; on an exception ``path`` stays as it was."""
+    """Yield an empty folder that replaces ``path`` at the end; on an exception ``path`` stays as it was.
+
+    The temporary name does not change, so that the next writer removes what a killed writer left. Two processes must
+    not write one folder at the same time: hold a :func:`lock`.
+    """
     staged = path.with_name(f"{path.name}.writing")
+    _restore_replaced(staged, path)
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)
     try:
         yield staged
+        replace_folder(staged, path)
     except BaseException:
         shutil.rmtree(staged, ignore_errors=True)
         raise
-    shutil.rmtree(path, ignore_errors=True)
-    staged.rename(path)
+
+
+def replace_folder(staged: Path, path: Path) -> None:
+    """Rename the folder ``staged`` to ``path``; an older folder of that name is renamed first and then removed.
+
+    Deleting gigabytes takes seconds and a rename takes microseconds. A process killed between the two renames leaves
+    nothing under ``path`` and the old folder beside ``staged``; :func:`new_folder` renames it back.
+    """
+    replaced = _replaced(staged)
+    shutil.rmtree(replaced, ignore_errors=True)
+    if path.exists():
+        path.rename(replaced)
+    try:
+        staged.rename(path)
+    except OSError:
+        _restore_replaced(staged, path)
+        raise
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _replaced(staged: Path) -> Path:
+    """Return the temporary name of the folder that ``staged`` replaces."""
+    return staged.with_name(f"{staged.name}.old")
+
+
+def _restore_replaced(staged: Path, path: Path) -> None:
+    """Rename the old folder back if nothing replaced it."""
+    if _replaced(staged).is_dir() and not path.exists():
+        _replaced(staged).rename(path)
 
 
 def link_files(source: Path, names: Sequence[str], target: Path) -> None:
@@ -69,7 +119,7 @@ def link_files(source: Path, names: Sequence[str], target: Path) -> None:
 
 @contextmanager
 def lock(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold an exclusive lock on the file ``path``, which is made where it is absent and stays.
+    """Hold an exclusive lock on the file ``path``, which is created if absent and never removed.
 
     The kernel releases the lock when the process ends, however it ends.
 

@@ -1,4 +1,4 @@
-"""Where a model comes from: fingerprints of its data, its settings and the code that made it."""
+"""Lineage of a model: fingerprints of its data, its configuration and its code."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from pathlib import Path
 from spira.config import Config
 
 ROOT = Path(__file__).parents[1]
-"""The checkout, or the folder that the packages are installed in."""
+"""The checkout, or the folder in which the packages are installed."""
 PACKAGES = ("spira", "components", "pipelines")
-SOURCES = (".py", ".yaml", ".html")
+SUFFIXES = (".py", ".yaml", ".html")
+"""Suffixes of source files."""
 
 
-def of(data_digest: str, config: Config, pipeline_run: str) -> dict[str, str]:
-    """The tags by which a run, a model version and a deployment tell what made them.
+def tags(data_digest: str, config: Config, pipeline_run: str) -> dict[str, str]:
+    """Return the tags that record the origin of a run, a model version or a release.
 
     Args:
-        data_digest: of the corpus.
-        config: as resolved for the training.
+        data_digest: digest of the corpus.
+        config: resolved configuration of the training.
         pipeline_run: name of the pipeline's run; empty outside a pipeline.
     """
     axes = {
@@ -44,63 +45,63 @@ def of(data_digest: str, config: Config, pipeline_run: str) -> dict[str, str]:
 
 
 def code_digest() -> str:
-    """What runs: sources, installed packages and Python; or the image's digest where it is told one."""
+    """Return the digest of sources, installed packages and Python, or of the image if the environment names it."""
     return os.environ.get("SPIRA_IMAGE_DIGEST") or _sha256(sources_digest(), lock_digest(), platform.python_version())
 
 
 def code_parts() -> dict[str, str]:
-    """What :func:`code_digest` is made of, by name: the sources' files, the lock file, Python; or the image."""
+    """Return the parts of :func:`code_digest` by name: source files, lock file and Python; or the image alone."""
     if image := os.environ.get("SPIRA_IMAGE_DIGEST"):
         return {"image": image}
     return {**sources(), "requirements.lock": lock_digest(), "python": platform.python_version()}
 
 
-def look_again() -> None:
-    """What was read of the code is forgotten: it may have changed since this process began."""
-    for kept in (sources, sources_digest, lock_digest, git_commit):
-        kept.cache_clear()
+def clear_caches() -> None:
+    """Forget the digests of the code: it may have changed since this process began."""
+    for cached in (sources, sources_digest, lock_digest, git_commit):
+        cached.cache_clear()
 
 
 @cache
 def sources_digest() -> str:
-    """SHA-256 over the sorted paths and hashes of :func:`sources`."""
+    """Return the SHA-256 over the sorted paths and hashes of :func:`sources`."""
     return _sha256(*(f"{path} {sha256}" for path, sha256 in sources().items()))
 
 
 @cache
 def sources() -> dict[str, str]:
-    """The project's packages: a hash of each file by path, sorted; comments and docstrings are no part of it."""
-    files = sorted(file for name in PACKAGES for file in (ROOT / name).rglob("*") if file.suffix in SOURCES)
+    """Return path -> hash of the project's source files, sorted; comments and docstrings do not change a hash."""
+    files = sorted(file for name in PACKAGES for file in (ROOT / name).rglob("*") if file.suffix in SUFFIXES)
     return {file.relative_to(ROOT).as_posix(): _source_sha256(file) for file in files}
 
 
 @cache
 def lock_digest() -> str:
-    """SHA-256 of the lock file; of the installed names and versions where the lock file is not here."""
+    """Return the SHA-256 of the lock file, or of the installed names and versions if there is no lock file."""
     lock = ROOT / "requirements.lock"
     if lock.is_file():
         return _file_sha256(lock)
-    return _sha256(*sorted(f"{each.name}=={each.version}" for each in metadata.distributions()))
+    return _sha256(*sorted(f"{package.name}=={package.version}" for package in metadata.distributions()))
 
 
 @cache
 def git_commit() -> str:
-    """The commit checked out, with ``-dirty`` where files differ from it; ``unknown`` without git.
+    """Return the checked-out commit, with ``-dirty`` if files differ from it; ``unknown`` without git.
 
-    An image is told by ``SPIRA_GIT_COMMIT``.
+    ``SPIRA_GIT_COMMIT`` names the commit inside an image.
     """
-    if told := os.environ.get("SPIRA_GIT_COMMIT"):
-        return told
+    if commit := os.environ.get("SPIRA_GIT_COMMIT"):
+        return commit
     git = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
     try:
-        done = subprocess.run(git, capture_output=True, text=True, timeout=10, check=False)
+        process = subprocess.run(git, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
-    return done.stdout.strip() or "unknown"
+    return process.stdout.strip() or "unknown"
 
 
 def _source_sha256(file: Path) -> str:
-    """Of what a Python file does: of its syntax tree without docstrings; of any other file's bytes."""
+    """Return the hash of a Python file's syntax tree without docstrings, or of any other file's bytes."""
     if file.suffix != ".py":
         return _file_sha256(file)
     try:
@@ -109,12 +110,12 @@ def _source_sha256(file: Path) -> str:
         return _file_sha256(file)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            node.body = [each for each in node.body if not _is_text(each)]
+            node.body = [statement for statement in node.body if not _is_docstring(statement)]
     return _sha256(ast.dump(tree))
 
 
-def _is_text(statement: ast.stmt) -> bool:
-    """A text that stands by itself: a docstring of a module, class, function or attribute."""
+def _is_docstring(statement: ast.stmt) -> bool:
+    """Return whether a statement is a bare string: a docstring of a module, class, function or attribute."""
     return (
         isinstance(statement, ast.Expr)
         and isinstance(statement.value, ast.Constant)

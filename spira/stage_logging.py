@@ -1,4 +1,4 @@
-"""How a stage logs: marked lines on standard error, its errors among them, and its time."""
+"""Logging of a stage: marked lines on standard error, with its errors and its duration."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from spira.errors import SpiraError
 log = logging.getLogger(__name__)
 
 MARKS = {logging.INFO: "spira: ", logging.WARNING: "spira warning: ", logging.ERROR: "spira error: "}
-"""How a line of ours begins, by level. A runner finds our lines among those of libraries by it."""
+"""Prefix of each line by level, by which a runner tells the lines of ``spira`` from those of libraries."""
 PROGRESS_SECONDS = 5.0
-"""Between two lines of progress."""
+"""Shortest time between two lines of progress."""
 
 Arguments = ParamSpec("Arguments")
 
 
 class StageLogHandler(logging.StreamHandler):
-    """Mark every line by its level; stop the stage when its runner is gone and nobody reads the lines."""
+    """Handler that marks every line by its level, and stops the stage if the lines can no longer be written."""
 
     def format(self, record: logging.LogRecord) -> str:
         return "\n".join(MARKS[record.levelno] + line for line in super().format(record).splitlines())
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
-        raise
+        raise  # the runner was killed: without it the stage would compete with the next run
 
 
 @contextmanager
@@ -49,11 +49,11 @@ def stage_logging() -> Iterator[None]:
 
 
 def stage(work: Callable[Arguments, dict[str, Any]]) -> Callable[Arguments, dict[str, Any]]:
-    """Decorate a stage: log its lines and its errors, and add its time to the result as ``seconds``."""
+    """Decorate a stage: log its lines and its errors, and add its duration to the result as ``seconds``."""
 
     @wraps(work)
     def logged(*args: Arguments.args, **kwargs: Arguments.kwargs) -> dict[str, Any]:
-        began = time.monotonic()
+        start = time.monotonic()
         with stage_logging():
             try:
                 result = work(*args, **kwargs)
@@ -61,7 +61,7 @@ def stage(work: Callable[Arguments, dict[str, Any]]) -> Callable[Arguments, dict
                 log.error("%s", error)
                 error.logged = True
                 raise
-            seconds = round(time.monotonic() - began, 3)
+            seconds = round(time.monotonic() - start, 3)
             log.info("%s: done in %.1f s", work.__name__, seconds)
         return result | {"seconds": seconds}
 

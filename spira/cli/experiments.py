@@ -29,4 +29,4 @@ def experiments(
     preprocess(data, folder / "corpus")
     with stage_logging():
         table = experiments.run(Corpus.open(folder / "corpus"), folder, names or (), seed, setting, device)
-    print(experiments.text(table))
+    print(experiments.format_table(table))

@@ -88,5 +88,5 @@ def _tick(settings: Path, say: Callable[[str], None], told: str) -> tuple[str, f
 
 def _code_now() -> str:
     """The code's digest as it is on disk."""
-    lineage.look_again()
+    lineage.clear_caches()
     return lineage.code_digest()

@@ -1,1 +1,1 @@
-"""From a data set to a corpus: stores, metadata tables, decoding, quality, content hashes; the synthetic demo set."""
+"""From a data set to a corpus: stores, metadata, decoding, quality, content hashes; the synthetic demo data set."""

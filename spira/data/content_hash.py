@@ -1,7 +1,7 @@
-"""What a data set holds, by content: a hash of each file, and one digest over them all.
+"""Content hashes of a data set: one per file, and one digest over them all.
 
-Equal digests are equal contents, wherever they lie and whenever they were copied. A file is read anew only where its
-size or generation isn't the one that was hashed, so that looking again at what hasn't moved costs a listing.
+Equal digests mean equal contents, wherever the files are and whenever they were copied. A file is read again only if
+its size or generation differs from the one that was hashed. Observing an unchanged data set therefore costs a listing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from spira.data.storage import Entry, Store
 
 SETTLED_SECONDS = 2.0
-"""A file on disk that changed less than this before it was hashed may change again within the clock's grain."""
+"""Age below which a file on disk may change again without a new time of change: clocks have a grain."""
 
 
 @dataclass(frozen=True)
@@ -27,24 +27,24 @@ class Hashed:
     """Bytes."""
     sha256: str
     generation: str
-    """As its store gave it; empty where the file was too fresh to be known again by it."""
+    """The store's generation; empty if the file was too fresh for it to prove that the content is the same."""
 
 
 Files = Mapping[str, Hashed]
-"""By path."""
+"""Path -> hash."""
 
 
 def digest(files: Files) -> str:
-    """SHA-256 over the sorted paths, sizes and hashes."""
+    """Return the SHA-256 over the sorted paths, sizes and hashes."""
     canonical = json.dumps([[path, files[path].size, files[path].sha256] for path in sorted(files)])
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def look(store: Store, entries: Mapping[str, Entry], known: Files) -> dict[str, Hashed]:
-    """The files' hashes, those that ``known`` (of this very place) has seen in this generation taken from it.
+def hash_files(store: Store, entries: Mapping[str, Entry], known: Files) -> dict[str, Hashed]:
+    """Return the files' hashes; those of unchanged generations are taken from ``known``, which is of the same store.
 
     Raises:
-        StorageError: a file changed since it was listed, or can't be read.
+        StorageError: a file changed since it was listed, or cannot be read.
     """
     return {
         path: known[path] if _is_known(entry, known) else hash_file(store, entry) for path, entry in entries.items()
@@ -52,13 +52,13 @@ def look(store: Store, entries: Mapping[str, Entry], known: Files) -> dict[str, 
 
 
 def hash_file(store: Store, entry: Entry) -> Hashed:
-    """Read a stored file of this very generation."""
+    """Read a stored file of the listed generation and return its hash."""
     with store.local(entry.path, entry.generation) as file:
         return hash_local(file, entry)
 
 
 def hash_local(file: Path, entry: Entry) -> Hashed:
-    """Read the local form of a stored file."""
+    """Return the hash of a stored file from its local copy."""
     settled = entry.changed is None or entry.changed < time.time() - SETTLED_SECONDS
     with file.open("rb") as content:
         sha256 = hashlib.file_digest(content, "sha256").hexdigest()
@@ -66,5 +66,5 @@ def hash_local(file: Path, entry: Entry) -> Hashed:
 
 
 def _is_known(entry: Entry, known: Files) -> bool:
-    seen = known.get(entry.path)
-    return seen is not None and (seen.size, seen.generation) == (entry.size, entry.generation)
+    hashed = known.get(entry.path)
+    return hashed is not None and (hashed.size, hashed.generation) == (entry.size, entry.generation)

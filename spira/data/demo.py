@@ -1,9 +1,9 @@
 """A SYNTHETIC data set in SPIRA's layout: espeak-ng reads the paper's sentence in Brazilian Portuguese.
 
-No person was recorded and nothing here has clinical meaning; it shows that the system runs. A control reads
-in long breath groups over near silence. A patient reads slower and flatter, in short groups that fall in
-loudness, with longer pauses and inhalations, over synthetic ward noise: a shortcut, as in the paper.
-One number, the severity, drives all but the ward, and the classes overlap in it.
+No person was recorded and nothing here has clinical meaning; the data set shows that the system runs. A control
+reads in long breath groups over near silence. A patient reads slower and flatter, in short groups that fall in
+loudness, with longer pauses and inhalations, over synthetic ward noise: a shortcut, as in the paper. One number, the
+severity, controls everything but the ward noise. The severities of the two classes overlap.
 """
 
 from __future__ import annotations
@@ -28,20 +28,21 @@ import soundfile
 from spira.config import SAMPLE_RATE_HZ, Noise
 from spira.errors import SpiraError
 from spira.features.noise import insert
+from spira.files import replace_folder
 
 RECIPE = 3
-"""Raise when the same seed gives other bytes: kept demo sets are then made anew."""
+"""Raise it when the same seed gives other bytes: existing demo sets are then generated again."""
 PIECES = ("O amor", "ao próximo", "ajuda a enfrentar", "essa fase", "com a força", "que a gente", "precisa")
-"""The sentence of the paper's protocol, between the places where a reader may take breath."""
+"""The sentence of the paper's protocol, cut where a reader may take breath."""
 VARIANTS = {"F": 5, "M": 8}
-"""espeak-ng's variants f1 to f5 and m1 to m8."""
+"""Number of espeak-ng's voice variants: f1 to f5 and m1 to m8."""
 EVAL_FRACTION, TEST_FRACTION = 0.15, 0.25
 MIN_SPEAKERS = 6
 NOISES = 8
 MIN_SECONDS = 5.1
-"""A shorter reading is followed by silence; the slowest last about 11 s."""
+"""Shortest recording: a shorter reading is followed by silence. The slowest last about 11 s."""
 FORMATS = {3: (44_100, 2), 5: (8_000, 1)}
-"""Sample rate and channels of every twelfth recording of a class, by place; 16 kHz mono else."""
+"""Position among twelve recordings of a class -> sample rate (Hz) and channels; the others are 16 kHz mono."""
 SYNTHETIC = "SYNTHETIC: made by a computer for demonstration, no person was recorded, no clinical meaning"
 README = f"""{SYNTHETIC}.
 
@@ -53,27 +54,27 @@ sex is the synthetic voice's; age is a random number. No speaker is in two split
 
 
 class DemoError(SpiraError):
-    """The demo set can't be made here; the message says why and what to do."""
+    """The demo set cannot be generated here; the message names the reason and the remedy."""
 
 
 @dataclass(frozen=True)
 class Speaker:
-    """A synthetic voice and how ill it sounds."""
+    """A synthetic voice and its severity of breathlessness."""
 
     name: str
     label: int  # 0 control, 1 patient
     split: str
     sex: str
     age: int
-    variant: str  # espeak-ng's
-    pitch: int  # espeak-ng's 0 to 99
-    tract: float  # playback rate that moves the formants: more voices than variants
+    variant: str  # of espeak-ng's voice
+    pitch: int  # 0 to 99, in espeak-ng's unit
+    tract: float  # playback rate, which moves the formants: this gives more voices than variants
     severity: float  # 0 at ease, 1 very short of breath
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One recording: what is said in one breath each, and how."""
+    """One recording: its breath groups and the manner of speech."""
 
     speaker: Speaker
     file_path: str
@@ -83,7 +84,7 @@ class Reading:
     pitch_range: int
 
     def phrases(self) -> list[tuple[str, int, int, int, str]]:
-        """Voice, words a minute, pitch, pitch range and text of each breath group."""
+        """Return voice, words per minute, pitch, pitch range and text of each breath group."""
         voice = f"pt-br+{self.speaker.variant}"
         return [(voice, self.rate_wpm, self.speaker.pitch, self.pitch_range, text) for text in self.groups]
 
@@ -95,34 +96,31 @@ def make_demo(
     recordings_per_speaker: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Make the synthetic data set in ``root``; one that is there with the same numbers is kept.
+    """Generate the synthetic data set in ``root``, unless it holds the one of the same numbers already.
 
-    Recordings last 5 to 11 s, noises 20 to 30 s; 16-bit PCM, mostly 16 kHz mono, a few 44.1 kHz stereo
-    or 8 kHz.
-    The same numbers give the same bytes. ``root`` appears whole, by a rename.
+    Recordings last 5 to 11 s and noises 20 to 30 s, as 16-bit PCM: mostly 16 kHz mono, a few 44.1 kHz stereo or
+    8 kHz. The same numbers give the same bytes. ``root`` appears complete, by a rename.
 
     Args:
-        root: folder to make; an older demo set there is replaced, anything else is refused.
-        speakers: synthetic voices, half of them patients; no voice is in two splits.
+        root: folder to create; an older demo set there is replaced, anything else is refused.
+        speakers: number of synthetic voices, half of them patients; no voice is in two splits.
         progress: called with the number of files written and their total.
 
     Returns:
         ``root``.
 
     Raises:
-        DemoError: the numbers or the folder are refused, or espeak-ng doesn't run on this platform.
+        DemoError: the numbers or the folder are refused, or espeak-ng does not run on this platform.
     """
     root = Path(root).absolute()
     recipe = _recipe(seed, speakers, recordings_per_speaker)
-    if _is_kept(root, recipe):
+    if _is_current(root, recipe):
         return root
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as work:
-        made = Path(work) / "made"
-        _write_set(made, Path(work), recipe, progress or (lambda done, total: None))
-        if root.exists():
-            root.rename(Path(work) / "replaced")
-        made.rename(root)
+        staged = Path(work) / "demo"
+        _write_data_set(staged, Path(work), recipe, progress or (lambda done, total: None))
+        replace_folder(staged, root)
     return root
 
 
@@ -137,11 +135,11 @@ def _recipe(seed: int, speakers: int, recordings_per_speaker: int) -> dict[str, 
     return {"synthetic": True, "recipe": RECIPE, **numbers}
 
 
-def _is_kept(root: Path, recipe: dict[str, Any]) -> bool:
+def _is_current(root: Path, recipe: dict[str, Any]) -> bool:
     marker = root / "demo.json"
     if not marker.is_file():
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
-            raise DemoError(f"{root}: is there and is no demo data set; name another folder, or empty it")
+            raise DemoError(f"{root} exists and is not a demo data set: name another folder, or empty it")
         return False
     files = recipe["speakers"] * recipe["recordings_per_speaker"] + NOISES
     return marker.read_text() == _json(recipe) and len(list(root.rglob("*.wav"))) == files
@@ -151,18 +149,18 @@ def _json(recipe: dict[str, Any]) -> str:
     return json.dumps(recipe, indent=2) + "\n"
 
 
-def _write_set(root: Path, work: Path, recipe: dict[str, Any], progress: Callable[[int, int], None]) -> None:
+def _write_data_set(root: Path, work: Path, recipe: dict[str, Any], progress: Callable[[int, int], None]) -> None:
     seed = recipe["seed"]
     readings = _readings(_speakers(recipe["speakers"], seed), recipe["recordings_per_speaker"], seed)
-    spoken = iter(_speak([phrase for reading in readings for phrase in reading.phrases()], seed, work))
-    total, places = len(readings) + NOISES, {0: 0, 1: 0}
-    for done, reading in enumerate(readings):
-        rng = np.random.default_rng([seed, 3, done])
-        waveform = _record(reading, [next(spoken) for _ in reading.groups], rng)
+    phrases = iter(_synthesize([phrase for reading in readings for phrase in reading.phrases()], seed, work))
+    total, written = len(readings) + NOISES, {0: 0, 1: 0}  # by class
+    for index, reading in enumerate(readings):
+        rng = np.random.default_rng([seed, 3, index])
+        waveform = _record(reading, [next(phrases) for _ in reading.groups], rng)
         label = reading.speaker.label
-        _write_wav(root / reading.file_path, waveform, *FORMATS.get(places[label] % 12, (SAMPLE_RATE_HZ, 1)))
-        places[label] += 1
-        progress(done + 1, total)
+        _write_wav(root / reading.file_path, waveform, *FORMATS.get(written[label] % 12, (SAMPLE_RATE_HZ, 1)))
+        written[label] += 1
+        progress(index + 1, total)
     for index in range(NOISES):
         rng = np.random.default_rng([seed, 4, index])
         ward = _ward(int(rng.uniform(20, 30) * SAMPLE_RATE_HZ), rng)
@@ -176,9 +174,9 @@ def _write_set(root: Path, work: Path, recipe: dict[str, Any], progress: Callabl
 def _write_tables(root: Path, readings: list[Reading]) -> None:
     for split in ("train", "eval", "test"):
         rows = [
-            (reading.file_path, who.label, who.name, who.sex, who.age)
+            (reading.file_path, speaker.label, speaker.name, speaker.sex, speaker.age)
             for reading in readings
-            if (who := reading.speaker).split == split
+            if (speaker := reading.speaker).split == split
         ]
         _write_csv(root / f"metadata_{split}.csv", ("file_path", "class", "speaker", "sex", "age"), rows)
     _write_csv(root / "noise.csv", ("file_path",), [(f"noise/ward_{index}.wav",) for index in range(NOISES)])
@@ -190,7 +188,7 @@ def _write_csv(path: Path, names: tuple[str, ...], rows: list[tuple[Any, ...]]) 
 
 
 def _write_wav(path: Path, waveform: np.ndarray, rate_hz: int, channels: int) -> None:
-    """16 kHz float [samples] -> a 16-bit WAV that says that it is synthetic."""
+    """Write 16 kHz float [samples] as a 16-bit WAV with a comment that it is synthetic."""
     if rate_hz != SAMPLE_RATE_HZ:
         waveform = _resample(waveform, SAMPLE_RATE_HZ, rate_hz)
     frames = np.stack([waveform, 0.9 * waveform][:channels], axis=1)  # [samples, channels]
@@ -200,23 +198,23 @@ def _write_wav(path: Path, waveform: np.ndarray, rate_hz: int, channels: int) ->
         file.write(frames)
 
 
-# Who speaks, and how
+# Speakers and manner of speech
 
 
 def _speakers(count: int, seed: int) -> list[Speaker]:
-    """Classes alternate, and sexes within a class, so both are spread over the splits; ordered by split."""
+    """Return the speakers by split. Classes alternate, and sexes within a class, so every split has both."""
     rng = np.random.default_rng([seed, 1])
     speakers = [_speaker(index, count, rng) for index in range(count)]
     return sorted(speakers, key=lambda speaker: ("train", "eval", "test").index(speaker.split))
 
 
 def _speaker(index: int, count: int, rng: np.random.Generator) -> Speaker:
-    label, place = index % 2, index // 2
-    sex = "FM"[place % 2]
+    label, position = index % 2, index // 2  # position within the class
+    sex = "FM"[position % 2]
     return Speaker(
         name=f"voice{index + 1:03d}",
         label=label,
-        split=_split(place, (count + 1 - label) // 2),
+        split=_split(position, (count + 1 - label) // 2),
         sex=sex,
         age=int(rng.integers(20, 81)),
         variant=f"{sex.lower()}{rng.integers(VARIANTS[sex]) + 1}",
@@ -226,24 +224,24 @@ def _speaker(index: int, count: int, rng: np.random.Generator) -> Speaker:
     )
 
 
-def _split(place: int, of: int) -> str:
-    tests, evals = max(1, round(TEST_FRACTION * of)), max(1, round(EVAL_FRACTION * of))
-    return "test" if place < tests else "eval" if place < tests + evals else "train"
+def _split(position: int, speakers: int) -> str:
+    tests, evals = max(1, round(TEST_FRACTION * speakers)), max(1, round(EVAL_FRACTION * speakers))
+    return "test" if position < tests else "eval" if position < tests + evals else "train"
 
 
-def _readings(speakers: list[Speaker], each: int, seed: int) -> list[Reading]:
+def _readings(speakers: list[Speaker], recordings_per_speaker: int, seed: int) -> list[Reading]:
     rng = np.random.default_rng([seed, 2])
-    return [_reading(speaker, take, rng) for speaker in speakers for take in range(each)]
+    return [_reading(speaker, number, rng) for speaker in speakers for number in range(recordings_per_speaker)]
 
 
-def _reading(speaker: Speaker, take: int, rng: np.random.Generator) -> Reading:
+def _reading(speaker: Speaker, number: int, rng: np.random.Generator) -> Reading:
     severity = float(np.clip(speaker.severity + rng.normal(0, 0.08), 0, 1))
     breaths = int(np.clip(np.rint(5 * severity + rng.normal(-0.3, 0.6)), 0, 5))
     cuts = [0, *sorted(rng.choice(np.arange(1, len(PIECES)), breaths, replace=False)), len(PIECES)]
     groups = [" ".join(PIECES[start:end]) for start, end in pairwise(cuts)]
     return Reading(
         speaker=speaker,
-        file_path=f"recordings/{speaker.split}/{speaker.name}_{take}.wav",
+        file_path=f"recordings/{speaker.split}/{speaker.name}_{number}.wav",
         severity=severity,
         groups=(*(f"{group}," for group in groups[:-1]), f"{groups[-1]}."),
         rate_wpm=int(np.clip(rng.normal(180 - 25 * severity, 7), 150, 195)),
@@ -251,24 +249,24 @@ def _reading(speaker: Speaker, take: int, rng: np.random.Generator) -> Reading:
     )
 
 
-# What the microphone hears
+# Recorded sound
 
 
 def _record(reading: Reading, phrases: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """Breath groups, pauses, room or ward -> float [samples] at 16 kHz."""
+    """Return breath groups and pauses over room or ward noise: float [samples] at 16 kHz."""
     severity = reading.severity
     parts = [_silence(rng.uniform(0.2, 0.6))]
-    for place, phrase in enumerate(phrases):
-        if place:
+    for index, phrase in enumerate(phrases):
+        if index:
             parts.append(_breath(rng.uniform(0.2, 0.4) + 0.5 * severity, 0.02 + 0.12 * severity, rng))
         fall_db = 9 * severity + rng.uniform(0, 3)  # over one breath
         voice = _voice(phrase, reading.speaker.tract)
         parts.append(voice * np.logspace(0, -fall_db / 20, len(voice)))
     speech = np.concatenate([*parts, _silence(rng.uniform(0.2, 0.6))])
-    lacking = MIN_SECONDS + rng.uniform(0.0, 0.4) - len(speech) / SAMPLE_RATE_HZ
-    speech = np.concatenate([speech, _silence(max(0.0, lacking))])
+    missing_seconds = MIN_SECONDS + rng.uniform(0.0, 0.4) - len(speech) / SAMPLE_RATE_HZ
+    speech = np.concatenate([speech, _silence(max(0.0, missing_seconds))])
     speech *= rng.uniform(0.35, 0.7) / np.abs(speech).max()
-    speech += rng.uniform(0.0003, 0.001) * rng.standard_normal(len(speech))  # the microphone's own
+    speech += rng.uniform(0.0003, 0.001) * rng.standard_normal(len(speech))  # noise of the microphone
     wards = [_ward(len(speech), rng)] if reading.speaker.label else []
     return insert(speech, wards, len(wards), Noise(), rng)
 
@@ -278,7 +276,7 @@ def _silence(seconds: float) -> np.ndarray:
 
 
 def _voice(phrase: np.ndarray, tract: float) -> np.ndarray:
-    """espeak-ng's 22.05 kHz -> 16 kHz, peak 1, silent ends cut, formants and pitch moved by ``tract``."""
+    """Return espeak-ng's 22.05 kHz at 16 kHz with peak 1 and no silent ends; ``tract`` moves formants and pitch."""
     played_hz = 50 * round(Espeak.SAMPLE_RATE_HZ / 50 * tract)
     voice = _resample(phrase / 32768, played_hz, SAMPLE_RATE_HZ)
     loud = np.flatnonzero(np.abs(voice) > 0.01)
@@ -287,7 +285,7 @@ def _voice(phrase: np.ndarray, tract: float) -> np.ndarray:
 
 
 def _breath(seconds: float, peak: float, rng: np.random.Generator) -> np.ndarray:
-    """A pause with an inhalation that swells and stops."""
+    """Return a pause with an inhalation that swells and stops."""
     samples = int(seconds * SAMPLE_RATE_HZ)
     swell = np.sin(np.pi * np.linspace(0, 1, samples) ** 1.5) ** 2
     inhalation = swell * _band_noise(samples, 400, 4000, rng)
@@ -295,7 +293,7 @@ def _breath(seconds: float, peak: float, rng: np.random.Generator) -> np.ndarray
 
 
 def _ward(samples: int, rng: np.random.Generator) -> np.ndarray:
-    """Mains hum, a ventilator, a monitor's beeps, far voices and hiss in random shares; peak 1."""
+    """Return mains hum, ventilator, monitor beeps, far voices and hiss in random shares; peak 1."""
     time = np.arange(samples) / SAMPLE_RATE_HZ
     hum = sum(np.sin(2 * np.pi * 60 * k * time + rng.uniform(0, 6)) / k for k in range(1, 6))
     stroke = np.sin(2 * np.pi * rng.uniform(0.2, 0.4) * time + rng.uniform(0, 6))
@@ -311,20 +309,21 @@ def _ward(samples: int, rng: np.random.Generator) -> np.ndarray:
     return ward / np.abs(ward).max()
 
 
-# By spectrum and not scipy.signal, which takes a second to import; in whole seconds, whose FFT is quick.
+# Filters by spectrum rather than scipy.signal, which takes a second to import. Lengths are whole seconds: their FFT is
+# fast.
 
 
 def _band_noise(samples: int, low_hz: float, high_hz: float, rng: np.random.Generator) -> np.ndarray:
-    """Gaussian noise of standard deviation 1 in a band with slopes of 12 dB an octave, float [samples]."""
-    whole = math.ceil(samples / SAMPLE_RATE_HZ) * SAMPLE_RATE_HZ
-    spectrum = np.fft.rfft(rng.standard_normal(whole))  # [whole // 2 + 1]
-    hz = np.fft.rfftfreq(whole, 1 / SAMPLE_RATE_HZ) + 1e-9
+    """Return Gaussian noise of standard deviation 1 in a band with slopes of 12 dB per octave, float [samples]."""
+    length = math.ceil(samples / SAMPLE_RATE_HZ) * SAMPLE_RATE_HZ
+    spectrum = np.fft.rfft(rng.standard_normal(length))  # [length // 2 + 1]
+    hz = np.fft.rfftfreq(length, 1 / SAMPLE_RATE_HZ) + 1e-9
     noise = np.fft.irfft(spectrum / np.sqrt((1 + (low_hz / hz) ** 4) * (1 + (hz / high_hz) ** 4)))[:samples]
     return noise / noise.std()
 
 
 def _resample(waveform: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
-    """float [samples] -> float [samples * to_hz / from_hz]."""
+    """Resample float [samples] -> float [samples * to_hz / from_hz]."""
     seconds = math.ceil(len(waveform) / from_hz)
     spectrum = np.fft.rfft(waveform, seconds * from_hz)  # [seconds * from_hz // 2 + 1]
     resampled = np.fft.irfft(spectrum, seconds * to_hz) * (to_hz / from_hz)
@@ -334,31 +333,32 @@ def _resample(waveform: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
 # espeak-ng
 
 
-def _speak(phrases: list[tuple[str, int, int, int, str]], seed: int, work: Path) -> list[np.ndarray]:
-    """Each phrase as int16 [samples] at 22.05 kHz.
+def _synthesize(phrases: list[tuple[str, int, int, int, str]], seed: int, work: Path) -> list[np.ndarray]:
+    """Return each phrase as int16 [samples] at 22.05 kHz.
 
-    In a fresh process: espeak-ng carries state from phrase to phrase that no call resets.
+    A fresh process does it: espeak-ng carries state from phrase to phrase that no call resets.
     """
-    asked, spoken_file = work / "phrases.json", work / "spoken.npz"
-    asked.write_text(json.dumps(phrases))
-    command = [sys.executable, "-m", "spira.data.demo", str(asked), str(spoken_file), str(seed)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
+    phrases_file, speech_file = work / "phrases.json", work / "speech.npz"
+    phrases_file.write_text(json.dumps(phrases))
+    command = [sys.executable, "-m", "spira.data.demo", str(phrases_file), str(speech_file), str(seed)]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    if process.returncode:
         raise DemoError(
-            f"the demo data set needs espeak-ng's speech, which does not run here (exit {done.returncode}): "
-            f"{done.stderr.strip() or 'no message'}; give your own recordings instead"
+            "the demo data set was not generated: espeak-ng, which makes its speech, does not run here "
+            f"(exit {process.returncode}): {process.stderr.strip() or 'no message'}; give your own recordings instead"
         )
-    with np.load(spoken_file) as spoken:
-        return [spoken[f"arr_{index}"] for index in range(len(phrases))]
+    with np.load(speech_file) as speech:
+        return [speech[f"arr_{index}"] for index in range(len(phrases))]
 
 
-def _speak_file(phrases: str, spoken: str, seed: str) -> None:
+def _synthesize_file(phrases_file: str, speech_file: str, seed: str) -> None:
     espeak = Espeak(int(seed))
-    np.savez(spoken, *[espeak.say(*phrase) for phrase in json.loads(Path(phrases).read_text())])
+    phrases = json.loads(Path(phrases_file).read_text())
+    np.savez(speech_file, *[espeak.synthesize(*phrase) for phrase in phrases])
 
 
 class Espeak:
-    """espeak-ng's library, speaking into memory; see its speak_lib.h for the calls and numbers."""
+    """espeak-ng's library with output to memory; see its speak_lib.h for the calls and numbers."""
 
     SYNCHRONOUS, DONT_EXIT, UTF8 = 2, 0x8000, 1
     RATE, PITCH, RANGE = 1, 3, 4
@@ -374,19 +374,19 @@ class Espeak:
         os.chdir(Path(espeakng_loader.get_data_path()).parent)  # espeak-ng refuses paths of 160 bytes
         rate_hz = self._library.espeak_Initialize(self.SYNCHRONOUS, 0, b".", self.DONT_EXIT)
         if rate_hz != self.SAMPLE_RATE_HZ:
-            raise DemoError(f"espeak-ng did not start (it answered {rate_hz})")
+            raise DemoError(f"espeak-ng did not start: espeak_Initialize returned {rate_hz}")
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(seed))
         self._chunks: list[bytes] = []
         callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
-        self._callback = callback(self._hear)  # kept, or it is freed while the library calls it
+        self._callback = callback(self._append_samples)  # a reference, or it is freed while the library calls it
         self._library.espeak_SetSynthCallback(self._callback)
         unsigned, size, pointer = ctypes.c_uint, ctypes.c_size_t, ctypes.c_void_p
         self._library.espeak_Synth.argtypes = [
             ctypes.c_char_p, size, unsigned, ctypes.c_int, unsigned, unsigned, pointer, pointer
         ]  # fmt: skip
 
-    def say(self, voice: str, rate_wpm: int, pitch: int, pitch_range: int, text: str) -> np.ndarray:
-        """The phrase as int16 [samples] at 22.05 kHz."""
+    def synthesize(self, voice: str, rate_wpm: int, pitch: int, pitch_range: int, text: str) -> np.ndarray:
+        """Return a phrase as int16 [samples] at 22.05 kHz."""
         self._chunks.clear()
         if self._library.espeak_SetVoiceByName(voice.encode()):
             raise DemoError(f"espeak-ng has no voice {voice}")
@@ -394,10 +394,10 @@ class Espeak:
             self._library.espeak_SetParameter(parameter, value, 0)
         content = text.encode() + b"\0"
         if self._library.espeak_Synth(content, len(content), 0, 1, 0, self.UTF8, None, None):
-            raise DemoError(f"espeak-ng could not say {text!r}")
+            raise DemoError(f"espeak-ng could not synthesize {text!r}")
         return np.frombuffer(b"".join(self._chunks), np.int16)
 
-    def _hear(self, samples: int | None, count: int, events: int | None) -> int:
+    def _append_samples(self, samples: int | None, count: int, events: int | None) -> int:
         if samples and count:
             self._chunks.append(ctypes.string_at(samples, 2 * count))
         return 0
@@ -405,6 +405,6 @@ class Espeak:
 
 if __name__ == "__main__":
     try:
-        _speak_file(*sys.argv[1:])
+        _synthesize_file(*sys.argv[1:])
     except DemoError as error:
         sys.exit(str(error))

@@ -1,13 +1,13 @@
-"""The data-quality report: what the recordings are like, and what to be wary of."""
+"""The data-quality report: measures of the recordings, and warnings about what would mislead a network."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from spira.data.metadata import CLASSES, SPLITS
+from spira.config import FrozenModel
+from spira.data.metadata import CLASS_NAMES, SPLITS
 
 DISTRIBUTIONS = ("seconds", "peak_dbfs", "rms_dbfs", "background_dbfs", "speech_fraction", "clipped_fraction")
 SHORTCUTS = {
@@ -15,23 +15,91 @@ SHORTCUTS = {
     "rms_dbfs": (6.0, "dB", "loudness"),
     "seconds": (2.0, "s", "length"),
 }
-"""Measure -> (difference of the classes' medians that is worth a warning, unit, name)."""
+"""Measure -> (largest difference of the classes' medians without a warning, unit, name)."""
 MAX_RATE_DIFFERENCE = 0.25
-"""Between the classes' shares of recordings at one sample rate."""
-MIN_FILES = 20
-"""Of a class."""
-MIN_MINORITY = 0.2
-"""Of a split's recordings, in its smaller class."""
+"""Largest difference of the classes' shares of recordings at one sample rate without a warning."""
+MIN_CLASS_FILES = 20
+"""Fewest recordings of a class without a warning."""
+MIN_MINORITY_SHARE = 0.2
+"""Smallest share of a split's recordings in its smaller class without a warning."""
 
 
-def quality_report(measures: pd.DataFrame, repeats: list[str], skipped: list[dict[str, str]]) -> dict[str, Any]:
-    """The report of a corpus, which its ``quality.json`` holds.
+class Distribution(FrozenModel):
+    """Quantiles of a measure over recordings."""
+
+    p5: float
+    median: float
+    p95: float
+
+
+class ClassQuality(FrozenModel):
+    """Measures of the recordings of one class, or of the noise recordings."""
+
+    files: int
+    sample_rates: dict[str, int]
+    """Number of recordings by sample rate as recorded, Hz."""
+    seconds: Distribution
+    peak_dbfs: Distribution
+    rms_dbfs: Distribution
+    background_dbfs: Distribution
+    """Level of the quietest frames, see :func:`spira.data.decoding.measure`."""
+    speech_fraction: Distribution
+    clipped_fraction: Distribution
+
+
+class SplitQuality(FrozenModel):
+    """Measures of the recordings of one split, or of the noise recordings."""
+
+    files: int
+    seconds: float
+    """Total length."""
+    classes: dict[str, int]
+    """Number of recordings by class: ``"0"`` control, ``"1"`` patient. Empty for noise."""
+    speakers: int | None
+    """Number of speakers, or None if they are not known."""
+    sample_rates: dict[str, int]
+    """Number of recordings by sample rate as recorded, Hz."""
+    channels: dict[str, int]
+    """Number of recordings by number of channels as recorded."""
+    by_class: dict[str, ClassQuality]
+    """Measures by class, with the keys of ``classes``; ``"noise"`` for noise."""
+
+
+class SkippedRecording(FrozenModel):
+    """A bad recording that was left out of the corpus."""
+
+    file_path: str
+    split: str
+    where: str
+    """CSV and row that name the file."""
+    rule: str
+    """The rule that it breaks, to follow the file's name in a message."""
+    message: str
+    """CSV, row, file and rule."""
+
+
+class CorpusQuality(FrozenModel):
+    """The data-quality report of a corpus, stored in its ``quality.json``."""
+
+    splits: dict[str, SplitQuality]
+    noise: SplitQuality
+    skipped: tuple[SkippedRecording, ...]
+    warnings: tuple[str, ...]
+    about: str
+    """README of the data set, or an empty string."""
+
+
+def quality_report(
+    measures: pd.DataFrame, repeats: Sequence[str], skipped: Sequence[SkippedRecording], about: str
+) -> CorpusQuality:
+    """Return the report of a corpus.
 
     Args:
-        measures: a row a recording: split (``noise`` too), label, speaker (missing where not known), then
-            those of :func:`spira.data.decoding.measure`.
-        repeats: recordings that hold the same audio as another of their split, in plain words.
-        skipped: recordings that were left out, with file_path, split, where, rule and message.
+        measures: one row per recording: split (``noise`` too), label, speaker (missing if not known), then
+            the columns of :func:`spira.data.decoding.measure`.
+        repeats: a warning for each recording that holds the same audio as another one of its split.
+        skipped: recordings that were left out.
+        about: README of the data set.
     """
     splits = {str(split): describe(rows) for split, rows in measures.groupby("split")}
     noise = splits.pop("noise")
@@ -41,66 +109,77 @@ def quality_report(measures: pd.DataFrame, repeats: list[str], skipped: list[dic
     warnings += repeats
     if skipped:
         warnings.append(f"{len(skipped)} bad recordings were skipped: see 'skipped'")
-    return {"splits": splits, "noise": noise, "skipped": skipped, "warnings": warnings}
+    return CorpusQuality(splits=splits, noise=noise, skipped=tuple(skipped), warnings=tuple(warnings), about=about)
 
 
-def describe(rows: pd.DataFrame) -> dict[str, Any]:
-    """The quality report of one split from its recordings' measures."""
-    labels = sorted(set(rows["label"]) & set(CLASSES))
-    by_class = {str(label): _distributions(rows[rows["label"] == label]) for label in labels}
-    return {
-        "files": len(rows),
-        "seconds": round(float(rows["seconds"].sum()), 3),
-        "classes": {label: group["files"] for label, group in by_class.items()},
-        "speakers": int(rows["speaker"].nunique()) or None,
-        "sample_rates": _histogram(rows["sample_rate"]),
-        "channels": _histogram(rows["channels"]),
-        "by_class": by_class or {"noise": _distributions(rows)},
-    }
+def describe(rows: pd.DataFrame) -> SplitQuality:
+    """Return the report of one split from the measures of its recordings."""
+    labels = sorted(set(rows["label"]) & set(CLASS_NAMES))
+    by_class = {str(label): _class_quality(rows[rows["label"] == label]) for label in labels}
+    return SplitQuality(
+        files=len(rows),
+        seconds=round(float(rows["seconds"].sum()), 3),
+        classes={label: quality.files for label, quality in by_class.items()},
+        speakers=int(rows["speaker"].nunique()) or None,
+        sample_rates=_histogram(rows["sample_rate"]),
+        channels=_histogram(rows["channels"]),
+        by_class=by_class or {"noise": _class_quality(rows)},
+    )
 
 
-def _distributions(rows: pd.DataFrame) -> dict[str, Any]:
+def _class_quality(rows: pd.DataFrame) -> ClassQuality:
     quantiles = rows[list(DISTRIBUTIONS)].quantile([0.05, 0.5, 0.95]).round(3)
-    spread = {name: dict(zip(("p5", "median", "p95"), quantiles[name].tolist(), strict=True)) for name in DISTRIBUTIONS}
-    return {"files": len(rows), "sample_rates": _histogram(rows["sample_rate"]), **spread}
+    distributions = {
+        name: Distribution(**dict(zip(("p5", "median", "p95"), quantiles[name].tolist(), strict=True)))
+        for name in DISTRIBUTIONS
+    }
+    return ClassQuality(files=len(rows), sample_rates=_histogram(rows["sample_rate"]), **distributions)
 
 
 def _histogram(values: pd.Series) -> dict[str, int]:
     return {str(value): int(count) for value, count in values.value_counts().sort_index().items()}
 
 
-def warn(split: str, quality: dict[str, Any]) -> list[str]:
-    """What to be wary of in a split's report, in plain words."""
-    control, patient = (quality["by_class"][str(label)] for label in CLASSES)
+def warn(split: str, quality: SplitQuality) -> list[str]:
+    """Return the warnings that follow from a split's report."""
+    control, patient = (quality.by_class[str(label)] for label in CLASS_NAMES)
     return [
         f"{split}: {warning}"
         for warning in (*_shortcuts(control, patient), *_bandwidths(control, patient), *_sizes(quality))
     ]
 
 
-def _shortcuts(control: dict[str, Any], patient: dict[str, Any]) -> Iterator[str]:
-    for name, (limit, unit, word) in SHORTCUTS.items():
-        difference = patient[name]["median"] - control[name]["median"]
+def _shortcuts(control: ClassQuality, patient: ClassQuality) -> Iterator[str]:
+    for measure, (limit, unit, name) in SHORTCUTS.items():
+        difference = _median(patient, measure) - _median(control, measure)
         if abs(difference) > limit:
             yield (
-                f"{word} of patients differs by {difference:+.1f} {unit} from that of "
-                "controls (medians): a network can tell the classes apart by it without hearing any illness"
+                f"{name} of patients differs by {difference:+.1f} {unit} from that of "
+                "controls (medians): a network can separate the classes by it without any sign of illness"
             )
 
 
-def _bandwidths(control: dict[str, Any], patient: dict[str, Any]) -> Iterator[str]:
-    for rate in sorted({*control["sample_rates"], *patient["sample_rates"]}, key=int):
-        shares = [group["sample_rates"].get(rate, 0) / group["files"] for group in (control, patient)]
-        if abs(shares[0] - shares[1]) > MAX_RATE_DIFFERENCE:
+def _median(quality: ClassQuality, measure: str) -> float:
+    distribution: Distribution = getattr(quality, measure)
+    return distribution.median
+
+
+def _bandwidths(control: ClassQuality, patient: ClassQuality) -> Iterator[str]:
+    for rate in sorted({*control.sample_rates, *patient.sample_rates}, key=int):
+        control_share, patient_share = (
+            quality.sample_rates.get(rate, 0) / quality.files for quality in (control, patient)
+        )
+        if abs(control_share - patient_share) > MAX_RATE_DIFFERENCE:
             yield (
-                f"{shares[0]:.0%} of controls but {shares[1]:.0%} of patients were recorded "
+                f"{control_share:.0%} of controls but {patient_share:.0%} of patients were recorded "
                 f"at {rate} Hz: the bandwidth gives the class away"
             )
 
 
-def _sizes(quality: dict[str, Any]) -> Iterator[str]:
-    smallest = min(quality["classes"].values())
-    if smallest < MIN_FILES:
+def _sizes(quality: SplitQuality) -> Iterator[str]:
+    classes: Mapping[str, int] = quality.classes
+    smallest = min(classes.values())
+    if smallest < MIN_CLASS_FILES:
         yield f"a class has only {smallest} recordings: figures from it are uncertain"
-    if smallest < MIN_MINORITY * quality["files"]:
-        yield f"the classes are unbalanced, {quality['classes']}"
+    if smallest < MIN_MINORITY_SHARE * quality.files:
+        yield f"the classes are unbalanced, {classes}"

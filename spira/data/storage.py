@@ -1,12 +1,12 @@
-"""Where data sets live: a folder, or a prefix of a Google Cloud Storage bucket, behind one small interface.
+"""Stores of data sets: a folder, or a prefix of a Google Cloud Storage bucket, behind one small interface.
 
     store = open_store("gs://bucket/prefix")
     for entry in store.list():
         data = store.read(entry.path, entry.generation)
 
-A *generation* pins what was observed: reading one that has been replaced is refused, so data can't change
-between look and use. Retries are the client library's own: every request here is a read, or names a
-generation where repeating it could do harm.
+A *generation* pins the content of a listed file. Reading a generation that has been replaced is refused, so data
+cannot change between listing and use. Google's client library retries requests itself: every request here is a read,
+or names a generation where repeating it could do harm.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from spira.errors import SpiraError
+from spira.files import new_file
 
 
 class StorageError(SpiraError):
-    """An object or place that can't be read or written; the message names it."""
+    """A file, object, folder or bucket that cannot be read or written; the message names it."""
 
 
 class MissingError(StorageError):
-    """There is nothing of this name (or of this generation any more)."""
+    """No file of this name exists, or no longer in this generation."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,9 @@ class Entry:
     size: int
     """Bytes."""
     generation: str
-    """Changes when the content is replaced: an object's generation, a file's times of change in ns."""
+    """Changes when the content is replaced: an object's generation, or a file's two times of change in ns."""
     changed: float | None = None
-    """When a file on disk last changed, s since 1970; None for objects, whose generation alone tells them apart."""
+    """Time of the last change of a file on disk, s since 1970; None for objects, whose generation is enough."""
 
 
 class Store(Protocol):
@@ -52,30 +53,30 @@ class Store(Protocol):
     uri: str
 
     def list(self) -> list[Entry]:
-        """Every file under the root, sorted by path."""
+        """Return every file under the root, sorted by path."""
 
     def read(self, path: str, generation: str | None = None) -> bytes:
-        """Content of a file; of that generation or none at all."""
+        """Return the content of a file; refuse one of another generation."""
 
     def fetch(self, path: str, to: Path, generation: str | None = None) -> None:
-        """Copy a file to a local path, whole or not at all."""
+        """Copy a file to a local path, in one step."""
 
     def local(self, path: str, generation: str | None = None) -> AbstractContextManager[Path]:
-        """A file as a local one for the length of a ``with`` block; what was fetched is then removed."""
+        """Give a file a local path for the length of a ``with`` block; a fetched copy is then removed."""
 
     def create(self, path: str, data: bytes) -> bool:
-        """Write a file only if there is none; whether this call did it. Of many callers, one gets True.
+        """Write a file unless it exists, and return whether this call wrote it. Of many callers, one gets True.
 
-        On a bucket the client may repeat a request whose answer was lost, and then says False of its own
-        write: who must know reads the file back and looks for its own data.
+        The client of a bucket may repeat a request whose response was lost. This call then returns False although
+        it wrote the file: a caller that must be sure reads the file back and compares.
         """
 
     def write(self, path: str, data: bytes) -> None:
-        """Write or replace a file, whole or not at all."""
+        """Write or replace a file, in one step."""
 
 
 def open_store(uri: str | Path) -> Store:
-    """The store at a folder path or ``gs://bucket/prefix``.
+    """Return the store at a folder path or ``gs://bucket/prefix``.
 
     Raises:
         StorageError: an unknown scheme, no bucket name, or a path that is a file.
@@ -92,7 +93,7 @@ def open_store(uri: str | Path) -> Store:
 
 
 def clean(path: str) -> str:
-    """The normal form of a path relative to a root, with forward slashes.
+    """Return the normal form of a path relative to a root, with forward slashes.
 
     Raises:
         StorageError: the path is empty, absolute, or leads out of the root.
@@ -121,7 +122,7 @@ class Folder:
         return sorted(self._walk(self.root, ""), key=lambda entry: entry.path)
 
     def _walk(self, folder: Path, path: str) -> Iterator[Entry]:
-        """The files below; one that is gone before it was looked at is none."""
+        """Yield the files below a folder; a file that disappears meanwhile is left out."""
         with suppress(FileNotFoundError), os.scandir(folder) as items:
             for item in items:
                 if item.is_dir(follow_symlinks=False):
@@ -133,7 +134,7 @@ class Folder:
     def read(self, path: str, generation: str | None = None) -> bytes:
         """See :class:`Store`."""
         file = self._file(path)
-        with _explained(f"{self.uri}/{path}"):
+        with _storage_errors(f"{self.uri}/{path}"):
             data = file.read_bytes()
             self._check(file, generation)
         return data
@@ -141,18 +142,18 @@ class Folder:
     def fetch(self, path: str, to: Path, generation: str | None = None) -> None:
         """See :class:`Store`."""
         file = self._file(path)
-        with _explained(f"{self.uri}/{path}"), _whole_file(to) as partial:
+        with _storage_errors(f"{self.uri}/{path}"), new_file(to, concurrent=True) as partial:
             shutil.copyfile(file, partial)
             self._check(file, generation)
 
     @contextmanager
     def local(self, path: str, generation: str | None = None) -> Iterator[Path]:
-        """See :class:`Store`; the file itself, not a copy: of that generation still when the block ends."""
+        """See :class:`Store`; the file itself, not a copy. Its generation is checked again when the block ends."""
         file = self._file(path)
-        with _explained(f"{self.uri}/{path}"):
+        with _storage_errors(f"{self.uri}/{path}"):
             self._check(file, generation)
         yield file
-        with _explained(f"{self.uri}/{path}"):
+        with _storage_errors(f"{self.uri}/{path}"):
             self._check(file, generation)
 
     def create(self, path: str, data: bytes) -> bool:
@@ -162,7 +163,7 @@ class Folder:
         with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".create-") as partial:
             partial.write(data)
             partial.flush()
-            os.fsync(partial.fileno())  # whole on the disk before it is there by name
+            os.fsync(partial.fileno())  # the content reaches the disk before the name does
             try:
                 os.link(partial.name, file)
             except FileExistsError:
@@ -173,7 +174,7 @@ class Folder:
         """See :class:`Store`."""
         file = self._file(path)
         file.parent.mkdir(parents=True, exist_ok=True)
-        with _whole_file(file) as partial:
+        with new_file(file, concurrent=True) as partial:
             partial.write_bytes(data)
 
     def _file(self, path: str) -> Path:
@@ -191,7 +192,7 @@ class Folder:
 
 
 def _entry(path: str, status: os.stat_result) -> Entry:
-    """Both times of a file: copying tools set the one back, nobody the other."""
+    """Return an entry whose generation holds both times of a file: copying tools can set back only the first."""
     return Entry(path, status.st_size, f"{status.st_mtime_ns}-{status.st_ctime_ns}", status.st_ctime)
 
 
@@ -199,28 +200,28 @@ class Bucket:
     """A store under a prefix of a Google Cloud Storage bucket (or of the emulator STORAGE_EMULATOR_HOST)."""
 
     def __init__(self, bucket: str, prefix: str) -> None:
-        from google.cloud import storage  # half a second that folders needn't pay
+        from google.cloud import storage  # here: the import takes half a second
 
         self.uri = f"gs://{bucket}/{prefix}".rstrip("/")
         self.prefix = f"{clean(prefix)}/" if prefix else ""
-        with _explained(self.uri):
+        with _storage_errors(self.uri):
             self.bucket = storage.Client().bucket(bucket)
 
     def list(self) -> list[Entry]:
         """See :class:`Store`."""
-        with _explained(self.uri):
+        with _storage_errors(self.uri):
             blobs = list(self.bucket.list_blobs(prefix=self.prefix))
         entries = [Entry(b.name[len(self.prefix) :], b.size, str(b.generation)) for b in blobs]
         return sorted((e for e in entries if not e.path.endswith("/")), key=lambda entry: entry.path)
 
     def read(self, path: str, generation: str | None = None) -> bytes:
         """See :class:`Store`."""
-        with _explained(f"{self.uri}/{path}"):
+        with _storage_errors(f"{self.uri}/{path}"):
             return self._blob(path, generation).download_as_bytes()
 
     def fetch(self, path: str, to: Path, generation: str | None = None) -> None:
         """See :class:`Store`."""
-        with _explained(f"{self.uri}/{path}"), _whole_file(to) as partial:
+        with _storage_errors(f"{self.uri}/{path}"), new_file(to, concurrent=True) as partial:
             self._blob(path, generation).download_to_filename(str(partial))
 
     @contextmanager
@@ -232,10 +233,10 @@ class Bucket:
             yield file
 
     def create(self, path: str, data: bytes) -> bool:
-        """See :class:`Store`; generation 0 is "there is none"."""
+        """See :class:`Store`; generation 0 stands for an object that does not exist."""
         from google.api_core.exceptions import PreconditionFailed
 
-        with _explained(f"{self.uri}/{path}"):
+        with _storage_errors(f"{self.uri}/{path}"):
             try:
                 self._blob(path).upload_from_string(data, if_generation_match=0)
             except PreconditionFailed:
@@ -243,10 +244,10 @@ class Bucket:
         return True
 
     def write(self, path: str, data: bytes) -> None:
-        """See :class:`Store`; the same bytes twice are the same file, so repeating does no harm."""
+        """See :class:`Store`; a repeated request writes the same bytes, so it does no harm."""
         from google.cloud.storage.retry import DEFAULT_RETRY
 
-        with _explained(f"{self.uri}/{path}"):
+        with _storage_errors(f"{self.uri}/{path}"):
             self._blob(path).upload_from_string(data, retry=DEFAULT_RETRY)
 
     def _blob(self, path: str, generation: str | None = None) -> Any:
@@ -254,31 +255,20 @@ class Bucket:
 
 
 @contextmanager
-def _whole_file(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path`` that takes its place when the block ends well."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-@contextmanager
-def _explained(place: str) -> Iterator[None]:
-    """Say which place a failure is about, in one line; the cause stays chained."""
+def _storage_errors(name: str) -> Iterator[None]:
+    """Turn a failure of disk, storage service or credentials into a StorageError that names the file or store."""
     try:
         yield
     except StorageError:
         raise
     except FileNotFoundError as error:
-        raise MissingError(f"{place}: not found") from error
+        raise MissingError(f"{name}: not found") from error
     except Exception as error:
-        if not _is_refusal(error):
+        if not _is_storage_failure(error):
             raise
-        name = type(error).__name__
-        refusal = MissingError if name == "NotFound" else StorageError
-        raise refusal(f"{place}: {_REASONS.get(name, error)}") from error
+        kind = type(error).__name__
+        error_class = MissingError if kind == "NotFound" else StorageError
+        raise error_class(f"{name}: {_REASONS.get(kind, error)}") from error
 
 
 _REASONS = {
@@ -289,6 +279,6 @@ _REASONS = {
 }
 
 
-def _is_refusal(error: Exception) -> bool:
-    """Whether it came from the disk, the storage service or its credentials, not from a mistake of ours."""
+def _is_storage_failure(error: Exception) -> bool:
+    """Return whether the disk, the storage service or its credentials failed, rather than this code."""
     return isinstance(error, OSError) or type(error).__module__.startswith(("google.api_core", "google.auth"))

@@ -80,7 +80,7 @@ def data_files(uri: str, kept: Store, skip_bad: bool = False) -> dict[str, Hashe
     if seen and seen == _digest(store.list()):
         return known
     dataset = read_dataset(store, missing_ok=skip_bad)
-    files = content_hash.look(store, dataset.files, known)
+    files = content_hash.hash_files(store, dataset.files, known)
     settled = all(file.generation for file in files.values())
     _remember(kept, store.uri, _digest(store.list()) if settled else "", files)
     return files

@@ -18,7 +18,7 @@ import pandas as pd
 
 from spira import files
 from spira.config import Config
-from spira.data.corpus import Corpus, Recordings
+from spira.data.corpus import Corpus, Split
 from spira.errors import SpiraError
 from spira.evaluation import gate as gates
 from spira.evaluation import metrics, probes
@@ -94,7 +94,7 @@ def decide(checks: list[Check]) -> dict[str, Any]:
     return {"approved": bool(checks) and not failed, "reasons": failed, "checks": checks}
 
 
-def describe(candidate: Checkpoint, trained: list[Checkpoint], test: Recordings, gate: Gate) -> dict[str, Any]:
+def describe(candidate: Checkpoint, trained: list[Checkpoint], test: Split, gate: Gate) -> dict[str, Any]:
     """What is judged, on what, by which gate."""
     return {
         "candidate": {"seed": candidate.info["seed"], "best_eval_loss": candidate.info["best_eval_loss"]},
@@ -115,7 +115,7 @@ def describe(candidate: Checkpoint, trained: list[Checkpoint], test: Recordings,
     }
 
 
-def class_counts(test: Recordings) -> dict[str, dict[str, int]]:
+def class_counts(test: Split) -> dict[str, dict[str, int]]:
     """Files, and speakers where known, of each class."""
     counts = {}
     for label, name in CLASSES.items():
@@ -130,7 +130,7 @@ def is_finite(candidate: Checkpoint) -> bool:
     return all(bool(value.isfinite().all()) for value in candidate.network.state_dict().values())
 
 
-def integrity_checks(candidate: Checkpoint, corpus: Corpus, test: Recordings) -> list[Check]:
+def integrity_checks(candidate: Checkpoint, corpus: Corpus, test: Split) -> list[Check]:
     """What makes every further number meaningless."""
     info = candidate.info
     shared_files = set(info.get("train_files", ())) & set(test.table["sha256"])

@@ -53,7 +53,7 @@ def write(verdict_dir: Path, checkpoint: Path, corpus: Corpus, out: Path, lineag
         checkpoint: folder of the candidate.
         corpus: the one that it was evaluated on.
         out: the HTML file; it appears when it is complete.
-        lineage: tags of :func:`spira.lineage.of`, or any others.
+        lineage: tags of :func:`spira.lineage.tags`, or any others.
 
     Raises:
         SpiraError: the checkpoint can't be read.
@@ -86,7 +86,7 @@ def render(
         status=status(verdict),
         card=card(verdict, trained, corpus),
         notice=notice(corpus),
-        description=corpus.quality["about"],
+        description=corpus.quality.about,
         pictures=pictures(verdict, predictions, histories, corpus),
         mistakes=mistakes(verdict, predictions, corpus),
         settings=settings(trained.config),
@@ -117,7 +117,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def notice(corpus: Corpus) -> str:
     """The paragraph in which a data set says that it is synthetic or a stand-in; empty where it doesn't."""
-    paragraphs = (" ".join(part.replace("**", "").split()) for part in corpus.quality["about"].split("\n\n"))
+    paragraphs = (" ".join(part.replace("**", "").split()) for part in corpus.quality.about.split("\n\n"))
     return next((part for part in paragraphs if MADE_UP.search(part)), "")
 
 
@@ -139,7 +139,7 @@ def pictures(
 ) -> dict[str, Markup]:
     """Every picture of the page but the spectrograms; without measurements only what doesn't need them."""
     seed, measured = str(verdict["candidate"]["seed"]), verdict["conditions"]
-    drawn = {"background": plots.background_levels({name: corpus.quality["splits"][name] for name in SPLITS})}
+    drawn = {"background": plots.background_levels({name: corpus.quality.splits[name].model_dump() for name in SPLITS})}
     if any(histories.values()):
         drawn["training"] = plots.training_curves(histories, seed)
     if measured:
@@ -239,11 +239,11 @@ def about_data(corpus: Corpus) -> list[str]:
     """How much data, and what it says of itself."""
     lines = []
     for split in SPLITS:
-        found = corpus.quality["splits"][split]
-        speakers = f"{found['speakers']} speakers" if found["speakers"] else "speakers not known"
+        found = corpus.quality.splits[split]
+        speakers = f"{found.speakers} speakers" if found.speakers else "speakers not known"
         lines.append(
-            f"{split}: {found['classes']['0']} recordings of controls and {found['classes']['1']} of patients, "
-            f"{found['seconds'] / 60:.0f} min, {speakers}."
+            f"{split}: {found.classes['0']} recordings of controls and {found.classes['1']} of patients, "
+            f"{found.seconds / 60:.0f} min, {speakers}."
         )
     told = notice(corpus)
     return [*lines, f"Synthetic or a stand-in, by its own description: {told}"] if told else lines
@@ -276,4 +276,4 @@ def limits(verdict: dict[str, Any], corpus: Corpus) -> list[str]:
         found.append(f"Slices not judged, as they hold fewer than {least} recordings: {small}.")
     if not verdict["slices"]:
         found.append("Sex, age and the like are not known or not measured.")
-    return found + corpus.quality["warnings"]
+    return [*found, *corpus.quality.warnings]

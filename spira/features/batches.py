@@ -1,7 +1,7 @@
-"""Recordings into batches of window features: noise, windows and MFCC composed, nothing kept.
+"""Batches of window features: noise, windows and MFCC of some recordings, computed when they are needed.
 
-All randomness is a function of (seed, epoch, recording), so a batch is the same whoever asks for it and
-whenever, and a resumed training sees what an uninterrupted one would have seen.
+All randomness is a function of (seed, epoch, recording). A batch is the same whenever it is computed, and a resumed
+training gets the batches that an uninterrupted one would have had.
 """
 
 from __future__ import annotations
@@ -15,12 +15,16 @@ import torch
 from torch import Tensor
 
 from spira.config import Config
-from spira.features import noise, windows
+from spira.features import noise
 from spira.features.mfcc import files_mfcc
+from spira.features.windows import window_count
+
+VALIDATION_KEY = 0x5E1EC7
+"""First key of the validation's noise: it differs from every training seed's."""
 
 
-class Labelled(Protocol):
-    """What training needs of a split of the corpus."""
+class LabelledRecordings(Protocol):
+    """The part of a corpus split that batches are made from."""
 
     @property
     def labels(self) -> np.ndarray: ...
@@ -39,40 +43,40 @@ class Batch:
     labels: Tensor
     """``[W]`` float, the class of each window's recording."""
     files: Tensor
-    """``[W]`` long, each window's recording: its place in the batch."""
+    """``[W]`` long, the index in the batch of each window's recording."""
 
 
 def noisy_waveform(
-    recordings: Labelled,
+    recordings: LabelledRecordings,
     index: int,
     noises: Sequence[np.ndarray],
     counts: tuple[int, int],
     config: Config,
     key: list[int],
 ) -> np.ndarray:
-    """The recording with the noises of its class added, ``[samples]``; ``counts`` are (controls, patients)."""
-    number = noise.class_count(int(recordings.labels[index]), *counts)
+    """Return a recording with the noises of its class added, ``[samples]``; ``counts`` are (controls, patients)."""
+    count = noise.noise_count(int(recordings.labels[index]), *counts)
     rng = np.random.default_rng([*key, index])
-    return noise.insert(recordings.waveform(index), noises, number, config.noise, rng)
+    return noise.insert(recordings.waveform(index), noises, count, config.noise, rng)
 
 
 def noisy_batch(
-    recordings: Labelled,
+    recordings: LabelledRecordings,
     noises: Sequence[np.ndarray],
-    chosen: Sequence[int],
+    indices: Sequence[int],
     config: Config,
     key: list[int],
     device: torch.device,
 ) -> Batch:
-    """Some recordings under the training's noise."""
+    """Return the batch of some recordings with the training's noise."""
     counts = (config.noise.train_controls, config.noise.train_patients)
-    waveforms = [noisy_waveform(recordings, index, noises, counts, config, key) for index in chosen]
-    return compose(waveforms, recordings.labels[list(chosen)], config, device)
+    waveforms = [noisy_waveform(recordings, index, noises, counts, config, key) for index in indices]
+    return make_batch(waveforms, recordings.labels[list(indices)], config, device)
 
 
-def compose(waveforms: Sequence[np.ndarray], labels: np.ndarray, config: Config, device: torch.device) -> Batch:
-    """The windows' features of some waveforms as one batch on the device."""
-    counts = torch.tensor([windows.count(len(waveform), config.windows) for waveform in waveforms])
+def make_batch(waveforms: Sequence[np.ndarray], labels: np.ndarray, config: Config, device: torch.device) -> Batch:
+    """Return the windows' features of some waveforms as one batch on the device."""
+    counts = torch.tensor([window_count(len(waveform), config.windows) for waveform in waveforms])
     files = torch.repeat_interleave(torch.arange(len(waveforms)), counts)  # [W]
     targets = torch.from_numpy(labels.astype(np.float32))[files]  # [W]
     on_device = [torch.from_numpy(waveform).to(device) for waveform in waveforms]
@@ -80,9 +84,15 @@ def compose(waveforms: Sequence[np.ndarray], labels: np.ndarray, config: Config,
 
 
 def training_batches(
-    recordings: Labelled, noises: Sequence[np.ndarray], config: Config, seed: int, epoch: int, device: torch.device
+    recordings: LabelledRecordings,
+    noises: Sequence[np.ndarray],
+    config: Config,
+    seed: int,
+    epoch: int,
+    device: torch.device,
 ) -> Iterator[Batch]:
-    """One epoch: every recording at most once, in its own order, with fresh noise; the last part batch dropped."""
+    """Yield one epoch: each recording at most once, in the epoch's order, with new noise. An incomplete last batch is
+    dropped."""
     order = np.random.default_rng([seed, epoch]).permutation(len(recordings)).tolist()
     size = min(config.training.batch_files, len(recordings))
     for start in range(0, len(order) - size + 1, size):
@@ -90,13 +100,9 @@ def training_batches(
 
 
 def validation_batches(
-    recordings: Labelled, noises: Sequence[np.ndarray], config: Config, device: torch.device
+    recordings: LabelledRecordings, noises: Sequence[np.ndarray], config: Config, device: torch.device
 ) -> Iterator[Batch]:
-    """The validation split under the training's noise, the same draw in every epoch and for every seed."""
-    places, size = list(range(len(recordings))), config.training.batch_files
-    for start in range(0, len(places), size):
-        yield noisy_batch(recordings, noises, places[start : start + size], config, [VALIDATION_KEY], device)
-
-
-VALIDATION_KEY = 0x5E1EC7
-"""Keeps the validation's draws of noise apart from every training seed's."""
+    """Yield the validation split with the training's noise: the same draw in every epoch and for every seed."""
+    indices, size = list(range(len(recordings))), config.training.batch_files
+    for start in range(0, len(indices), size):
+        yield noisy_batch(recordings, noises, indices[start : start + size], config, [VALIDATION_KEY], device)

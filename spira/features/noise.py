@@ -1,4 +1,4 @@
-"""Inserting ward noise into a recording, so that the ward is no evidence for a class."""
+"""Insertion of ward noise into recordings, so that the ward is not evidence for a class."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 
 from spira.config import Noise
 from spira.errors import SpiraError
-from spira.jit import compiled
+from spira.jit import jit
 
 SILENT_PEAK = 1e-6
-"""A slice whose maximum is below this holds no noise to scale: -120 dB re full scale."""
+"""Maximum below which a slice holds no noise to scale: -120 dB re full scale."""
 
 
 def insert(
@@ -24,10 +24,10 @@ def insert(
     Args:
         waveform: ``[samples]``, 16 kHz in [-1, 1]; not changed.
         noises: noise recordings, each at least as long as the waveform.
-        rng: all that is random comes from here.
+        rng: source of all randomness.
 
     Returns:
-        ``[samples]`` float32; it may leave [-1, 1], as in the paper.
+        ``[samples]`` float32; it may exceed [-1, 1], as in the paper.
     """
     mixed = waveform.astype(np.float32, copy=True)
     for _ in range(count):
@@ -36,7 +36,7 @@ def insert(
     return mixed
 
 
-@compiled
+@jit
 def _add(mixed: np.ndarray, piece: np.ndarray, gain: np.float32) -> None:
     for i in range(len(mixed)):
         mixed[i] += gain * piece[i]
@@ -45,7 +45,7 @@ def _add(mixed: np.ndarray, piece: np.ndarray, gain: np.float32) -> None:
 def _slice(
     recording: np.ndarray, samples: int, noise: Noise, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.float32]:
-    """A random piece of the recording, float32 [samples], and the gain that brings its maximum to a random target."""
+    """Return a random slice, float32 [samples], and the gain that scales its maximum to a random target."""
     room = len(recording) - samples
     if room < 0:
         raise SpiraError(f"a noise of {len(recording)} samples is shorter than an utterance of {samples}")
@@ -56,6 +56,6 @@ def _slice(
     return piece, np.float32(target / peak if peak > SILENT_PEAK else 1)  # a silent slice stays silent
 
 
-def class_count(label: int, controls: int, patients: int) -> int:
-    """The number of noises for a recording of this class (0 control, 1 patient)."""
+def noise_count(label: int, controls: int, patients: int) -> int:
+    """Return the number of noises for a recording of this class (0 control, 1 patient)."""
     return patients if label else controls

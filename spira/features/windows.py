@@ -1,4 +1,7 @@
-"""Cutting a waveform into windows, as the paper does before any feature is computed."""
+"""Windows of a waveform, cut as the paper cuts them before any feature is computed.
+
+The twin of :mod:`spira.inference.windows`.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +13,21 @@ from spira.errors import SpiraError
 
 
 def window_samples(windows: Windows) -> int:
-    """Length of a window, samples at 16 kHz."""
+    """Return the length of a window, samples at 16 kHz."""
     return round(windows.window_seconds * SAMPLE_RATE_HZ)
 
 
 def step_samples(windows: Windows) -> int:
-    """From the start of one window to the next, samples at 16 kHz."""
+    """Return the distance from the start of one window to the next, samples at 16 kHz."""
     return round(windows.step_seconds * SAMPLE_RATE_HZ)
 
 
-def count(samples: int, windows: Windows) -> int:
-    """How many windows a waveform of this many samples has.
+def window_count(samples: int, windows: Windows) -> int:
+    """Return the number of windows of a waveform of this many samples.
 
-    A window starts at 0, 1 step, 2 steps ... while ``start + window < samples``: the bound is exclusive
-    (the paper's code), so a waveform of exactly one window has none. Such a waveform, or a shorter one,
-    counts as one zero-padded window, or is refused where ``short_files`` says so.
+    A window starts at 0, 1 step, 2 steps ... while ``start + window < samples``. The bound is exclusive (the paper's
+    code), so a waveform of exactly one window has none. Such a waveform, or a shorter one, counts as one zero-padded
+    window, or is refused if ``short_files`` is ``refuse``.
     """
     if windows.mode == "whole":
         return 1
@@ -40,13 +43,13 @@ def count(samples: int, windows: Windows) -> int:
 
 
 def cut(waveform: Tensor, windows: Windows) -> Tensor:
-    """``[samples] -> [windows, window_samples]``, a view where nothing is padded.
+    """Cut a waveform into its windows, ``[samples] -> [windows, window_samples]``; a view unless zeros are added.
 
     In mode ``whole`` the one window is the whole waveform, zero-padded or cut to ``window_seconds``.
     """
     length = window_samples(windows)
-    number = count(len(waveform), windows)
-    needed = length + (number - 1) * step_samples(windows)
+    count = window_count(len(waveform), windows)
+    needed = length + (count - 1) * step_samples(windows)
     missing = needed - len(waveform)
     padded = F.pad(waveform, (0, missing)) if missing > 0 else waveform[:needed]
     return padded.unfold(0, length, step_samples(windows))

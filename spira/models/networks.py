@@ -1,6 +1,7 @@
-"""The networks: the paper's SpiraConv (V1, V2) and a smaller one over time, our default.
+"""The networks: the paper's SpiraConv (V1, V2), and a smaller convolutional network over time, which is the default.
 
-All take MFCC ``[B, T, coefficients]`` of windows and give a logit a window, ``[B]``.
+All map the MFCC of windows, ``[B, T, coefficients]``, to one logit per window, ``[B]``. Their twins in numpy are in
+:mod:`spira.inference.networks`.
 """
 
 from __future__ import annotations
@@ -12,30 +13,30 @@ from spira.config import Model
 from spira.errors import SpiraError
 
 BLOCKS = ((32, 7, 2), (16, 5, 2), (8, 3, 2), (4, 2, 1))
-"""SpiraConv's blocks: output channels, kernel and dilation along time (Casanova and others, 2021)."""
+"""SpiraConv's blocks: output channels, kernel and dilation in time (Casanova and others, 2021)."""
 
 KERNEL, DEPTH, GROUPS = 5, 5, 8
-"""Conv1dNet: taps of a convolution, blocks, and groups of its normalisation."""
+"""Conv1dNet: taps of a convolution, number of blocks, and groups of its normalisation."""
 
 HIDDEN = 100
 """Width of SpiraConv's first linear layer."""
 
 
 class SpiraConv(nn.Module):
-    """The paper's network; the names of its parameters are those of the paper's checkpoints."""
+    """The paper's network, with the parameter names of the paper's checkpoints."""
 
     def __init__(self, frames: int, coefficients: int, dropout: float, group_norm: bool) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         channels = 1
-        for number, (width, kernel, dilation) in enumerate(BLOCKS):
+        for index, (width, kernel, dilation) in enumerate(BLOCKS):
             layers += [
                 nn.Conv2d(channels, width, (kernel, 1), dilation=(dilation, 1)),
                 nn.GroupNorm(width // 2, width) if group_norm else nn.BatchNorm2d(width),
                 nn.Mish(),
             ]
-            last = number == len(BLOCKS) - 1
-            layers += [nn.Dropout(dropout)] if last else [nn.MaxPool2d((2, 1)), nn.Dropout(dropout)]
+            is_last = index == len(BLOCKS) - 1
+            layers += [nn.Dropout(dropout)] if is_last else [nn.MaxPool2d((2, 1)), nn.Dropout(dropout)]
             channels = width
         self.conv = nn.Sequential(*layers)
         self.fc1 = nn.Linear(conv_frames(frames) * channels * coefficients, HIDDEN)
@@ -44,29 +45,29 @@ class SpiraConv(nn.Module):
         self.fc2 = nn.Linear(HIDDEN, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """``[B, T, F] -> [B]`` logits; the paper's output is their sigmoid."""
-        if trains_in_cache(self.conv, features):
+        """Return logits, ``[B, T, F] -> [B]``; the paper's output is their sigmoid."""
+        if can_use_cpu_kernels(self.conv, features):
             from spira.models import spiraconv_cpu  # here: its compiler takes half a second to import
 
-            maps = spiraconv_cpu.blocks(self.conv, features)  # [B, 4, T', F]
+            maps = spiraconv_cpu.apply_blocks(self.conv, features)  # [B, 4, T', F]
         else:
             maps = self.conv(features[:, None])
         flat = maps.transpose(1, 2).flatten(1)  # [B, T' * 4 * F]
         return self.fc2(self.dropout(self.mish(self.fc1(flat)))).squeeze(1)
 
 
-def trains_in_cache(conv: nn.Sequential, features: Tensor) -> bool:
-    """Whether :mod:`.spiraconv_cpu` does the same faster: in training, on a CPU, in float32, without BatchNorm."""
+def can_use_cpu_kernels(conv: nn.Sequential, features: Tensor) -> bool:
+    """Return whether :mod:`.spiraconv_cpu` applies: training on a CPU, in float32, without BatchNorm."""
     training = conv.training and torch.is_grad_enabled() and not features.requires_grad
     plain = features.device.type == "cpu" and features.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     return training and plain and isinstance(conv[1], nn.GroupNorm)
 
 
 def conv_frames(frames: int) -> int:
-    """Frames that are left of ``frames`` after SpiraConv's four blocks."""
-    for number, (_, kernel, dilation) in enumerate(BLOCKS):
+    """Return how many of ``frames`` frames are left after SpiraConv's four blocks."""
+    for index, (_, kernel, dilation) in enumerate(BLOCKS):
         frames -= dilation * (kernel - 1)
-        if number < len(BLOCKS) - 1:
+        if index < len(BLOCKS) - 1:
             frames //= 2
     if frames < 1:
         raise SpiraError("a window is too short for SpiraConv: no frame is left; use longer windows")
@@ -74,10 +75,10 @@ def conv_frames(frames: int) -> int:
 
 
 class Conv1dNet(nn.Module):
-    """Convolutions over time, halving it five times (1.3 s of context), pooled to a fixed size; our default.
+    """Convolutions over time that halve it five times (1.3 s of context), pooled to a fixed size; the default.
 
-    Breath groups and pauses are seconds long: the paper's network reads them with its large linear layer,
-    this one with its depth, in a twentieth of the arithmetic.
+    Breath groups and pauses are seconds long. The paper's network covers them by its large linear layer, this one by
+    its depth, with a twentieth of the arithmetic.
     """
 
     def __init__(self, coefficients: int, channels: int, dropout: float) -> None:
@@ -96,7 +97,7 @@ class Conv1dNet(nn.Module):
         self.head = nn.Linear(2 * channels, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """``[B, T, F] -> [B]`` logits."""
+        """Return logits, ``[B, T, F] -> [B]``."""
         maps = self.norm(features.transpose(1, 2))  # [B, F, T]
         for block in self.blocks:
             maps = block(maps)  # [B, channels, T // 2]
@@ -105,7 +106,7 @@ class Conv1dNet(nn.Module):
 
 
 def build(model: Model, frames: int, coefficients: int) -> nn.Module:
-    """The network that the settings name, for windows of ``frames`` frames; weights from torch's seed."""
+    """Return the configured network for windows of ``frames`` frames; torch's seed determines the weights."""
     if model.architecture == "conv1d":
         if frames < 2**DEPTH:
             raise SpiraError(

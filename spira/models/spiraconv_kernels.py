@@ -1,8 +1,8 @@
-"""The compiled arithmetic of :mod:`spira.models.spiraconv_cpu`: one window through SpiraConv's blocks, and back.
+"""Compiled kernels of :mod:`spira.models.spiraconv_cpu`: forward and backward pass of one window through the blocks.
 
-A map is ``[channels, time * coefficients]`` float32. A tap of a (k, 1) convolution is then the same row read
-further on, so a convolution, and its gradient too, is a weighted sum of rows. All maps of a window are a few MB
-and stay in the processor's cache. Loops are plain, so that the compiler makes vector code of them.
+A map is ``[channels, time * coefficients]`` float32. A tap of a (k, 1) convolution is then the same row at an offset,
+so a convolution, and its gradient too, is a weighted sum of rows. All maps of a window are a few MB and stay in the
+processor's cache. Loops are plain, so that the compiler vectorises them.
 """
 
 from __future__ import annotations
@@ -11,47 +11,47 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spira.jit import compiled
+from spira.jit import jit
 
 Array = np.ndarray
 Float = np.float32
 
 ROWS = 4
-"""Rows summed at once: what the registers hold."""
+"""Rows summed together: as many as the registers hold."""
 TILE = 2048
-"""Columns done at once: what the first-level cache holds."""
+"""Columns computed together: as many as the first-level cache holds."""
 ZERO, ONE, TWO, FOUR = Float(0), Float(1), Float(2), Float(4)
 LOWEST, HIGHEST = Float(-87), Float(20)
-"""Where Mish takes its exponential: below it is 0 and above it is the identity, to float32."""
+"""Range in which Mish needs its exponential: in float32 it is 0 below and the identity above."""
 
 
 class Block(NamedTuple):
-    """A block's weights and sizes: C channels in, O out, N columns out of the convolution."""
+    """Weights and sizes of a block with C input channels, O output channels and N columns after the convolution."""
 
-    weight: np.ndarray  # [O, R], R = C * taps, zeros up to a multiple of ROWS
-    rows: np.ndarray  # [R], where in the flattened input each row begins
-    back_weight: np.ndarray  # [C, R'], R' = O * taps likewise: the transposed convolution
-    back_rows: np.ndarray  # [R'], into the flattened gradient [O, edge + N + edge]
+    weight: np.ndarray  # [O, R], R = C * taps, zero-padded to a multiple of ROWS
+    rows: np.ndarray  # [R], offset of each row in the flattened input
+    back_weight: np.ndarray  # [C, R'], R' = O * taps, padded likewise: the transposed convolution
+    back_rows: np.ndarray  # [R'], offset of each row in the flattened gradient [O, edge + N + edge]
     bias: np.ndarray  # [O]
-    scale: np.ndarray  # [O], GroupNorm's
-    shift: np.ndarray  # [O], GroupNorm's
-    groups: int  # GroupNorm's
-    epsilon: float  # GroupNorm's
+    scale: np.ndarray  # [O], of GroupNorm
+    shift: np.ndarray  # [O], of GroupNorm
+    groups: int  # of GroupNorm
+    epsilon: float  # of GroupNorm
     columns: int  # N = time * coefficients
-    edge: int  # columns that the convolution takes off
+    edge: int  # columns that the convolution removes
     width: int  # columns of a frame: its coefficients
     pool: int  # frames pooled: 2, or 1 for none
-    drop: float  # probability of dropout
+    dropout: float  # probability
 
 
-@compiled
+@jit
 def sum_rows(x: Array, rows: Array, weight: Array, y: Array) -> None:
     """Add to each ``y[o] [N]`` the sum over r of ``weight[o, r] * x[rows[r] : rows[r] + N]``; ``x`` flat."""
     for start in range(0, y.shape[1], TILE):
         n = min(TILE, y.shape[1] - start)
         for r in range(0, len(rows), ROWS):
-            at = rows[r : r + ROWS] + start
-            x0, x1, x2, x3 = x[at[0] :], x[at[1] :], x[at[2] :], x[at[3] :]
+            offsets = rows[r : r + ROWS] + start
+            x0, x1, x2, x3 = x[offsets[0] :], x[offsets[1] :], x[offsets[2] :], x[offsets[3] :]
             for o in range(len(y)):
                 out, w = y[o, start:], weight[o, r:]
                 w0, w1, w2, w3 = w[0], w[1], w[2], w[3]
@@ -59,15 +59,15 @@ def sum_rows(x: Array, rows: Array, weight: Array, y: Array) -> None:
                     out[i] += w0 * x0[i] + w1 * x1[i] + w2 * x2[i] + w3 * x3[i]
 
 
-@compiled
+@jit
 def dot_rows(x: Array, rows: Array, y: Array, edge: int, weight: Array) -> None:
     """Add to ``weight[o, r]`` the product of ``y[o, edge : -edge]`` with row r: the gradient of :func:`sum_rows`."""
     columns = y.shape[1] - 2 * edge
     for start in range(0, columns, TILE):
         n = min(TILE, columns - start)
         for r in range(0, len(rows), ROWS):
-            at = rows[r : r + ROWS] + start
-            x0, x1, x2, x3 = x[at[0] :], x[at[1] :], x[at[2] :], x[at[3] :]
+            offsets = rows[r : r + ROWS] + start
+            x0, x1, x2, x3 = x[offsets[0] :], x[offsets[1] :], x[offsets[2] :], x[offsets[3] :]
             for o in range(len(y)):
                 out = y[o, edge + start :]
                 s0 = s1 = s2 = s3 = ZERO
@@ -80,15 +80,15 @@ def dot_rows(x: Array, rows: Array, y: Array, edge: int, weight: Array) -> None:
                 w[0], w[1], w[2], w[3] = w[0] + s0, w[1] + s1, w[2] + s2, w[3] + s3
 
 
-@compiled
-def whole_frames(block: Block) -> int:
-    """Frames after pooling; an odd one at the end is left out."""
+@jit
+def pooled_frames(block: Block) -> int:
+    """Return the number of frames after pooling; an odd last frame is dropped."""
     return block.columns // block.width // block.pool
 
 
-@compiled
+@jit
 def exponential(z: Float) -> Float:
-    """e to the power z for z in [-87, 88], within a part in two million: 2^k by its bits, the rest by its series."""
+    """Return e^z for z in [-87, 88], to a part in two million: 2^k from its bits, the rest from its series."""
     k = np.floor(z * Float(1.4426950408889634) + Float(0.5))
     f = z - k * Float(0.6931471805599453)
     series = Float(1 / 720)
@@ -97,9 +97,9 @@ def exponential(z: Float) -> Float:
     return series * np.int32((np.int32(k) + np.int32(127)) << np.int32(23)).view(Float)
 
 
-@compiled
+@jit
 def mish(z: Float) -> tuple[Float, Float]:
-    """``z * tanh(log(1 + e^z))`` and its slope."""
+    """Return ``z * tanh(log(1 + e^z))`` and its derivative."""
     e = exponential(min(max(z, LOWEST), HIGHEST))
     n = e * (e + TWO)
     inverse = ONE / (n + TWO)
@@ -107,105 +107,105 @@ def mish(z: Float) -> tuple[Float, Float]:
     return z * gate, gate + z * FOUR * e * (e + ONE) * inverse * inverse
 
 
-@compiled
-def kept(seed: np.uint32, place: int, threshold: np.uint32) -> np.bool_:
-    """Whether dropout keeps a place: a hash of both (the finaliser of MurmurHash3) reaches the threshold."""
-    h = np.uint32(seed + np.uint32(place))
+@jit
+def is_kept(seed: np.uint32, position: int, threshold: np.uint32) -> np.bool_:
+    """Return whether dropout keeps a position: its hash (MurmurHash3's finaliser) reaches the threshold."""
+    h = np.uint32(seed + np.uint32(position))
     h = np.uint32((h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B))
     h = np.uint32((h ^ (h >> np.uint32(13))) * np.uint32(0xC2B2AE35))
     return np.uint32(h ^ (h >> np.uint32(16))) >= threshold
 
 
-@compiled
-def normalised(block: Block, x: Array) -> tuple[Array, Array]:
-    """Convolution of ``x [C, *]``, each group brought to mean 0, variance 1: ``[O, N]``; the factors: ``[groups]``."""
+@jit
+def convolve_and_normalise(block: Block, x: Array) -> tuple[Array, Array]:
+    """Return the convolution of ``x [C, *]``, each group with mean 0 and variance 1, ``[O, N]``; and the factors."""
     y = np.empty((len(block.bias), block.columns), Float)
     for o in range(len(y)):
         y[o] = block.bias[o]
     sum_rows(x.ravel(), block.rows, block.weight, y)
     groups = y.reshape(block.groups, -1)
-    rates = np.empty(block.groups, Float)
+    factors = np.empty(block.groups, Float)  # 1 / standard deviation
     for g in range(block.groups):
         group = groups[g]
         group -= Float(group.sum() / Float(len(group)))
         variance = (group * group).sum() / Float(len(group))
-        rates[g] = ONE / np.sqrt(variance + Float(block.epsilon))
-        group *= rates[g]
-    return y, rates
+        factors[g] = ONE / np.sqrt(variance + Float(block.epsilon))
+        group *= factors[g]
+    return y, factors
 
 
-@compiled
-def activated(block: Block, y: Array, seed: np.uint32) -> Array:
-    """Scale and shift, Mish, the larger of two frames, dropout: ``[O, N] -> [O, N // pool]`` in whole frames."""
-    width, frames = block.width, whole_frames(block)
+@jit
+def activate(block: Block, y: Array, seed: np.uint32) -> Array:
+    """Return ``y`` after scale and shift, Mish, pooling and dropout: ``[O, N] -> [O, N // pool]`` in whole frames."""
+    width, frames = block.width, pooled_frames(block)
     out = np.empty((len(y), frames * width), Float)
-    threshold, gain = np.uint32(block.drop * 2**32), Float(1 / (1 - block.drop))
+    threshold, gain = np.uint32(block.dropout * 2**32), Float(1 / (1 - block.dropout))
     for o in range(len(y)):
         scale, shift = block.scale[o], block.shift[o]
         for t in range(frames):
             first, to = y[o, block.pool * t * width :], out[o, t * width :]
-            second, place = first[(block.pool - 1) * width :], (o * frames + t) * width
+            second, position = first[(block.pool - 1) * width :], (o * frames + t) * width
             for f in range(width):
                 value = max(mish(scale * first[f] + shift)[0], mish(scale * second[f] + shift)[0])
-                to[f] = value * gain if kept(seed, place + f, threshold) else ZERO
+                to[f] = value * gain if is_kept(seed, position + f, threshold) else ZERO
     return out
 
 
-@compiled
-def activated_back(block: Block, y: Array, seed: np.uint32, gradient: Array) -> tuple[Array, Array]:
-    """Gradients of :func:`activated`: at the scaled ``y``, ``[O, edge + N + edge]``; of scale and shift, ``[2, O]``."""
-    width, frames = block.width, whole_frames(block)
+@jit
+def activate_backward(block: Block, y: Array, seed: np.uint32, gradient: Array) -> tuple[Array, Array]:
+    """Return the gradients of :func:`activate`: at the scaled ``y``, ``[O, edge + N + edge]``; at scale and shift."""
+    width, frames = block.width, pooled_frames(block)
     out, totals = np.zeros((len(y), block.columns + 2 * block.edge), Float), np.empty((2, len(y)), Float)
-    threshold, gain = np.uint32(block.drop * 2**32), Float(1 / (1 - block.drop))
+    threshold, gain = np.uint32(block.dropout * 2**32), Float(1 / (1 - block.dropout))
     for o in range(len(y)):
-        scale, shift, of_scale, of_shift = block.scale[o], block.shift[o], ZERO, ZERO
+        scale, shift, scale_gradient, shift_gradient = block.scale[o], block.shift[o], ZERO, ZERO
         for t in range(frames):
-            at, apart = block.pool * t * width, (block.pool - 1) * width
-            first, to_first = y[o, at:], out[o, block.edge + at :]
-            second, to_second = first[apart:], to_first[apart:]
-            incoming, place = gradient[o, t * width :], (o * frames + t) * width
+            start, distance = block.pool * t * width, (block.pool - 1) * width
+            first, to_first = y[o, start:], out[o, block.edge + start :]
+            second, to_second = first[distance:], to_first[distance:]
+            incoming, position = gradient[o, t * width :], (o * frames + t) * width
             for f in range(width):
                 value1, slope1 = mish(scale * first[f] + shift)
                 value2, slope2 = mish(scale * second[f] + shift)
-                g = incoming[f] * gain if kept(seed, place + f, threshold) else ZERO
+                g = incoming[f] * gain if is_kept(seed, position + f, threshold) else ZERO
                 g1 = g * slope1 if value1 >= value2 else ZERO
                 g2 = g * slope2 if value1 < value2 else ZERO
                 to_second[f] = g2
-                to_first[f] = g1  # last: without pooling both are one place, and the first counts as the larger
-                of_scale += g1 * first[f] + g2 * second[f]
-                of_shift += g1 + g2
-        totals[0, o], totals[1, o] = of_scale, of_shift
+                to_first[f] = g1  # last: without pooling both are one frame, and the first is the larger
+                scale_gradient += g1 * first[f] + g2 * second[f]
+                shift_gradient += g1 + g2
+        totals[0, o], totals[1, o] = scale_gradient, shift_gradient
     return out, totals
 
 
-@compiled
-def normalised_back(block: Block, y: Array, rates: Array, totals: Array, out: Array) -> None:
-    """Turn ``out``, the gradient at the scaled ``y``, into the one at the convolution's output."""
+@jit
+def normalise_backward(block: Block, y: Array, factors: Array, totals: Array, out: Array) -> None:
+    """Replace ``out``, the gradient at the scaled ``y``, by the gradient at the convolution's output."""
     size = len(y) // block.groups
     count = Float(size * block.columns)
     for o in range(len(y)):
         group = slice(o // size * size, o // size * size + size)
         along_y = (block.scale[group] * totals[0, group]).sum() / count
         mean = (block.scale[group] * totals[1, group]).sum() / count
-        scale, rate, to, own = block.scale[o], rates[o // size], out[o, block.edge :], y[o]
+        scale, factor, to, values = block.scale[o], factors[o // size], out[o, block.edge :], y[o]
         for i in range(block.columns):
-            to[i] = rate * (scale * to[i] - mean - along_y * own[i])
+            to[i] = factor * (scale * to[i] - mean - along_y * values[i])
 
 
-@compiled
+@jit
 def forward(windows: Array, seeds: Array, blocks: tuple[Block, ...]) -> Array:
-    """Windows ``[B, T * F]`` through all blocks, ``[B, O, T' * F]``; ``seeds [B, blocks]`` of dropout, uint32."""
+    """Return the output of all blocks, ``[B, T * F] -> [B, O, T' * F]``; ``seeds [B, blocks]`` of dropout, uint32."""
     last = blocks[-1]
-    out = np.empty((len(windows), len(last.bias), whole_frames(last) * last.width), Float)
+    out = np.empty((len(windows), len(last.bias), pooled_frames(last) * last.width), Float)
     for b in range(len(windows)):
         x = windows[b].reshape(1, -1)
         for k in range(len(blocks)):
-            x = activated(blocks[k], normalised(blocks[k], x)[0], seeds[b, k])
+            x = activate(blocks[k], convolve_and_normalise(blocks[k], x)[0], seeds[b, k])
         out[b] = x
     return out
 
 
-@compiled
+@jit
 def backward(
     windows: Array,
     seeds: Array,
@@ -214,23 +214,23 @@ def backward(
     weights: tuple[Array, ...],
     vectors: tuple[Array, ...],
 ) -> None:
-    """Add to ``weights`` and ``vectors`` (bias, scale, shift) of each block their gradients.
+    """Add the gradients of each block to ``weights`` and ``vectors`` (bias, scale, shift).
 
-    ``gradient [B, O, T' * F]`` is the one at the output of :func:`forward`.
+    ``gradient [B, O, T' * F]`` is the gradient at the output of :func:`forward`.
     """
     for b in range(len(windows)):
         x = windows[b].reshape(1, -1)
-        inputs, maps, rates = [x], [x], [x[0]]  # one entry ahead, for the compiler to know the types
+        inputs, maps, factors = [x], [x], [x[0]]  # the first entry of maps and factors gives the compiler the types
         for k in range(len(blocks)):
-            y, rate = normalised(blocks[k], inputs[k])
+            y, block_factors = convolve_and_normalise(blocks[k], inputs[k])
             maps.append(y)
-            rates.append(rate)
-            inputs.append(activated(blocks[k], y, seeds[b, k]))
+            factors.append(block_factors)
+            inputs.append(activate(blocks[k], y, seeds[b, k]))
         incoming = gradient[b]
         for k in range(len(blocks) - 1, -1, -1):
             block, x = blocks[k], inputs[k]
-            out, totals = activated_back(block, maps[k + 1], seeds[b, k], incoming)
-            normalised_back(block, maps[k + 1], rates[k + 1], totals, out)
+            out, totals = activate_backward(block, maps[k + 1], seeds[b, k], incoming)
+            normalise_backward(block, maps[k + 1], factors[k + 1], totals, out)
             dot_rows(x.ravel(), block.rows, out, block.edge, weights[k])
             for o in range(len(out)):
                 vectors[k][0, o] += out[o].sum()

@@ -1,1 +1,1 @@
-"""What is here only because of the paper: its experiments and its checkpoints."""
+"""The paper's experiments, and the import of its checkpoints."""

@@ -1,8 +1,8 @@
-"""The paper's checkpoints -> checkpoint folders: same weights, same output (Casanova and others, 2021).
+"""Import of the paper's checkpoints: same weights, same output (Casanova and others, 2021).
 
 The paper's programs save ``{'model': state_dict, 'optimizer', 'step', 'config_str'}`` with ``torch.save``. Only
-tensors and plain values are read from it; a file that holds anything else is refused before it can do anything.
-The network is known from the weights: V1 has batch statistics, and the size of ``fc1`` gives the window's length.
+tensors and plain values are read; a file that holds other objects is refused before any code in it can run. The
+weights determine the network: V1 has batch statistics, and the size of ``fc1`` gives the window length.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from spira.models.checkpoint import Checkpoint
 log = logging.getLogger(__name__)
 
 MAP_CHANNELS = networks.BLOCKS[-1][0]
-"""Channels that SpiraConv flattens, with its frames and coefficients, into ``fc1``."""
+"""Channels that SpiraConv flattens together with frames and coefficients before ``fc1``."""
 
-SHORTEST_SECONDS, LONGEST_SECONDS = 1, 120
-"""Windows and whole files that the paper's networks can have been made for."""
+MIN_WINDOW_SECONDS, MAX_WINDOW_SECONDS = 1, 120
+"""Range of lengths that are tried for windows and whole files."""
 
-AUDIO = {
+FEATURE_NAMES = {
     "n_fft": "n_fft",
     "win_length": "win_length",
     "hop_length": "hop_length",
     "num_mels": "n_mels",
     "num_mfcc": "n_mfcc",
 }
-"""The paper's names of the features' settings, and ours."""
+"""The paper's name of a setting of the features -> its name in :class:`spira.config.Features`."""
 
 
 def convert(path: Path, out: Path, settings: Sequence[str] = ()) -> Checkpoint:
@@ -45,24 +45,23 @@ def convert(path: Path, out: Path, settings: Sequence[str] = ()) -> Checkpoint:
 
     Args:
         path: the ``.pt`` file.
-        settings: ``section.key=value`` over the configuration; what the file tells of itself and the paper's
-            best experiment are below them.
+        settings: ``section.key=value``, which override the file's own configuration and the paper's best experiment.
 
     Raises:
-        SpiraError: the file holds code or is no checkpoint of the paper, a parameter is missing, unknown or of
-            another size (by name), or ``out`` is there already.
+        SpiraError: the file holds code or is not a checkpoint of the paper; a parameter is missing, unknown or of
+            another size (by name); or ``out`` exists.
     """
     if out.exists():
-        raise SpiraError(f"{out} is there already: choose another folder or delete it")
-    content = read(path)
-    told = tell(content.get("config_str"))
-    config = configuration(path, content["model"], told, settings)
-    weights = checked(path, content["model"], checkpoint.build_network(config).state_dict())
-    seed = number(told, "seed") or config.training.seeds[0]
+        raise SpiraError(f"{out} exists: choose another folder or delete it")
+    content = read_file(path)
+    printed = parse_config(content.get("config_str"))
+    config = configuration(path, content["model"], printed, settings)
+    weights = check_weights(path, content["model"], checkpoint.build_network(config).state_dict())
+    seed = integer(printed, "seed") or config.training.seeds[0]
     info = {
         "imported_from": path.name,
         "imported_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "step": number(content, "step"),
+        "step": integer(content, "step"),
         "best_epoch": 0,
         "best_eval_loss": None,
         "epochs": 0,
@@ -75,87 +74,91 @@ def convert(path: Path, out: Path, settings: Sequence[str] = ()) -> Checkpoint:
     return checkpoint.save(out, weights, [], config, checkpoint.identity(config, seed, "imported"), info)
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The file's content, with tensors and plain values alone."""
+def read_file(path: Path) -> dict[str, Any]:
+    """Return the file's content, which may hold only tensors and plain values."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise SpiraError(f"{path} can't be read: {error}") from error
-    except Exception as error:  # a foreign file fails in any way; nothing in it has been executed
+        raise SpiraError(f"{path} cannot be read: {error}") from error
+    except Exception as error:  # torch.load fails in many ways on a foreign file; no code in it has run
         raise SpiraError(
             f"{path} is refused: it is damaged, or holds pickled objects other than tensors and plain values, "
-            "which could run code; save it as {'model': state_dict, ...} alone"
+            "which could run code; save only {'model': state_dict, ...}"
         ) from error
     weights = content.get("model") if isinstance(content, dict) else None
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise SpiraError(f"{path} is no checkpoint of the paper: it has no 'model' with the network's parameters")
+        raise SpiraError(f"{path} is not a checkpoint of the paper: it has no 'model' with the network's parameters")
     return content
 
 
-def tell(config_str: object) -> dict[str, Any]:
-    """The configuration that the paper's program printed into the file, as far as it can be read as values."""
+def parse_config(config_str: object) -> dict[str, Any]:
+    """Return the configuration that the paper's program printed into the file; empty if it is not a dictionary."""
     try:
-        told = ast.literal_eval(config_str) if isinstance(config_str, str) else {}
+        printed = ast.literal_eval(config_str) if isinstance(config_str, str) else {}
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return printed if isinstance(printed, dict) else {}
 
 
-def section(told: dict[str, Any], name: str) -> dict[str, Any]:
-    """A section of what the file tells, empty if it tells none."""
-    return told[name] if isinstance(told.get(name), dict) else {}
+def section(printed: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a section of the printed configuration, empty if it is absent."""
+    return printed[name] if isinstance(printed.get(name), dict) else {}
 
 
-def number(values: dict[str, Any], name: str) -> int:
-    """A count that the file tells, 0 if it tells none."""
+def integer(values: dict[str, Any], name: str) -> int:
+    """Return an integer of the file, 0 if it is absent."""
     return values[name] if isinstance(values.get(name), int) else 0
 
 
-def configuration(path: Path, weights: Mapping[str, Tensor], told: dict[str, Any], settings: Sequence[str]) -> Config:
-    """The paper's settings, with what the weights and the file tell, and ``settings`` over all."""
-    audio, dataset = section(told, "audio"), section(told, "dataset")
+def configuration(
+    path: Path, weights: Mapping[str, Tensor], printed: dict[str, Any], settings: Sequence[str]
+) -> Config:
+    """Return the paper's configuration, overridden by the weights, the printed configuration and ``settings``."""
+    audio, dataset = section(printed, "audio"), section(printed, "dataset")
     if audio.get("feature", "mfcc") != "mfcc":
         raise SpiraError(f"{path} was trained on {audio['feature']}: only mfcc can be imported")
     has_statistics = any(name.endswith("running_mean") for name in weights)
     values: dict[str, Any] = {
         "model": PAPER_MODEL | {"architecture": "spira_v1" if has_statistics else "spira_v2"},
         "training": PAPER_TRAINING,
-        "features": {ours: audio[theirs] for theirs, ours in AUDIO.items() if number(audio, theirs)},
+        "features": {
+            name: audio[paper_name] for paper_name, name in FEATURE_NAMES.items() if integer(audio, paper_name)
+        },
     }
     seconds = window_seconds(path, weights, from_dict(values, settings).features, dataset)
     values["windows"] = {
-        "mode": "whole" if dataset.get("padding_with_max_lenght") else "windows",  # spelt so by the paper's program
+        "mode": "whole" if dataset.get("padding_with_max_lenght") else "windows",  # the spelling of the paper's program
         "window_seconds": seconds,
-        "step_seconds": number(dataset, "step") or Windows().step_seconds,
+        "step_seconds": integer(dataset, "step") or Windows().step_seconds,
     }
     return from_dict(values, settings)
 
 
 def window_seconds(path: Path, weights: Mapping[str, Tensor], features: Features, dataset: dict[str, Any]) -> float:
-    """The window's length from the size of ``fc1``, which pooling leaves uncertain by 8 frames (80 ms).
+    """Return the window length from the size of ``fc1``, which pooling leaves uncertain by 8 frames (80 ms).
 
-    Of the lengths that fit, what the file tells (seconds, or frames of whole files), else whole seconds, else
+    Of the lengths that fit, the file's own is preferred (seconds, or frames of whole files), then whole seconds, then
     the shortest.
     """
     weight = weights.get("fc1.weight", torch.empty(0))
     if weight.ndim != 2:
-        return Windows().window_seconds  # and let the missing or wrong parameter be named with all others
+        return Windows().window_seconds  # check_weights reports the missing or wrong parameter with all others
     inputs, per_frame = weight.shape[1], MAP_CHANNELS * features.n_mfcc
-    second = SAMPLE_RATE_HZ / features.hop_length  # frames
-    possible = range(int(SHORTEST_SECONDS * second) + 1, int(LONGEST_SECONDS * second) + 1)
-    fits = [frames for frames in possible if networks.conv_frames(frames) * per_frame == inputs]
+    frame_rate = SAMPLE_RATE_HZ / features.hop_length  # frames per second
+    candidates = range(int(MIN_WINDOW_SECONDS * frame_rate) + 1, int(MAX_WINDOW_SECONDS * frame_rate) + 1)
+    fits = [frames for frames in candidates if networks.conv_frames(frames) * per_frame == inputs]
     if not fits:
         raise SpiraError(
             f"{path}: fc1.weight takes {inputs} numbers, which no window of {features.n_mfcc} coefficients and "
-            f"{SHORTEST_SECONDS} to {LONGEST_SECONDS} s gives"
+            f"{MIN_WINDOW_SECONDS} to {MAX_WINDOW_SECONDS} s gives"
         )
-    told = (int(number(dataset, "window_len") * second) + 1, number(dataset, "max_seq_len"))
-    frames = [*(n for n in told if n in fits), *(n for n in fits if (n - 1) % second == 0), *fits][0]
-    return (frames - 1) / second
+    printed = (int(integer(dataset, "window_len") * frame_rate) + 1, integer(dataset, "max_seq_len"))
+    frames = [*(n for n in printed if n in fits), *(n for n in fits if (n - 1) % frame_rate == 0), *fits][0]
+    return (frames - 1) / frame_rate
 
 
-def checked(path: Path, weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights, if they have the names and sizes of the network's."""
+def check_weights(path: Path, weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights if they have the names and sizes of the network's parameters."""
     problems = [f"{name} is missing" for name in expected if name not in weights]
     problems += [f"{name} is unknown" for name in weights if name not in expected]
     problems += [
@@ -164,5 +167,5 @@ def checked(path: Path, weights: Mapping[str, Tensor], expected: Mapping[str, Te
         if name in expected and value.shape != expected[name].shape
     ]
     if problems:
-        raise SpiraError(f"{path} is no checkpoint of SpiraConv: {'; '.join(problems)}")
+        raise SpiraError(f"{path} is not a checkpoint of SpiraConv: {'; '.join(problems)}")
     return {name: weights[name].to(value.dtype) for name, value in expected.items()}

@@ -1,11 +1,12 @@
-"""The paper's 18 experiments: each states only its differences from :func:`spira.config.paper`.
-
-Noises of every experiment are the paper's; files a batch, warm-up and windows were read from those of its
-authors' configuration files that could be seen (1.1 to 1.3, 2.1, 2.2, 3.2, 3.6) and are inferred for the rest. Their
-early stopping differs from file to file: here it is the paper's 40 epochs. Where whole files are taken the authors
-seem to pad features; here the waveform is padded before.
+"""The paper's 18 experiments, each defined by its differences from :func:`spira.config.paper`.
 
     python -m spira experiments --data DIR 1.1 3.6
+
+Sources and differences
+    Noises of every experiment are the paper's. Batch size, warm-up and windows are those of the authors'
+    configuration files that are available (1.1 to 1.3, 2.1, 2.2, 3.2, 3.6), and inferred for the rest. Early stopping
+    differs from file to file; here it is the paper's 40 epochs. For whole files the authors seem to pad features; here
+    the waveform is padded.
 """
 
 from __future__ import annotations
@@ -19,28 +20,28 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from spira import files
 from spira.config import PAPER_MODEL, PAPER_TRAINING, Config, from_dict
 from spira.data.corpus import Corpus
 from spira.errors import SpiraError
 from spira.evaluation.evaluate import TEST_KEY
 from spira.evaluation.predict import predict_files
 from spira.features.batches import noisy_waveform
+from spira.files import read_json, write_text
 from spira.models import checkpoint
 from spira.models.checkpoint import Checkpoint
 from spira.training import train
 
 log = logging.getLogger(__name__)
 
-EVERY = {"model": PAPER_MODEL, "training": PAPER_TRAINING | {"batch_files": 5, "warmup_steps": 1000}}
-"""What all experiments share."""
+SHARED = {"model": PAPER_MODEL, "training": PAPER_TRAINING | {"batch_files": 5, "warmup_steps": 1000}}
+"""Settings that all experiments share."""
 
 WHOLE = {"windows": {"mode": "whole"}}
 SHORT = {"windows": {"window_seconds": 3.0}}
 
 
 def noises(controls: int, patients: int) -> dict[str, Any]:
-    """Noises inserted in training, by class."""
+    """Return the settings of the noises inserted in training, by class."""
     return {"noise": {"train_controls": controls, "train_patients": patients}}
 
 
@@ -66,22 +67,24 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
 }
 
 PUBLISHED = {"1.1": {"noisy": 0.5093, "clean": 0.9815}, "3.6": {"noisy": 0.9167}}
-"""Accuracy by file on the paper's own test of 108 files, as far as it is known here; the authors' repositories hold
-other runs of 3.6 with other figures."""
+"""Published accuracy by file on the paper's test of 108 files, as far as it is known.
+
+The authors' repositories hold other runs of 3.6 with other figures.
+"""
 
 CONDITIONS = ("noisy", "clean")
-"""The test with one noise inserted in controls, and as it was recorded."""
+"""The test with one noise inserted in controls, and the test as recorded."""
 
 
 def configuration(experiment: str, settings: Sequence[str] = ()) -> Config:
-    """The settings of an experiment, with ``section.key=value`` over them.
+    """Return the configuration of an experiment, overridden by ``section.key=value`` settings.
 
     Raises:
-        SpiraError: there is no such experiment.
+        SpiraError: the paper has no such experiment.
     """
     if experiment not in EXPERIMENTS:
-        raise SpiraError(f"experiment {experiment!r} is none of the paper's: {', '.join(EXPERIMENTS)}")
-    return from_dict(EVERY | EXPERIMENTS[experiment], settings)
+        raise SpiraError(f"experiment {experiment!r} is not one of the paper's: {', '.join(EXPERIMENTS)}")
+    return from_dict(SHARED | EXPERIMENTS[experiment], settings)
 
 
 def run(
@@ -92,53 +95,55 @@ def run(
     settings: Sequence[str] = (),
     device: str = "auto",
 ) -> pd.DataFrame:
-    """Train and test experiments; what is finished in ``work`` is kept, what was interrupted goes on.
+    """Train and test experiments. Finished results in ``work`` are kept; interrupted trainings are resumed.
 
     Args:
-        work: gets a folder ``<experiment>/seed-<seed>`` for each network.
-        experiments: their numbers; all 18 if none is given.
-        seeds: the paper's (42, 43, 46) if none is given.
-        settings: ``section.key=value`` over every experiment, such as ``training.max_epochs=20``.
+        work: receives a folder ``<experiment>/seed-<seed>`` for each network.
+        experiments: names of experiments; all 18 by default.
+        seeds: the paper's (42, 43, 46) by default.
+        settings: ``section.key=value`` that override every experiment, such as ``training.max_epochs=20``.
 
     Returns:
-        One row an experiment, see :func:`row`.
+        One row per experiment, see :func:`row`.
     """
     configs = {name: configuration(name, settings) for name in experiments or EXPERIMENTS}
     rows = []
     for name, config in configs.items():
-        used = seeds or config.training.seeds
-        results = [result(corpus, config, seed, work / name / f"seed-{seed}", device) for seed in used]
+        results = [
+            train_and_test(corpus, config, seed, work / name / f"seed-{seed}", device)
+            for seed in seeds or config.training.seeds
+        ]
         rows.append(row(name, config, pd.DataFrame(results)))
         log.info("experiment %s: noisy %.3f, clean %.3f", name, rows[-1]["noisy"], rows[-1]["clean"])
     return pd.DataFrame(rows)
 
 
-def result(corpus: Corpus, config: Config, seed: int, out: Path, device: str) -> dict[str, float]:
-    """Accuracy by file of one network under each condition; kept in ``test.json`` beside its checkpoint."""
+def train_and_test(corpus: Corpus, config: Config, seed: int, out: Path, device: str) -> dict[str, float]:
+    """Return the accuracy by file of one network in each condition, and save it in ``test.json`` of its checkpoint."""
     identity = checkpoint.identity(train.resolve(config, corpus), seed, corpus.digest)
-    kept = out / "test.json"
-    if kept.exists():
-        told = json.loads(kept.read_text())
-        if told.pop("of") == identity:
-            return told
+    saved = out / "test.json"
+    if saved.exists():
+        result = read_json(saved)
+        if result.pop("of") == identity:
+            return result
     trained = train.train(corpus, config, seed, out, device=device)
     accuracies = {condition: accuracy(corpus, trained, condition) for condition in CONDITIONS}
-    files.write_text(kept, json.dumps({"of": identity} | accuracies))
+    write_text(saved, json.dumps({"of": identity} | accuracies))
     return accuracies
 
 
 def accuracy(corpus: Corpus, trained: Checkpoint, condition: str) -> float:
-    """Share of the test's files on the right side of the threshold, as the paper counts."""
+    """Return the share of test files that are classified correctly, as the paper counts them."""
     test, config = corpus.split("test"), trained.config
     counts = (config.noise.test_controls, config.noise.test_patients) if condition == "noisy" else (0, 0)
     key = [TEST_KEY, config.evaluation.seed, 0]  # the first of the evaluation's draws
     waveforms = (noisy_waveform(test, i, corpus.noises, counts, config, key) for i in range(len(test)))
-    called = predict_files(trained.network, config, waveforms) >= config.evaluation.threshold
-    return float(np.mean(called == (test.labels == 1)))
+    is_patient = predict_files(trained.network, config, waveforms) >= config.evaluation.threshold
+    return float(np.mean(is_patient == (test.labels == 1)))
 
 
 def row(name: str, config: Config, results: pd.DataFrame) -> dict[str, Any]:
-    """An experiment: its settings, mean and standard deviation over seeds, and what is published."""
+    """Return an experiment's settings, mean and standard deviation over seeds, and published accuracies."""
     windows = "whole files" if config.windows.mode == "whole" else f"{config.windows.window_seconds:g} s"
     measured = {
         key: value
@@ -153,8 +158,8 @@ def row(name: str, config: Config, results: pd.DataFrame) -> dict[str, Any]:
     return {"experiment": name, "windows": windows} | noise | {"seeds": len(results)} | measured
 
 
-def text(table: pd.DataFrame) -> str:
-    """The table as it is printed: accuracy by file in per cent beside the published one."""
+def format_table(table: pd.DataFrame) -> str:
+    """Return the table as text: accuracy by file in per cent beside the published one."""
     here = f"{'here':>14} {'paper':>10}"
     lines = [
         f"{'':10}  {'':11}  {'noises in':>9}  {'':5}  {'test with noise':>25}  {'test without noise':>25}",
@@ -174,5 +179,5 @@ def text(table: pd.DataFrame) -> str:
 
 
 def percent(share: float) -> str:
-    """As the paper prints it, or a dash."""
+    """Return a share in per cent as the paper prints it, or a dash."""
     return "-" if np.isnan(share) else f"{100 * share:.2f}"

@@ -61,7 +61,7 @@ def evaluate(
     verdict = read_json(out / VERDICT)  # as every later reader sees it: what is no number is null
     by_seed = {read_json(path / checkpoint.INFO)["seed"]: path for path in checkpoints}
     link_files(by_seed[verdict["candidate"]["seed"]], checkpoint.FILES, chosen)
-    tags = lineage.of(opened.digest, checkpoint.load(chosen).config, pipeline_run)
+    tags = lineage.tags(opened.digest, checkpoint.load(chosen).config, pipeline_run)
     write_json(out / LINEAGE, tags)
     write_json(out / HISTORIES, {seed: read_json(path / checkpoint.HISTORY) for seed, path in by_seed.items()})
     page.write(out, chosen, opened, report, tags)

@@ -1,4 +1,4 @@
-"""What several stages read from their parameters."""
+"""Parameters that several stages share: configuration, state folder, cache key."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from spira.errors import SpiraError
 
 
 def read_config(text: str) -> Config:
-    """Return the configuration that JSON holds, in full or in part.
+    """Return the configuration of a full or partial JSON document.
 
     Raises:
         ConfigError: a key is unknown or a value out of range.
@@ -31,5 +31,5 @@ def state_folder(uri: str) -> Path | None:
 
 
 def cache_key(*parts: str) -> str:
-    """Return 16 hex digits that name a result by all that it was made from."""
+    """Return 16 hex digits that identify a result by everything it was computed from."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""The notice that a run has ended."""
+"""The notify stage: the notice that a run has ended."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ TIMEOUT_SECONDS = 10
 
 @stage
 def notify(run: str, state: str, message: str, url: str) -> dict[str, Any]:
-    """Say how a run ended: in the log, and to a URL if it isn't empty; what can't be told there fails no run.
+    """Log how a run ended, and post it to a URL. A post that fails is logged and does not fail the run.
 
     Args:
         state: ``SUCCEEDED``, ``FAILED`` or ``CANCELLED``.
-        message: why it failed, as far as it is known.
+        message: reason of a failure, as far as it is known.
+        url: receiver of a JSON object with run, state and message; empty for none.
     """
     import urllib.request
     from http.client import HTTPException
@@ -31,5 +32,5 @@ def notify(run: str, state: str, message: str, url: str) -> dict[str, Any]:
             request = urllib.request.Request(url, notice, {"Content-Type": "application/json"})
             urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS).close()
         except (OSError, HTTPException, ValueError) as error:
-            log.warning("notify: %s can't be told: %s", url, error)
+            log.warning("notify: the notice was not delivered to %s: %s", url, error)
     return {}

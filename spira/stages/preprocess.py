@@ -1,4 +1,4 @@
-"""Data set to corpus."""
+"""The preprocess stage: from a data set to a corpus."""
 
 from __future__ import annotations
 
@@ -19,33 +19,36 @@ log = logging.getLogger(__name__)
 def preprocess(
     data: str, config: Config, out: Path, *, data_digest: str, skip_bad: bool, state: Path | None
 ) -> dict[str, Any]:
-    """Data set -> corpus.
+    """Build the corpus of a data set.
 
     Args:
         data: folder or ``gs://`` prefix of the data set.
-        out: the corpus folder to make.
-        data_digest: what the data set must be, by content; empty for whatever it is.
+        out: the corpus folder to write.
+        data_digest: expected content digest of the data set; empty to accept any content.
         skip_bad: leave bad recordings out instead of refusing the data set.
-        state: folder in which a corpus is kept for the next run.
+        state: folder that outlives the process; the corpus is cached in it for the next run.
 
     Raises:
-        SpiraError: the data set breaks a rule, or is not the one that the digest names.
+        SpiraError: the data set breaks a rule, or its digest is not the expected one.
     """
     from spira.data.corpus import FILES, Corpus, build
     from spira.data.metadata import SPLITS
 
     log.info("preprocess: reads %s", data)
     key = cache_key(data, config.preprocess.model_dump_json(), str(skip_bad))
-    place = state / f"corpus-{key}" if state else out
-    with lock(place.with_name(f".{place.name}.lock")):
-        quality = build(data, place, config.preprocess, skip_bad, progress_log("preprocess", "recordings"))
-        link_files(place, FILES, out)
+    folder = state / f"corpus-{key}" if state else out
+    with lock(folder.with_name(f".{folder.name}.lock")):
+        quality = build(data, folder, config.preprocess, skip_bad, progress_log("preprocess", "recordings"))
+        link_files(folder, FILES, out)
     corpus = Corpus.open(out)
     if data_digest and corpus.digest != data_digest:
-        raise SpiraError(f"{data} holds data {corpus.digest}, not {data_digest} as asked for: it has changed meanwhile")
-    for warning in quality["warnings"]:
+        raise SpiraError(
+            f"{data} changed after this run was requested: its digest is {corpus.digest}, not {data_digest}; "
+            "request a new run"
+        )
+    for warning in quality.warnings:
         log.warning("%s", warning)
     files = {split: len(corpus.split(split)) for split in SPLITS}
     log.info("preprocess: %s recordings", ", ".join(f"{count} {split}" for split, count in files.items()))
     counts = {f"{split}_files": count for split, count in files.items()}
-    return {**counts, "noises": len(corpus.noises), "skipped": len(quality["skipped"]), "digest": corpus.digest}
+    return {**counts, "noises": len(corpus.noises), "skipped": len(quality.skipped), "digest": corpus.digest}

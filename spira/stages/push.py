@@ -73,5 +73,5 @@ def _log_run(registry: Registry, corpus: Path, candidate: Path, verdict: Path, r
         verdict=judged,
         artifacts={"report.html": report, PREDICTIONS: verdict / PREDICTIONS, "checkpoint": candidate},
         tags=tags,
-        dataset_uri=Corpus.open(corpus).manifest["uri"],
+        dataset_uri=Corpus.open(corpus).manifest.uri,
     )

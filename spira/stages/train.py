@@ -1,4 +1,4 @@
-"""Corpus to checkpoint of one seed."""
+"""The train stage: from a corpus to the checkpoint of one seed."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ log = logging.getLogger(__name__)
 def train(
     corpus: Path, config: Config, seed: int, out: Path, *, device: str, require_gpu: bool, state: Path | None
 ) -> dict[str, Any]:
-    """Corpus -> checkpoint of one seed.
+    """Train one seed.
 
     Args:
-        out: the checkpoint folder to make.
+        out: the checkpoint folder to write.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         require_gpu: refuse to train on a CPU.
-        state: folder that outlives the process; unfinished and finished trainings are kept in it.
+        state: folder that outlives the process; unfinished and finished trainings are cached in it.
 
     Raises:
-        SpiraError: the training diverges, or a GPU is asked for and not there.
+        SpiraError: the training diverges, or a GPU is required and absent.
     """
     from spira.data.corpus import Corpus
     from spira.models import checkpoint
@@ -36,11 +36,11 @@ def train(
 
     opened = Corpus.open(corpus)
     key = cache_key(opened.digest, config.digest(), lineage.code_digest())
-    place = state / f"{key}-{seed}" if state else out
+    folder = state / f"{key}-{seed}" if state else out
     log.info("train: seed %d, %s", seed, config.model.architecture)
-    with lock(place.with_name(f".{place.name}.lock")):
-        trained = training.train(opened, config, seed, place, device=device, require_gpu=require_gpu)
-        link_files(place, checkpoint.FILES, out)
+    with lock(folder.with_name(f".{folder.name}.lock")):
+        trained = training.train(opened, config, seed, folder, device=device, require_gpu=require_gpu)
+        link_files(folder, checkpoint.FILES, out)
     best = trained.info["best_epoch"]
     log.info("train: seed %d is best at epoch %d of %d", seed, best, len(trained.history))
     return {"seed": seed} | {name: trained.info[name] for name in ("epochs", "best_epoch", "best_eval_loss")}

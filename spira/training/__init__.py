@@ -1,1 +1,1 @@
-"""A resumable training run, and the device that it runs on."""
+"""Resumable training of one network, and the choice of its device."""

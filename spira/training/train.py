@@ -1,8 +1,8 @@
-"""Training one network: resumable, deterministic by seed, the best epoch kept.
+"""Training of one network: resumable and deterministic by seed; the best epoch is saved.
 
-Every epoch ends by writing the whole state to one file under a temporary name and renaming it. All
-randomness of an epoch follows from (seed, epoch), so a training killed at any moment and started again
-ends with the weights it would have had, bit for bit on the same machine and device.
+Every epoch ends with the whole state written to one file in one step. All randomness of an epoch follows from (seed,
+epoch). A training that is killed at any moment and started again therefore ends with the same weights, bit for bit on
+the same machine and device.
 """
 
 from __future__ import annotations
@@ -26,34 +26,40 @@ from spira.config import Config
 from spira.data.corpus import Corpus
 from spira.errors import SpiraError
 from spira.features.batches import Batch, training_batches, validation_batches
+from spira.files import new_file
 from spira.models import checkpoint
 from spira.training.device import autocast, choose_device
 
 log = logging.getLogger(__name__)
 
-EXPLODED = 1e4
-"""A mean training loss above this is no longer learning (chance is 0.69)."""
+STATE_FILE = "state.safetensors"
+"""State of an unfinished training, in the checkpoint folder."""
+STATE_FIELDS = "told"
+"""Key of the state file's metadata that holds identity, history and step as JSON."""
+MAX_LOSS = 1e4
+"""Training loss of a batch above which the training has diverged (chance is 0.69)."""
 
 
 class TrainingError(SpiraError):
-    """The optimisation failed; the message says when and what to change."""
+    """The optimisation failed; the message gives the step and the remedy."""
 
 
 @dataclass
 class TrainingState:
-    """Where a training stands after a whole number of epochs."""
+    """State of a training after a whole number of epochs."""
 
     network: nn.Module
     optimizer: torch.optim.Adam
     history: list[dict[str, float]] = field(default_factory=list)
-    """An entry an epoch: epoch, train_loss, eval_loss, eval_accuracy, learning_rate, seconds."""
+    """One entry per epoch: epoch, train_loss, eval_loss, eval_accuracy, learning_rate, seconds."""
     best: dict[str, Tensor] = field(default_factory=dict)
-    """The weights of the epoch with the lowest validation loss."""
+    """Weights of the epoch with the lowest validation loss."""
     step: int = 0
-    """Optimiser steps done."""
+    """Number of optimiser steps."""
 
     @property
     def best_epoch(self) -> dict[str, float]:
+        """Entry of the epoch with the lowest validation loss."""
         return min(self.history, key=lambda entry: entry["eval_loss"])
 
 
@@ -63,21 +69,20 @@ def train(
     seed: int,
     out: Path,
     *,
-    state_dir: Path | None = None,
     device: str = "auto",
     require_gpu: bool = False,
 ) -> checkpoint.Checkpoint:
     """Train one seed and write its checkpoint folder.
 
     Args:
-        out: the checkpoint folder; one that is complete for the same corpus, configuration and seed is returned as is.
-        state_dir: where the state of an unfinished training is kept and looked for; ``out`` if not given.
+        out: the checkpoint folder; a complete checkpoint of the same corpus, configuration and seed is returned as it
+            is, and an unfinished training is resumed.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        require_gpu: refuse to train on a CPU (on a cluster a silent fall-back costs days).
+        require_gpu: refuse to train on a CPU; on a cluster a silent fall-back costs days.
 
     Raises:
-        TrainingError: the loss is not finite or has exploded.
-        SpiraError: the folder belongs to another training, or the device is not there.
+        TrainingError: the training diverged.
+        SpiraError: the folder belongs to another training, or the device is absent.
     """
     chosen = choose_device(device, require_gpu)
     config = resolve(config, corpus)
@@ -86,22 +91,22 @@ def train(
     if finished:
         log.info("seed %d: %s is complete, nothing to train", seed, out.name)
         return finished
-    state_file = (state_dir or out) / "state.safetensors"
+    state_file = out / STATE_FILE
     state = start(config, seed, chosen)
     if state_file.exists():
-        resume(state, state_file, identity)
+        load_state(state, state_file, identity)
         log.info("seed %d: resumes after epoch %d", seed, len(state.history))
     while not is_done(state, config):
         run_epoch(state, corpus, config, seed, chosen)
         save_state(state, state_file, identity)
-        log.info("seed %d: %s", seed, describe(state, config))
-    result = checkpoint.save(out, state.best, state.history, config, identity, summary(state, corpus, chosen))
+        log.info("seed %d: %s", seed, progress_line(state, config))
+    result = checkpoint.save(out, state.best, state.history, config, identity, training_info(state, corpus, chosen))
     state_file.unlink(missing_ok=True)
     return result
 
 
 def resolve(config: Config, corpus: Corpus) -> Config:
-    """The configuration with what only the data can tell: the length of a whole-file window."""
+    """Return the configuration with the length of a whole-file window, which depends on the data."""
     if config.windows.mode != "whole":
         return config
     longest_seconds = float(corpus.split("train").table["seconds"].max())
@@ -110,26 +115,26 @@ def resolve(config: Config, corpus: Corpus) -> Config:
 
 
 def start(config: Config, seed: int, device: torch.device) -> TrainingState:
-    """A network with the seed's initial weights, and its optimiser."""
+    """Return the state before the first epoch: the seed's initial weights and an optimiser."""
     torch.manual_seed(seed)
     network = checkpoint.build_network(config).to(device)
-    rates = config.training
-    optimizer = torch.optim.Adam(network.parameters(), lr=rates.learning_rate, weight_decay=rates.weight_decay)
+    settings = config.training
+    optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     return TrainingState(network, optimizer)
 
 
 def is_done(state: TrainingState, config: Config) -> bool:
-    """All epochs done, or too long without a lower validation loss."""
+    """Return whether all epochs are done, or patience is exhausted without a lower validation loss."""
     if not state.history:
         return False
     epoch = len(state.history)
-    waited = epoch - state.best_epoch["epoch"]
-    return epoch >= config.training.max_epochs or waited >= config.training.patience_epochs
+    epochs_since_best = epoch - state.best_epoch["epoch"]
+    return epoch >= config.training.max_epochs or epochs_since_best >= config.training.patience_epochs
 
 
 def run_epoch(state: TrainingState, corpus: Corpus, config: Config, seed: int, device: torch.device) -> None:
-    """One pass over the training split and one over the validation split; the best weights kept."""
-    began = time.monotonic()
+    """Train on the training split once, validate, and copy the weights if they are the best."""
+    start_time = time.monotonic()
     epoch = len(state.history) + 1
     torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))  # dropout
     batches = training_batches(corpus.split("train"), corpus.noises, config, seed, epoch, device)
@@ -148,7 +153,7 @@ def run_epoch(state: TrainingState, corpus: Corpus, config: Config, seed: int, d
             "eval_loss": eval_loss,
             "eval_accuracy": eval_accuracy,
             "learning_rate": state.optimizer.param_groups[0]["lr"],
-            "seconds": time.monotonic() - began,
+            "seconds": time.monotonic() - start_time,
         }
     )
     if eval_loss < lowest:
@@ -156,7 +161,7 @@ def run_epoch(state: TrainingState, corpus: Corpus, config: Config, seed: int, d
 
 
 def train_step(state: TrainingState, batch: Batch, config: Config, epoch: int) -> float:
-    """One step of Adam on the mean cross-entropy of all windows of the batch; gives the loss."""
+    """Do one step of Adam on the mean cross-entropy of the batch's windows, and return the loss."""
     state.network.train()
     state.step += 1
     for group in state.optimizer.param_groups:
@@ -166,7 +171,7 @@ def train_step(state: TrainingState, batch: Batch, config: Config, epoch: int) -
         logits = state.network(batch.features)  # [W]
     loss = F.binary_cross_entropy_with_logits(logits.float(), batch.labels)
     value = loss.item()
-    if not math.isfinite(value) or value > EXPLODED:
+    if not math.isfinite(value) or value > MAX_LOSS:
         raise TrainingError(
             f"the loss is {value} in epoch {epoch}, step {state.step}: the training has diverged; lower "
             "training.learning_rate or raise training.warmup_steps"
@@ -177,33 +182,33 @@ def train_step(state: TrainingState, batch: Batch, config: Config, epoch: int) -
 
 
 def noam(step: int, peak: float, warmup_steps: int) -> float:
-    """Learning rate at a step counted from 1: linear rise to ``peak``, then 1/sqrt (Vaswani and others, 2017)."""
+    """Return the learning rate of a step, from 1: linear rise to ``peak``, then 1/sqrt (Vaswani and others, 2017)."""
     return peak * min(step / warmup_steps, math.sqrt(warmup_steps / step))
 
 
 @torch.inference_mode()
 def validate(network: nn.Module, corpus: Corpus, config: Config, device: torch.device) -> tuple[float, float]:
-    """Loss by window and accuracy by file on the validation split, under the training's noise."""
+    """Return loss by window and accuracy by file on the validation split, with the training's noise."""
     network.eval()
-    losses, hits, files, windows = 0.0, 0, 0, 0
+    loss_sum, correct, files, windows = 0.0, 0, 0, 0
     for batch in validation_batches(corpus.split("eval"), corpus.noises, config, device):
         logits = network(batch.features)  # [W]
-        losses += F.binary_cross_entropy_with_logits(logits, batch.labels, reduction="sum").item()
-        mean, label = by_file(logits.sigmoid(), batch), by_file(batch.labels, batch)
-        hits += int(((mean >= config.evaluation.threshold) == (label > 0.5)).sum())
-        files, windows = files + len(mean), windows + len(logits)
-    return losses / windows, hits / files
+        loss_sum += F.binary_cross_entropy_with_logits(logits, batch.labels, reduction="sum").item()
+        probabilities, labels = mean_by_file(logits.sigmoid(), batch), mean_by_file(batch.labels, batch)  # [files]
+        correct += int(((probabilities >= config.evaluation.threshold) == (labels > 0.5)).sum())
+        files, windows = files + len(probabilities), windows + len(logits)
+    return loss_sum / windows, correct / files
 
 
-def by_file(values: Tensor, batch: Batch) -> Tensor:
-    """Mean over each file's windows, ``[W] -> [files]``."""
+def mean_by_file(values: Tensor, batch: Batch) -> Tensor:
+    """Return the mean over each file's windows, ``[W] -> [files]``."""
     files = int(batch.files[-1]) + 1
     sums = torch.zeros(files, device=values.device).index_add_(0, batch.files, values.float())
     return sums / torch.bincount(batch.files, minlength=files)
 
 
-def describe(state: TrainingState, config: Config) -> str:
-    """The last epoch in a line, with the time left at most."""
+def progress_line(state: TrainingState, config: Config) -> str:
+    """Return the log line of the last epoch, with the time left if patience runs out."""
     last, best = state.history[-1], state.best_epoch
     epochs_left = min(
         config.training.max_epochs - last["epoch"],
@@ -218,52 +223,53 @@ def describe(state: TrainingState, config: Config) -> str:
 
 
 def save_state(state: TrainingState, path: Path, identity: dict[str, Any]) -> None:
-    """The whole state as one safetensors file, replaced atomically."""
+    """Write the whole state as one safetensors file, in one step."""
     tensors = {f"network.{name}": value for name, value in state.network.state_dict().items()}
     tensors |= {f"best.{name}": value for name, value in state.best.items()}
-    for number, moments in state.optimizer.state_dict()["state"].items():
-        tensors |= {f"adam.{number}.{name}": value for name, value in moments.items()}
-    told = {"identity": identity, "history": state.history, "step": state.step}
+    for index, moments in state.optimizer.state_dict()["state"].items():
+        tensors |= {f"adam.{index}.{name}": value for name, value in moments.items()}
+    fields = json.dumps({"identity": identity, "history": state.history, "step": state.step})
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".writing")
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, {"told": json.dumps(told)})
-    temporary.replace(path)
+    with new_file(path) as temporary:
+        on_cpu = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        save_file(on_cpu, temporary, {STATE_FIELDS: fields})
 
 
-def resume(state: TrainingState, path: Path, identity: dict[str, Any]) -> None:
-    """Put a saved state back.
+def load_state(state: TrainingState, path: Path, identity: dict[str, Any]) -> None:
+    """Load a saved state into ``state``.
 
     Raises:
-        SpiraError: it is damaged, or was saved by a training of other data, configuration or seed.
+        SpiraError: the file is damaged, or belongs to a training of other data, configuration or seed.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            told = json.loads((file.metadata() or {})["told"])
+            fields = json.loads((file.metadata() or {})[STATE_FIELDS])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise SpiraError(f"{path} is no state of a training: delete it to start again ({error})") from error
-    if told["identity"] != identity:
+        raise SpiraError(f"{path} is not the state of a training: delete it to start again ({error})") from error
+    if fields["identity"] != identity:
         raise SpiraError(
             f"{path} was left by another training (data, configuration or seed differ): delete it or choose "
             "another folder"
         )
-    state.history, state.step = told["history"], told["step"]
-    state.best = _under("best.", tensors)
-    state.network.load_state_dict(_under("network.", tensors))
+    state.history, state.step = fields["history"], fields["step"]
+    state.best = _with_prefix("best.", tensors)
+    state.network.load_state_dict(_with_prefix("network.", tensors))
     moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in _under("adam.", tensors).items():
-        number, _, moment = name.partition(".")
-        moments.setdefault(int(number), {})[moment] = value
+    for name, value in _with_prefix("adam.", tensors).items():
+        index, _, moment = name.partition(".")
+        moments.setdefault(int(index), {})[moment] = value
     groups = state.optimizer.state_dict()["param_groups"]
     state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
 
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names have the prefix, by the rest of the name."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def summary(state: TrainingState, corpus: Corpus, device: torch.device) -> dict[str, Any]:
-    """What the checkpoint tells of its training beside its identity."""
+def training_info(state: TrainingState, corpus: Corpus, device: torch.device) -> dict[str, Any]:
+    """Return the fields of ``checkpoint.json`` beside the identity of the training."""
     table = corpus.split("train").table
     speakers = sorted(table["speaker"].astype(str).unique()) if "speaker" in table else None
     return {

@@ -58,7 +58,7 @@ def test_preprocess_refuses_other_data_than_was_pinned(run: Run, demo: Path, cap
 
     with pytest.raises(RuntimeError):
         run(alone, "preprocess")
-    assert "not 0123 as asked for" in capfd.readouterr().out
+    assert "not 0123; request a new run" in capfd.readouterr().out
 
 
 def test_train_makes_a_checkpoint_of_its_seed(run: Run, prepared: Path, trained: list[Path], settings: config.Config):

@@ -1,4 +1,4 @@
-"""The configuration: defaults, files, settings, what is refused, and what counts as a change."""
+"""The configuration: defaults, files, settings, refused values, and the digest."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from spira.config import Config, ConfigError, from_dict, load, paper, smoke
 from spira.errors import SpiraError
 
 
-def test_settings_stand_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
-    """What neither names keeps its default."""
+def test_settings_override_the_file_and_the_file_the_defaults(tmp_path: Path) -> None:
+    """All other keys keep their defaults."""
     path = tmp_path / "config.yaml"
     path.write_text("training: {max_epochs: 7, batch_files: 3}\nmodel: {dropout: 0.5}\n")
     config = load(path, ("training.max_epochs=9", "training.seeds=[1, 2]"))
@@ -22,8 +22,7 @@ def test_settings_stand_over_the_file_and_the_file_over_the_defaults(tmp_path: P
     assert config.windows == Config().windows
 
 
-def test_nothing_given_is_the_defaults(tmp_path: Path) -> None:
-    """Also an empty file."""
+def test_no_file_and_an_empty_file_give_the_defaults(tmp_path: Path) -> None:
     (tmp_path / "empty.yaml").write_text("# nothing\n")
     assert load() == load(tmp_path / "empty.yaml") == Config()
 
@@ -60,8 +59,8 @@ def test_an_unknown_key_or_bad_value_is_refused_by_name(values: dict[str, Any], 
         from_dict(values)
 
 
-def test_every_problem_is_told_at_once() -> None:
-    """Not one a run."""
+def test_all_problems_are_reported_at_once() -> None:
+    """In one message, not one per run."""
     with pytest.raises(ConfigError, match=r"model.dropout: .*; training.epochs: unknown key"):
         from_dict({"model": {"dropout": 2}, "training": {"epochs": 3}})
 
@@ -72,20 +71,20 @@ def test_every_problem_is_told_at_once() -> None:
         ("max_epochs=3", "section.key=value"),
         ("training.max_epochs", "section.key=value"),
         ("training.a.b=3", "section.key=value"),
-        ("training.max_epochs=[1", "can't be read as YAML"),
+        ("training.max_epochs=[1", "cannot be read as YAML"),
         ("training.max_epochs=many", "training.max_epochs"),
         ("training.epochs=3", "training.epochs: unknown key"),
     ],
 )
-def test_a_setting_that_cannot_be_used_is_refused(setting: str, message: str) -> None:
-    """With the form that is expected, or the key and rule."""
+def test_an_invalid_setting_is_refused(setting: str, message: str) -> None:
+    """The message gives the expected form, or the key and the rule."""
     with pytest.raises(ConfigError, match=message):
         load(settings=(setting,))
 
 
 @pytest.mark.parametrize("content", [b"- a list\n", b"training: [", b"\xff\xfe\x00", b"42"])
-def test_a_file_that_is_no_mapping_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
-    """Not YAML, not text, or YAML of something else."""
+def test_a_file_that_is_not_a_mapping_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    """Not YAML, not text, or YAML of another value."""
     path = tmp_path / "config.yaml"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=r"config\.yaml"):
@@ -93,26 +92,26 @@ def test_a_file_that_is_no_mapping_is_refused_by_name(tmp_path: Path, content: b
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
-    """As every user error is: a SpiraError."""
+    """As a SpiraError, like every error that a user can correct."""
     with pytest.raises(SpiraError, match=r"nowhere\.yaml"):
         load(tmp_path / "nowhere.yaml")
 
 
-def test_a_yaml_number_with_an_exponent_is_a_number() -> None:
-    """YAML reads 1e-4 as text; the configuration reads it as the number that is meant."""
+def test_a_yaml_number_with_an_exponent_is_read_as_a_number() -> None:
+    """YAML reads 1e-4 as text; the configuration converts it."""
     assert load(settings=("training.learning_rate=1e-4",)).training.learning_rate == 1e-4
 
 
 @pytest.mark.parametrize("config", [Config(), paper(), smoke()])
-def test_a_resolved_configuration_survives_json(config: Config) -> None:
-    """As it is saved with a checkpoint and read again, digest included."""
+def test_a_resolved_configuration_can_be_saved_as_json(config: Config) -> None:
+    """It is read again with the same values and digest, as from a checkpoint."""
     again = from_dict(json.loads(json.dumps(config.model_dump(mode="json"))))
     assert again == config
     assert again.digest() == config.digest()
 
 
-def test_the_digest_sees_values_and_not_how_they_are_written(tmp_path: Path) -> None:
-    """Comments, order and 4 for 4.0 change nothing; a value does; the default written out is the default."""
+def test_the_digest_depends_on_values_and_not_on_notation(tmp_path: Path) -> None:
+    """Comments, order and 4 for 4.0 do not change it; another value does."""
     first, second, third = (tmp_path / f"{name}.yaml" for name in "abc")
     first.write_text("windows: {window_seconds: 4}\nmodel: {dropout: 0.4, channels: 8}\n")
     second.write_text("# ours\nmodel:\n  channels: 8\n  dropout: 0.40\n")
@@ -120,21 +119,21 @@ def test_the_digest_sees_values_and_not_how_they_are_written(tmp_path: Path) -> 
     assert load(first).digest() == load(second).digest() != load(third).digest()
 
 
-def test_settings_leave_what_they_are_laid_over_unchanged() -> None:
-    """A dictionary can serve for many configurations."""
+def test_settings_do_not_change_the_dictionary_that_they_override() -> None:
+    """One dictionary can be the base of several configurations."""
     values = {"training": {"max_epochs": 3}}
     assert from_dict(values, ("training.max_epochs=4",)).training.max_epochs == 4
     assert values == {"training": {"max_epochs": 3}}
 
 
-def test_a_configuration_can_not_be_changed() -> None:
-    """Stages share it."""
+def test_a_configuration_is_immutable() -> None:
+    """Several stages share it."""
     with pytest.raises(ValueError, match="frozen"):
         Config().training.max_epochs = 3  # type: ignore[misc]
 
 
 def test_paper_is_the_papers_best_experiment() -> None:
-    """Pinned here in full, so that a better default of ours does not move the paper."""
+    """All values are listed, so that a changed default does not change the paper's configuration."""
     config = paper()
     assert config.model.model_dump(exclude={"channels"}) == {"architecture": "spira_v2", "dropout": 0.7}
     assert config.windows.model_dump() == {

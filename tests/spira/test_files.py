@@ -1,7 +1,12 @@
-"""A file is replaced whole or not at all."""
+"""Files and folders are replaced whole or not at all; locks exclude processes and end with them."""
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 
@@ -9,54 +14,207 @@ import pytest
 
 from spira import files
 
+WRITERS: dict[str, Callable[[Path], None]] = {
+    "text": lambda folder: files.write_text(folder / "a", "new"),
+    "json": lambda folder: files.write_json(folder / "a", "new"),
+    "file": lambda folder: _write_file(folder / "a", concurrent=False),
+    "concurrent file": lambda folder: _write_file(folder / "a", concurrent=True),
+    "folder": lambda folder: _write_folder(folder / "a"),
+    "links": lambda folder: files.link_files(folder.parent / "source", ["1", "2"], folder / "a"),
+}
+"""Every writer, replacing ``a`` in a folder."""
 
-def test_the_new_content_takes_the_old_ones_place(tmp_path: Path) -> None:
-    """And nothing else is left beside it."""
-    for content in ("old", "né"):
-        files.write_text(tmp_path / "a.json", content)
-    assert (tmp_path / "a.json").read_text("utf-8") == "né"
-    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+OLD = {"text": b"old", "json": b"old", "file": b"old", "concurrent file": b"old"}
+FOLDER_OLD, FOLDER_NEW = {"1": b"old"}, {"1": b"new", "2": b"new"}
+NEW = {"text": b"new", "json": b'"new"', "file": b"new", "concurrent file": b"new"}
+
+
+def _write_file(path: Path, concurrent: bool) -> None:
+    with files.new_file(path, concurrent=concurrent) as temporary:
+        temporary.write_text("new")
+
+
+def _write_folder(path: Path) -> None:
+    with files.new_folder(path) as staged:
+        for name in FOLDER_NEW:
+            (staged / name).write_text("new")
+
+
+def prepare(folder: Path, name: str) -> Path:
+    """Write the old content, and the source of links, and return the folder that holds it."""
+    source, target = folder / "source", folder / "target"
+    source.mkdir(parents=True)
+    for file in FOLDER_NEW:
+        (source / file).write_text("new")
+    target.mkdir()
+    if name in OLD:
+        (target / "a").write_bytes(OLD[name])
+    else:
+        (target / "a").mkdir()
+        (target / "a" / "1").write_text("old")
+    return target
+
+
+def content(path: Path) -> bytes | dict[str, bytes]:
+    """Return the bytes of a file, or of the files of a folder by name."""
+    return path.read_bytes() if path.is_file() else {file.name: file.read_bytes() for file in path.iterdir()}
+
+
+# Runs a writer and kills its own process with SIGKILL before the system call of the given number.
+KILLED_WRITER = """
+import os, signal, sys
+from pathlib import Path
+from tests.spira.test_files import WRITERS
+
+name, folder, kill_at = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+calls = 0
+
+def count(event, arguments):
+    global calls
+    if event in EVENTS:
+        calls += 1
+        if calls > kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+EVENTS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link"}
+sys.addaudithook(count)
+WRITERS[name](folder)
+os._exit(0)
+"""
+
+
+def kill(name: str, folder: Path, kill_at: int) -> bool:
+    """Run a writer that is killed before its effect of number ``kill_at``; return whether it was killed."""
+    command = [sys.executable, "-c", KILLED_WRITER, name, str(folder), str(kill_at)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert process.returncode in (0, -signal.SIGKILL), process.stderr
+    return process.returncode != 0
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_a_killed_writer_of_a_file_leaves_the_old_or_the_new_content(name: str, tmp_path: Path) -> None:
+    """The writer is killed before each of its effects; the last run ends."""
+    contents = []
+    for kill_at in range(20):
+        folder = prepare(tmp_path / str(kill_at), name)
+        killed = kill(name, folder, kill_at)
+        contents.append(content(folder / "a"))
+        if not killed:
+            break
+    assert not killed
+    assert set(contents) == {OLD[name], NEW[name]}
+    assert contents[-1] == NEW[name]
+
+
+@pytest.mark.parametrize("name", ["folder", "links"])
+def test_a_killed_writer_of_a_folder_leaves_the_old_or_the_new_one(name: str, tmp_path: Path) -> None:
+    """A kill between the two renames leaves the old folder beside the name, and the next writer renames it back."""
+    contents, gaps = [], 0
+    for kill_at in range(40):
+        folder = prepare(tmp_path / str(kill_at), name)
+        killed = kill(name, folder, kill_at)
+        if not (folder / "a").exists():
+            gaps += 1
+            with pytest.raises(KeyboardInterrupt), files.new_folder(folder / "a"):
+                raise KeyboardInterrupt
+        contents.append(content(folder / "a"))
+        WRITERS[name](folder)  # the next writer replaces whatever is left
+        assert (content(folder / "a"), [path.name for path in folder.iterdir()]) == (FOLDER_NEW, ["a"])
+        if not killed:
+            break
+    assert not killed
+    assert all(files in (FOLDER_OLD, FOLDER_NEW) for files in contents)
+    assert (contents[0], contents[-1], gaps) == (FOLDER_OLD, FOLDER_NEW, 1)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_writer_leaves_nothing_beside_the_target(name: str, tmp_path: Path) -> None:
+    """Temporary names are gone, whether the target existed or not."""
+    folder = prepare(tmp_path, name)
+    for _ in range(2):
+        WRITERS[name](folder)
+        assert [path.name for path in folder.iterdir()] == ["a"]
+        assert content(folder / "a") == NEW.get(name, FOLDER_NEW)
+    other = prepare(tmp_path / "other", name)
+    (other / "a").rename(tmp_path / "moved")
+    WRITERS[name](other)
+    assert content(other / "a") == NEW.get(name, FOLDER_NEW)
+
+
+def test_text_is_written_as_utf_8(tmp_path: Path) -> None:
+    files.write_text(tmp_path / "a.json", "né")
+    assert (tmp_path / "a.json").read_bytes() == b"n\xc3\xa9"
+
+
+def test_json_is_read_as_it_was_written(tmp_path: Path) -> None:
+    value = {"name": "né", "numbers": [1, 0.1, None]}
+    files.write_json(tmp_path / "a.json", value)
+    assert files.read_json(tmp_path / "a.json") == value
 
 
 def test_a_write_that_fails_leaves_the_old_content(tmp_path: Path) -> None:
-    """What can't be encoded fails on the way, under the temporary name."""
+    """Text that cannot be encoded fails under the temporary name, which is removed."""
     files.write_text(tmp_path / "a.json", "old")
     with pytest.raises(UnicodeEncodeError):
         files.write_text(tmp_path / "a.json", "new \ud800")
     assert (tmp_path / "a.json").read_text("utf-8") == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_folder_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
+    """On any exception, KeyboardInterrupt included."""
+    folder = prepare(tmp_path, "folder")
+
+    def fail() -> None:
+        with files.new_folder(folder / "a") as staged:
+            (staged / "1").write_text("new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert content(folder / "a") == FOLDER_OLD
+    assert [path.name for path in folder.iterdir()] == ["a"]
+
+
+def test_a_rename_that_fails_brings_the_old_folder_back(tmp_path: Path) -> None:
+    folder = prepare(tmp_path, "folder")
+    with pytest.raises(FileNotFoundError):
+        files.replace_folder(folder / "absent", folder / "a")
+    assert content(folder / "a") == FOLDER_OLD
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A kept folder of one file."""
-    (tmp_path / "kept").mkdir()
-    (tmp_path / "kept" / "a").write_text("1")
-    return tmp_path / "kept"
+def cached(tmp_path: Path) -> Path:
+    """A folder of one file."""
+    (tmp_path / "cached").mkdir()
+    (tmp_path / "cached" / "a").write_text("1")
+    return tmp_path / "cached"
 
 
-def test_kept_files_are_linked_not_copied(place: Path, tmp_path: Path):
-    """A corpus of gigabytes costs its disk once."""
-    files.link_files(place, ["a"], tmp_path / "out")
-    assert (tmp_path / "out" / "a").samefile(place / "a")
+def test_files_are_linked_not_copied(cached: Path, tmp_path: Path):
+    """A corpus of gigabytes costs its disk space once."""
+    files.link_files(cached, ["a"], tmp_path / "out")
+    assert (tmp_path / "out" / "a").samefile(cached / "a")
 
 
-def test_what_is_handed_on_replaces_what_was_there(place: Path, tmp_path: Path):
+def test_linked_files_replace_an_older_folder(cached: Path, tmp_path: Path):
     """A task that is repeated after a kill finds leftovers and replaces them."""
     for leftover in ("out", "out.writing"):
         (tmp_path / leftover).mkdir()
         (tmp_path / leftover / "b").write_text("old")
-    files.link_files(place, ["a"], tmp_path / "out")
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "a", "kept", "out"]
+    files.link_files(cached, ["a"], tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "a", "cached", "out"]
 
 
-def test_a_place_in_place_is_left_alone(place: Path):
-    """Without a state folder a stage works in its output directly."""
-    files.link_files(place, ["a"], place)
-    assert (place / "a").read_text() == "1"
+def test_files_are_not_linked_onto_themselves(cached: Path):
+    """Without a state folder a stage works in its output folder directly."""
+    files.link_files(cached, ["a"], cached)
+    assert (cached / "a").read_text() == "1"
 
 
-def test_one_process_at_a_time_makes_a_place(tmp_path: Path):
-    """The second waits for the first, then sees what it made."""
+def test_a_lock_makes_the_second_writer_wait(tmp_path: Path):
+    """The second waits for the first, and then sees what it wrote."""
     seen = []
 
     def second() -> None:
@@ -71,3 +229,33 @@ def test_one_process_at_a_time_makes_a_place(tmp_path: Path):
         (tmp_path / "made").touch()
     waiting.join()
     assert seen == [True]
+
+
+def test_a_held_lock_is_an_error_for_a_process_that_does_not_wait(tmp_path: Path):
+    """The error names the lock's file; a released lock can be taken again."""
+    path = tmp_path / "new" / ".lock"
+    with (
+        files.lock(path),
+        pytest.raises(files.LockedError, match=r"\.lock: another process holds the lock"),
+        files.lock(path, wait=False),
+    ):
+        pytest.fail("the lock was taken twice")
+    with files.lock(path, wait=False):
+        pass
+
+
+def test_a_killed_process_releases_its_lock(tmp_path: Path):
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom spira import files\n"
+        "with files.lock(Path(sys.argv[1])):\n    print('locked', flush=True)\n    sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"locked\n"
+        with pytest.raises(files.LockedError), files.lock(tmp_path / "lock", wait=False):
+            pytest.fail("the lock was taken twice")
+        process.kill()
+        process.wait()
+        with files.lock(tmp_path / "lock", wait=False):
+            pass

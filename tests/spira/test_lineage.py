@@ -1,4 +1,4 @@
-"""Lineage: fingerprints change with what they stand for, and with nothing else."""
+"""Lineage: a fingerprint changes with its subject, and with nothing else."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(lineage, "ROOT", tmp_path)
     for name in ("SPIRA_GIT_COMMIT", "SPIRA_IMAGE_DIGEST"):
         monkeypatch.delenv(name, raising=False)
-    lineage.look_again()
+    lineage.clear_caches()
     yield tmp_path
-    lineage.look_again()
+    lineage.clear_caches()
 
 
 def code_now() -> str:
-    lineage.look_again()
+    """Return the digest of the code as it is on disk."""
+    lineage.clear_caches()
     return lineage.code_digest()
 
 
-def test_a_changed_source_is_another_code(checkout: Path):
-    """One changed character of a module changes the code's fingerprint."""
+def test_a_changed_source_changes_the_code_digest(checkout: Path):
+    """One changed character of a module is enough."""
     before = code_now()
     (checkout / "spira" / "noise.py").write_text("A = 2\n")
     assert code_now() != before
@@ -47,37 +48,37 @@ def test_a_changed_source_is_another_code(checkout: Path):
         ("A = 1 +\n", True),
     ],
 )
-def test_comments_and_docstrings_are_no_change(checkout: Path, text: str, changes: bool):
-    """What a file says beside what it does trains nothing anew; a file that is no Python counts by its bytes."""
+def test_comments_and_docstrings_do_not_change_the_code_digest(checkout: Path, text: str, changes: bool):
+    """They start no new training. A file that is not valid Python is hashed by its bytes."""
     before = code_now()
     (checkout / "spira" / "noise.py").write_text(text)
     assert (code_now() != before) == changes
 
 
-def test_code_is_told_part_by_part(checkout: Path, monkeypatch: pytest.MonkeyPatch):
-    """By file, lock and Python; or by the image alone."""
-    lineage.look_again()
-    assert set(lineage.code_parts()) == {"spira/features/noise.py", "requirements.lock", "python"}
+def test_the_code_digest_is_listed_by_parts(checkout: Path, monkeypatch: pytest.MonkeyPatch):
+    """File by file, with lock file and Python; or the image alone."""
+    lineage.clear_caches()
+    assert set(lineage.code_parts()) == {"spira/noise.py", "requirements.lock", "python"}
     monkeypatch.setenv("SPIRA_IMAGE_DIGEST", "sha256:12")
     assert lineage.code_parts() == {"image": "sha256:12"}
 
 
-def test_a_renamed_source_is_another_code(checkout: Path):
-    """The same content under another name is another code."""
+def test_a_renamed_source_changes_the_code_digest(checkout: Path):
+    """The same content under another name is different code."""
     before = code_now()
     (checkout / "spira" / "noise.py").rename(checkout / "spira" / "windows.py")
     assert code_now() != before
 
 
-def test_a_changed_lock_is_another_code(checkout: Path):
-    """Another version of a dependency changes the code's fingerprint."""
+def test_a_changed_lock_file_changes_the_code_digest(checkout: Path):
+    """Another version of a dependency is different code."""
     before = code_now()
     (checkout / "requirements.lock").write_text("numpy==2.0.1\n")
     assert code_now() != before
 
 
-def test_byte_code_and_touched_files_are_no_change(checkout: Path):
-    """What running the code leaves, and a touched file, don't change the fingerprint."""
+def test_byte_code_and_touched_files_do_not_change_the_code_digest(checkout: Path):
+    """Only the content of source files counts."""
     before = code_now()
     (checkout / "spira" / "__pycache__").mkdir()
     (checkout / "spira" / "__pycache__" / "noise.pyc").write_bytes(b"x")
@@ -85,41 +86,41 @@ def test_byte_code_and_touched_files_are_no_change(checkout: Path):
     assert code_now() == before
 
 
-def test_without_a_lock_file_the_installed_packages_count(checkout: Path):
-    """Installed from a wheel there is no lock file; there is a digest all the same."""
+def test_without_a_lock_file_the_installed_packages_are_hashed(checkout: Path):
+    """A wheel has no lock file."""
     (checkout / "requirements.lock").unlink()
-    lineage.look_again()
+    lineage.clear_caches()
     assert len(lineage.lock_digest()) == 64
 
 
-def test_an_image_is_told_its_identity(checkout: Path, monkeypatch: pytest.MonkeyPatch):
-    """On a cluster the image's digest is the code, and the commit is the one it was built of."""
+def test_an_image_has_its_identity_from_the_environment(checkout: Path, monkeypatch: pytest.MonkeyPatch):
+    """On a cluster the code is the image's digest, and the commit is the one that it was built from."""
     monkeypatch.setenv("SPIRA_IMAGE_DIGEST", "sha256:12")
     monkeypatch.setenv("SPIRA_GIT_COMMIT", "abc")
-    lineage.look_again()
+    lineage.clear_caches()
     assert (lineage.code_digest(), lineage.git_commit()) == ("sha256:12", "abc")
 
 
 def test_without_a_repository_the_commit_is_unknown(checkout: Path):
-    """No git repository is no error."""
+    """A missing repository is not an error."""
     assert lineage.git_commit() == "unknown"
 
 
 def test_a_commit_with_changes_is_dirty(checkout: Path):
-    """The commit is told, and that files differ from it."""
+    """The suffix is added if files differ from the commit."""
     git = ["git", "-C", str(checkout), "-c", "user.name=t", "-c", "user.email=t@t"]
     for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
         subprocess.run([*git, *command], check=True)
-    lineage.look_again()
+    lineage.clear_caches()
     clean = lineage.git_commit()
     (checkout / "spira" / "noise.py").write_text("A = 2\n")
-    lineage.look_again()
+    lineage.clear_caches()
     assert (len(clean), lineage.git_commit()) == (40, f"{clean}-dirty")
 
 
-def test_one_fingerprint_stands_for_data_settings_and_code():
-    """It changes with the data and with the configuration, and not with the run."""
-    tags = lineage.of("data", config.Config(), "run 1")
-    assert lineage.of("other data", config.Config(), "run 1")["fingerprint"] != tags["fingerprint"]
-    assert lineage.of("data", config.smoke(), "run 1")["fingerprint"] != tags["fingerprint"]
-    assert lineage.of("data", config.Config(), "run 2")["fingerprint"] == tags["fingerprint"]
+def test_the_fingerprint_covers_data_and_configuration():
+    """It does not change with the name of the run."""
+    tags = lineage.tags("data", config.Config(), "run 1")
+    assert lineage.tags("other data", config.Config(), "run 1")["fingerprint"] != tags["fingerprint"]
+    assert lineage.tags("data", config.smoke(), "run 1")["fingerprint"] != tags["fingerprint"]
+    assert lineage.tags("data", config.Config(), "run 2")["fingerprint"] == tags["fingerprint"]

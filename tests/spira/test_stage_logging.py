@@ -1,4 +1,4 @@
-"""How a stage logs its lines, errors and time."""
+"""Logging of a stage: lines, errors and duration."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from spira.errors import SpiraError
 from spira.stage_logging import StageLogHandler, stage
 
 
-def test_a_stage_is_timed_and_told(capsys: pytest.CaptureFixture[str]):
-    """Its lines are marked, on standard error, and the result gains its seconds."""
+def test_a_stage_logs_marked_lines_and_its_duration(capsys: pytest.CaptureFixture[str]):
+    """The lines go to standard error, and the duration is added to the result."""
 
     @stage
     def idle() -> dict:
@@ -20,28 +20,28 @@ def test_a_stage_is_timed_and_told(capsys: pytest.CaptureFixture[str]):
         return {"answer": 42}
 
     result = idle()
-    told = capsys.readouterr().err.splitlines()
+    lines = capsys.readouterr().err.splitlines()
     assert result["answer"] == 42
     assert result["seconds"] >= 0
-    assert told[:2] == ["spira: one", "spira: two"]
-    assert told[2].startswith("spira: idle: done in")
+    assert lines[:2] == ["spira: one", "spira: two"]
+    assert lines[2].startswith("spira: idle: done in")
 
 
-def test_a_refusal_is_told_as_an_error_and_raised(capsys: pytest.CaptureFixture[str]):
-    """Every line of it is marked, so that a runner can show it whole; and it is known to be told."""
+def test_an_error_is_logged_and_raised(capsys: pytest.CaptureFixture[str]):
+    """Each of its lines is marked, so that a runner can show all of them, and the error is flagged as logged."""
 
     @stage
-    def refuses() -> dict:
+    def fail() -> dict:
         raise SpiraError("row 3: bad\nrow 4: bad")
 
-    with pytest.raises(SpiraError) as refusal:
-        refuses()
+    with pytest.raises(SpiraError) as error:
+        fail()
     assert capsys.readouterr().err.splitlines() == ["spira error: row 3: bad", "spira error: row 4: bad"]
-    assert refusal.value.logged
+    assert error.value.logged
 
 
-def test_the_loggers_are_left_as_they_were():
-    """A stage in one's own process changes nothing for what comes after."""
+def test_a_stage_restores_the_loggers():
+    """A stage may run in the process of its caller."""
     logger = logging.getLogger("spira")
     before = logger.handlers[:], logger.level, logger.propagate
     stage(lambda: {}).__wrapped__()
@@ -49,8 +49,8 @@ def test_the_loggers_are_left_as_they_were():
     assert (logger.handlers, logger.level, logger.propagate) == before
 
 
-def test_a_stage_stops_when_nobody_listens_any_more():
-    """The runner was killed: its pipe is closed, and going on would compete with the next run."""
+def test_a_stage_stops_when_its_output_is_closed():
+    """The pipe of a killed runner is closed, and a running stage would compete with the next run."""
     closed = io.StringIO()
     closed.close()
     handler = StageLogHandler(closed)

@@ -1,4 +1,4 @@
-"""A small sound data set, and a table of ways to break it, each with the words its refusal must have."""
+"""A small valid data set, and ways to damage it, each with words that the error message must contain."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SPEAKERS = 2  # of each class and split
 
 
 def voice(seed: int, seconds: float = 1.0, rate: int = RATE) -> np.ndarray:
-    """Something like speech: a modulated tone over a little noise, float32 [samples]; one for each seed."""
+    """Return a speech-like modulated tone over a little noise, float32 [samples]; another one for each seed."""
     rng = np.random.default_rng(seed)
     time = np.arange(int(seconds * rate)) / rate
     tone = np.sin(2 * np.pi * (150 + 10 * seed) * time) * (np.sin(2 * np.pi * 3 * time) > 0)
@@ -24,14 +24,14 @@ def voice(seed: int, seconds: float = 1.0, rate: int = RATE) -> np.ndarray:
 
 
 def wav_bytes(samples: np.ndarray, rate: int = RATE, **options: str) -> bytes:
-    """An audio file; a WAV of 16 bit unless told otherwise."""
+    """Return the bytes of an audio file; a WAV of 16 bit unless ``options`` name another format."""
     file = io.BytesIO()
     soundfile.write(file, samples, rate, **{"format": "WAV", **options})
     return file.getvalue()
 
 
 def make(root: Path) -> Path:
-    """A data set in order: 2 speakers of each class in each split, 1 s each, and a noise of 2 s."""
+    """Write a valid data set: 2 speakers of each class in each split, 1 s each, and a noise of 2 s."""
     seed = 0
     for split in ("train", "eval", "test"):
         lines = ["file_path,class,speaker,age"]
@@ -47,14 +47,14 @@ def make(root: Path) -> Path:
 
 
 def write(root: Path, path: str, content: bytes | str) -> None:
-    """Put a file in place."""
+    """Write a file and its folders."""
     file = root / path
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def replace(path: str, old: str, new: str) -> Callable[[Path], None]:
-    """Change the first ``old`` in a text file; it must be there."""
+    """Return a change that replaces the first ``old`` in a text file."""
 
     def change(root: Path) -> None:
         text = (root / path).read_text()
@@ -65,17 +65,17 @@ def replace(path: str, old: str, new: str) -> Callable[[Path], None]:
 
 
 def put(path: str, content: bytes | str) -> Callable[[Path], None]:
-    """Replace a whole file."""
+    """Return a change that replaces a whole file."""
     return lambda root: write(root, path, content)
 
 
 def remove(path: str) -> Callable[[Path], None]:
-    """Take a file away."""
+    """Return a change that removes a file."""
     return lambda root: (root / path).unlink()
 
 
 def link_out(root: Path) -> None:
-    """A recording that is a link to a file outside the data set."""
+    """Replace a recording by a link to a file outside the data set."""
     shutil.move(root / "train/00.wav", root.parent / "outside.wav")
     (root / "train/00.wav").symlink_to(root.parent / "outside.wav")
 
@@ -98,8 +98,8 @@ METADATA: dict[str, tuple[Callable[[Path], None], str]] = {
         f"{TRAIN}, row 2: file_path must be a relative",
     ),
     "empty path": (replace(TRAIN, "train/00.wav", ""), f"{TRAIN}, row 2: file_path must be a relative path"),
-    "missing file": (remove("train/00.wav"), f"{TRAIN}, row 2: file_path 'train/00.wav' is not there"),
-    "missing noise": (remove("ward.wav"), "noise.csv, row 2: file_path 'ward.wav' is not there"),
+    "missing file": (remove("train/00.wav"), f"{TRAIN}, row 2: file_path 'train/00.wav' was not found"),
+    "missing noise": (remove("ward.wav"), "noise.csv, row 2: file_path 'ward.wav' was not found"),
     "same file twice": (
         replace(TRAIN, "train/01.wav", "train/./00.wav"),
         f"{TRAIN}, row 3: file_path 'train/00.wav' is already in {TRAIN}, row 2",
@@ -126,7 +126,7 @@ METADATA: dict[str, tuple[Callable[[Path], None], str]] = {
         "column file_path is missing; found file_path;class",
     ),
     "no class column": (replace(TRAIN, "class", "label_of_it"), f"{TRAIN}, row 1: column class is missing"),
-    "column twice": (replace(TRAIN, "speaker", "class"), f"{TRAIN}, row 1: column class is there twice"),
+    "column twice": (replace(TRAIN, "speaker", "class"), f"{TRAIN}, row 1: column class occurs twice"),
     "reserved column": (replace(TRAIN, "age", "offset"), f"{TRAIN}, row 1: column offset is reserved"),
     "not UTF-8": (put(TRAIN, "file_path,class\nmaçã.wav,0\n".encode("latin-1")), f"{TRAIN}: not UTF-8 text"),
     "a NUL byte": (
@@ -143,7 +143,7 @@ METADATA: dict[str, tuple[Callable[[Path], None], str]] = {
     "split missing": (remove("metadata_eval.csv"), "metadata_eval.csv is missing beside metadata_train.csv"),
     "two layouts": (
         put("metadata.csv", "file_path,class\n"),
-        "both metadata.csv and metadata_train.csv are there",
+        "both metadata.csv and metadata_train.csv exist",
     ),
     "no noise list": (remove("noise.csv"), "no list of noise recordings found: expected noise.csv"),
     "one class only": (
@@ -153,20 +153,22 @@ METADATA: dict[str, tuple[Callable[[Path], None], str]] = {
 }
 
 
-def _lie(promised: int) -> bytes:
-    """A WAV whose data chunk says it has ``promised`` bytes."""
+def _promising(promised: int) -> bytes:
+    """Return a WAV whose header promises ``promised`` bytes of samples."""
     content = bytearray(wav_bytes(voice(7)))
     struct.pack_into("<I", content, content.index(b"data") + 4, promised)
     return bytes(content)
 
 
 def _at_rate(rate: int) -> bytes:
+    """Return a WAV whose header has another sample rate."""
     content = bytearray(wav_bytes(voice(7)))
     struct.pack_into("<I", content, content.index(b"fmt ") + 12, rate)
     return bytes(content)
 
 
-def _spoilt(value: float) -> bytes:
+def _with_sample(value: float) -> bytes:
+    """Return a WAV of float samples, one of which has the value."""
     samples = voice(7)
     samples[800] = value
     return wav_bytes(samples, subtype="FLOAT")
@@ -175,28 +177,28 @@ def _spoilt(value: float) -> bytes:
 AUDIO: dict[str, tuple[bytes, str]] = {
     "no bytes": (b"", "is empty: 0 bytes"),
     "no samples": (wav_bytes(np.zeros(0, np.float32)), "is empty: it holds no samples"),
-    "not audio": (b"<html>404 not found</html>" * 50, "can't be decoded"),
+    "not audio": (b"<html>404 not found</html>" * 50, "cannot be decoded"),
     "silent": (wav_bytes(np.zeros(RATE, np.float32)), "is silent"),
     "clipped": (wav_bytes(np.clip(voice(7) * 50, -1, 1)), "is clipped"),
     "integers as floats": (wav_bytes(voice(7) * 32768, subtype="FLOAT"), "is clipped"),
     "too short": (wav_bytes(voice(7, seconds=0.1)), "lasts 0.10 s, less than 0.5 s"),
     "too long": (wav_bytes(voice(7, seconds=11.0)), "lasts 11.0 s, more than the 10 s allowed"),
-    "NaN": (_spoilt(np.nan), "not finite numbers"),
-    "infinity": (_spoilt(np.inf), "not finite numbers"),
+    "NaN": (_with_sample(np.nan), "not finite numbers"),
+    "infinity": (_with_sample(np.inf), "not finite numbers"),
     "sample rate too low": (_at_rate(100), "has a sample rate of 100 Hz, outside 4000 to 384000 Hz"),
     "sample rate absurd": (_at_rate(2**31 - 1), "Hz, outside 4000 to 384000 Hz"),
     "header promises 4 GB": (
-        _lie(2**32 - 1),
+        _promising(2**32 - 1),
         "header that promises 4294967295 bytes where the file holds 32000",
     ),
     "header promises 2 GB": (
-        _lie(2**31 - 2),
+        _promising(2**31 - 2),
         "header that promises 2147483646 bytes where the file holds 32000",
     ),
     "truncated WAV": (wav_bytes(voice(7))[:20_000], "truncated upload"),
-    "truncated FLAC": (wav_bytes(voice(7), format="FLAC")[:8_000], "can't be decoded"),
+    "truncated FLAC": (wav_bytes(voice(7), format="FLAC")[:8_000], "cannot be decoded"),
     "truncated AIFF": (wav_bytes(voice(7), format="AIFF")[:20_000], "truncated upload"),
-    "truncated Ogg": (wav_bytes(voice(7), format="OGG")[:2_000], "can't be decoded"),
+    "truncated Ogg": (wav_bytes(voice(7), format="OGG")[:2_000], "cannot be decoded"),
     "truncated MP3": (
         wav_bytes(voice(7, seconds=4), format="MP3")[:9_000],
         "promises 64000 samples and holds",

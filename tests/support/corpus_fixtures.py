@@ -1,4 +1,4 @@
-"""A small corpus of synthetic recordings: controls hum in one breath, patients in short ones over hiss."""
+"""A small corpus of synthetic recordings: controls hum without pause, patients in short bursts over hiss."""
 
 from __future__ import annotations
 
@@ -14,21 +14,20 @@ from spira.data import corpus as corpora
 from spira.data.corpus import Corpus
 
 SPEAKERS = {"train": 6, "eval": 2, "test": 4}
-"""Speakers of a split, of alternating class."""
-TAKES = 2
-"""Recordings of a speaker."""
+"""Number of speakers by split, of alternating class."""
+RECORDINGS_PER_SPEAKER = 2
 
 
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a data set in SPIRA's layout: 24 recordings of 5 to 6 s by 12 speakers, 3 noises of 8 s."""
+    """Folder of a data set in SPIRA's layout: 24 recordings of 5 to 6 s by 12 speakers, 3 noises of 8 s."""
     root = tmp_path_factory.mktemp("dataset")
     rng = np.random.default_rng(0)
     for split, speakers in SPEAKERS.items():
         rows = [
-            (f"{split}_{speaker}_{take}.wav", speaker % 2, f"{split}{speaker}")
+            (f"{split}_{speaker}_{number}.wav", speaker % 2, f"{split}{speaker}")
             for speaker in range(speakers)
-            for take in range(TAKES)
+            for number in range(RECORDINGS_PER_SPEAKER)
         ]
         for path, label, _ in rows:
             soundfile.write(root / path, hum(label, rng.uniform(5.0, 6.0), rng), SAMPLE_RATE_HZ)
@@ -50,7 +49,7 @@ def corpus(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 
 def hum(label: int, seconds: float, rng: np.random.Generator) -> np.ndarray:
-    """A voice-like buzz, ``[samples]``; a patient's (label 1) stops twice a second."""
+    """Return a voice-like buzz, ``[samples]``; a patient's (label 1) stops twice a second."""
     time = np.arange(int(seconds * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
     pitch = rng.uniform(90, 220)
     voice = sum(np.sin(2 * np.pi * pitch * k * time + rng.uniform(0, 6)) / k for k in range(1, 12))

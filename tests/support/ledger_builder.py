@@ -104,4 +104,4 @@ def code_at(root: Path) -> Iterator[None]:
 
 def _move_code(root: Path) -> None:
     lineage.ROOT = root
-    lineage.look_again()
+    lineage.clear_caches()

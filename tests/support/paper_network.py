@@ -1,4 +1,4 @@
-"""The paper's network, stated once more as the paper states it; what parity is measured against."""
+"""The paper's network in a literal form, as reference for parity tests."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ NAMES = [
     for layer in ("conv.0", "conv.1", "conv.5", "conv.6", "conv.10", "conv.11", "conv.15", "conv.16", "fc1", "fc2")
     for kind in ("weight", "bias")
 ]
-"""The names of its parameters."""
+"""Names of its parameters."""
 
 
 class Mish(nn.Module):
-    """x tanh(ln(1 + exp(x)))."""
+    """The function x tanh(ln(1 + exp(x)))."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x * torch.tanh(nn.functional.softplus(x))
 
 
 class PaperNetwork(nn.Module):
-    """``[B, T, 40] -> [B, 1]`` probabilities; V1 normalises batches, V2 groups."""
+    """Network ``[B, T, 40] -> [B, 1]`` with probabilities; V1 has batch normalisation, V2 group normalisation."""
 
     def __init__(self, frames: int = 401, group_norm: bool = True) -> None:
         super().__init__()
@@ -39,8 +39,8 @@ class PaperNetwork(nn.Module):
             nn.Conv2d(8, 4, kernel_size=(2, 1)),
             norm(2, 4), Mish(), nn.Dropout(0.7),
         )  # fmt: skip
-        _, channels, left, coefficients = self.conv(torch.zeros(1, 1, frames, 40)).shape
-        self.fc1 = nn.Linear(channels * left * coefficients, 100)
+        _, channels, frames_left, coefficients = self.conv(torch.zeros(1, 1, frames, 40)).shape
+        self.fc1 = nn.Linear(channels * frames_left * coefficients, 100)
         self.mish = Mish()
         self.fc2 = nn.Linear(100, 1)
         self.dropout = nn.Dropout(0.7)
@@ -54,7 +54,7 @@ class PaperNetwork(nn.Module):
 
 
 def trained_looking(frames: int = 401, group_norm: bool = True, seed: int = 0) -> PaperNetwork:
-    """A network in evaluation mode whose every parameter and statistic is away from its initial value."""
+    """Return a network in evaluation mode with every parameter and statistic away from its initial value."""
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""The synthetic data set: its layout, its sound, its sameness, and how it comes to stand in a folder."""
+"""The synthetic data set: layout, sound, reproducibility, and replacement of an older one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def contents(root: Path) -> dict[str, bytes]:
 
 
 def floor_dbfs(path: Path) -> float:
-    """Level of the quietest twentieth of 20 ms frames: what is heard when nobody speaks."""
+    """Return the level of the quietest twentieth of 20 ms frames: the background between words."""
     frames, rate_hz = soundfile.read(path, always_2d=True)
     size = rate_hz // 50
     framed = frames[: len(frames) // size * size, 0].reshape(-1, size)  # [frames, samples]
@@ -37,8 +37,8 @@ def smallest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_demo(tmp_path_factory.mktemp("data") / "smallest", **SMALLEST)
 
 
-def test_reads_as_a_data_set(demo: Path) -> None:
-    """The metadata pass the project's own validation, with both classes in every split."""
+def test_the_demo_is_a_valid_data_set(demo: Path) -> None:
+    """The project's own validation accepts it, with both classes in every split."""
     dataset = read_dataset(demo)
     classes = dataset.recordings.groupby("split")["class"].value_counts().unstack()
     assert classes.to_dict("index") == {"train": {0: 6, 1: 6}, "eval": {0: 2, 1: 2}, "test": {0: 4, 1: 4}}
@@ -47,13 +47,13 @@ def test_reads_as_a_data_set(demo: Path) -> None:
 
 
 def test_no_speaker_is_in_two_splits(demo: Path) -> None:
-    """A voice stands in one split and has one class."""
+    """Each voice has one split and one class."""
     recordings = read_dataset(demo).recordings
     assert recordings["speaker"].nunique() == 12
     assert (recordings.groupby("speaker")[["split", "class"]].nunique() == 1).all(axis=None)
 
 
-def test_sound_is_as_promised(demo: Path) -> None:
+def test_recordings_have_the_documented_format(demo: Path) -> None:
     """16-bit PCM of 5 to 11 s, unclipped; every noise is longer than any recording."""
     recorded = [soundfile.info(path) for path in (demo / "recordings").rglob("*.wav")]
     noises = [soundfile.info(path) for path in (demo / "noise").glob("*.wav")]
@@ -63,8 +63,8 @@ def test_sound_is_as_promised(demo: Path) -> None:
     assert all(np.abs(soundfile.read(path)[0]).max() < 1 for path in demo.rglob("*.wav"))
 
 
-def test_formats_are_no_shortcut(demo: Path) -> None:
-    """Sample rates and channels are the same mixture in both classes."""
+def test_formats_do_not_reveal_the_class(demo: Path) -> None:
+    """Sample rates and channels are mixed alike in both classes."""
     recordings = read_dataset(demo).recordings
     infos = [soundfile.info(demo / path) for path in recordings["file_path"]]
     recordings["format"] = [f"{info.samplerate} Hz, {info.channels}" for info in infos]
@@ -73,15 +73,15 @@ def test_formats_are_no_shortcut(demo: Path) -> None:
     assert (counts[0] == counts[1]).all()
 
 
-def test_ward_is_a_shortcut(demo: Path) -> None:
-    """Patients are recorded over a ward and controls are not: the quiet moments alone tell them apart."""
+def test_ward_noise_reveals_the_class(demo: Path) -> None:
+    """Only patients have ward noise, so the quiet moments alone separate the classes: a planted shortcut."""
     recordings = read_dataset(demo).recordings
     floors = pd.Series([floor_dbfs(demo / path) for path in recordings["file_path"]])
     assert floors[recordings["class"] == 0].max() < floors[recordings["class"] == 1].min() - 3
 
 
 @given(seed=st.integers(0, 2**32), speakers=st.integers(6, 60))
-def test_plan_holds_for_any_numbers(seed: int, speakers: int) -> None:
+def test_readings_are_complete_for_any_numbers(seed: int, speakers: int) -> None:
     """Every reading is the whole sentence, and every split has both classes."""
     readings = _readings(_speakers(speakers, seed), 1, seed)
     sentence = " ".join(PIECES)
@@ -90,31 +90,31 @@ def test_plan_holds_for_any_numbers(seed: int, speakers: int) -> None:
     assert cells == {(split, label) for split in ("train", "eval", "test") for label in (0, 1)}
 
 
-def test_patients_breathe_more_often_yet_classes_overlap() -> None:
-    """Breath groups tell the classes apart well, but not perfectly."""
+def test_patients_breathe_more_often_but_classes_overlap() -> None:
+    """Breath groups separate the classes well, but not perfectly."""
     readings = _readings(_speakers(200, 0), 3, 0)
     control, patient = ([len(r.groups) for r in readings if r.speaker.label == label] for label in (0, 1))
     assert np.mean(patient) > np.mean(control) + 1.5
     assert max(control) > min(patient)
 
 
-def test_same_seed_same_bytes_in_another_process(smallest: Path, tmp_path: Path) -> None:
-    """A set is a function of its numbers, whichever process makes it."""
+def test_the_same_seed_gives_the_same_bytes_in_another_process(smallest: Path, tmp_path: Path) -> None:
+    """The data set is a function of its numbers."""
     code = f"from pathlib import Path; import spira.data.demo as d; d.make_demo(Path('again'), **{SMALLEST})"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
     assert contents(smallest) == contents(tmp_path / "again")
 
 
-def test_another_seed_is_another_set(smallest: Path, tmp_path: Path) -> None:
-    """No recording or noise of one seed is found in another's set."""
+def test_another_seed_gives_another_data_set(smallest: Path, tmp_path: Path) -> None:
+    """The data sets of two seeds share no recording and no noise."""
     other = make_demo(tmp_path / "other", seed=1, **SMALLEST)
     sounds = [{data for name, data in contents(root).items() if name.endswith(".wav")} for root in (smallest, other)]
     assert len(sounds[0]) == len(sounds[1]) == 6 + NOISES
     assert not sounds[0] & sounds[1]
 
 
-def test_says_that_it_is_synthetic(smallest: Path) -> None:
-    """README, marker and every WAV say it."""
+def test_the_demo_is_labelled_as_synthetic(smallest: Path) -> None:
+    """In the README, the marker file and every WAV."""
     assert "SYNTHETIC" in (smallest / "README.txt").read_text()
     assert json.loads((smallest / "demo.json").read_text())["synthetic"] is True
     for path in smallest.rglob("*.wav"):
@@ -122,14 +122,14 @@ def test_says_that_it_is_synthetic(smallest: Path) -> None:
             assert "SYNTHETIC" in file.comment
 
 
-def test_complete_set_is_kept_and_a_damaged_one_made_anew(tmp_path: Path) -> None:
-    """The same set stays as it is; one with a file missing, or with other numbers, is replaced."""
+def test_a_complete_demo_is_kept_and_a_damaged_one_replaced(tmp_path: Path) -> None:
+    """A demo with a missing file, or of other numbers, is generated again."""
     calls: list[tuple[int, int]] = []
     root = tmp_path / "demo"
     make_demo(root, **SMALLEST, progress=lambda done, total: calls.append((done, total)))
     first = contents(root)
     assert calls == [(done, 6 + NOISES) for done in range(1, 7 + NOISES)]
-    make_demo(root, **SMALLEST, progress=lambda done, total: pytest.fail("made again"))
+    make_demo(root, **SMALLEST, progress=lambda done, total: pytest.fail("generated again"))
     (root / "noise" / "ward_0.wav").unlink()
     make_demo(root, **SMALLEST)
     assert contents(root) == first
@@ -138,8 +138,8 @@ def test_complete_set_is_kept_and_a_damaged_one_made_anew(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == [root]
 
 
-def test_interrupted_making_leaves_nothing(tmp_path: Path) -> None:
-    """The folder appears whole or not at all."""
+def test_an_interrupted_generation_leaves_no_files(tmp_path: Path) -> None:
+    """The folder appears complete or not at all."""
 
     def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt
@@ -149,10 +149,10 @@ def test_interrupted_making_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_folder_of_other_things_is_refused(tmp_path: Path) -> None:
-    """Somebody's files are not replaced by a demo."""
+def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:
+    """A demo does not replace the user's files."""
     (tmp_path / "thesis.txt").write_text("years")
-    with pytest.raises(DemoError, match="no demo data set; name another folder"):
+    with pytest.raises(DemoError, match="not a demo data set: name another folder"):
         make_demo(tmp_path, **SMALLEST)
     assert contents(tmp_path) == {"thesis.txt": b"years"}
 
@@ -166,14 +166,14 @@ def test_folder_of_other_things_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_bad_numbers_are_refused(tmp_path: Path, numbers: dict[str, int], rule: str) -> None:
-    """A number out of range is refused with its rule, before anything is written."""
+    """The message names the rule, and no file is written."""
     with pytest.raises(DemoError, match=rule):
         make_demo(tmp_path / "demo", **numbers)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_platform_without_espeak_gets_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the wheel has no library the error names it and says what to do; nothing is left behind."""
+def test_a_platform_without_espeak_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the missing library and the remedy; no file is left."""
     package = tmp_path / "odd_platform"
     package.mkdir()
     (package / "espeakng_loader.py").write_text("def get_library_path(): return '/absent/libespeak-ng.so'\n")

@@ -1,4 +1,4 @@
-"""The data-quality report says what would make a network's figures worth less than they look."""
+"""The data-quality report: measures by split and class, and warnings."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from spira.data.corpus import build
 from spira.data.quality import DISTRIBUTIONS, describe, warn
 
 
-def test_quality_sees_the_shortcut(spoken_digits: Path, tmp_path: Path) -> None:
-    """In the shared data patients were recorded over ward noise, and the report says so."""
+def test_a_shortcut_in_the_data_is_a_warning(spoken_digits: Path, tmp_path: Path) -> None:
+    """In the shared data patients were recorded over ward noise."""
     quality = build(spoken_digits, tmp_path / "corpus", Preprocess())
-    assert {split: part["files"] for split, part in quality["splits"].items()} == {
+    assert {split: part.files for split, part in quality.splits.items()} == {
         "train": 160,
         "eval": 40,
         "test": 60,
     }
-    assert sum("background noise of patients differs" in warning for warning in quality["warnings"]) == 3
-    train = quality["splits"]["train"]
-    assert (train["sample_rates"], train["speakers"]) == ({"8000": 149, "44100": 11}, 40)
+    assert sum("background noise of patients differs" in warning for warning in quality.warnings) == 3
+    train = quality.splits["train"]
+    assert (train.sample_rates, train.speakers) == ({"8000": 149, "44100": 11}, 40)
 
 
-def warnings(patients: int = 30, **of_patients: Any) -> list[str]:
-    """Warnings of a split with 30 controls that all measure 0 at 16 kHz, and patients that differ as told."""
+def warnings(patients: int = 30, **patient_measures: Any) -> list[str]:
+    """Return the warnings for 30 controls that all measure 0 at 16 kHz, and patients with some other measures."""
     row = dict.fromkeys(DISTRIBUTIONS, 0.0) | {"sample_rate": 16_000, "channels": 1, "speaker": None}
-    rows = [{**row, "label": 0}] * 30 + [{**row, **of_patients, "label": 1}] * patients
+    rows = [{**row, "label": 0}] * 30 + [{**row, **patient_measures, "label": 1}] * patients
     return warn("train", describe(pd.DataFrame(rows)))
 
 
@@ -43,12 +43,12 @@ def warnings(patients: int = 30, **of_patients: Any) -> list[str]:
     ],
 )
 def test_a_difference_between_the_classes_is_a_warning(different: dict[str, Any], words: str) -> None:
-    """Each shortcut past its limit gives one warning, which names split, measure and difference."""
+    """A difference past its limit gives one warning with split, measure and difference."""
     assert [warning.startswith(words) for warning in warnings(**different)] == [True]
 
 
-def test_a_sample_rate_of_one_class_is_a_warning() -> None:
-    """Both rates are named: the controls' and the patients'."""
+def test_a_sample_rate_of_one_class_alone_is_a_warning() -> None:
+    """The warnings name the rate of the controls and that of the patients."""
     low, high = warnings(sample_rate=44_100)
     assert low.startswith("train: 100% of controls but 0% of patients were recorded at 16000 Hz")
     assert high.startswith("train: 0% of controls but 100% of patients were recorded at 44100 Hz")
@@ -59,6 +59,6 @@ def test_unbalanced_classes_are_a_warning() -> None:
     assert warnings(patients=7)[1] == "train: the classes are unbalanced, {'0': 30, '1': 7}"
 
 
-def test_alike_classes_give_no_warning() -> None:
-    """At the limits and below nothing is said."""
+def test_similar_classes_give_no_warning() -> None:
+    """Differences at the limits are accepted."""
     assert warnings(background_dbfs=6.0, rms_dbfs=-6.0, seconds=2.0, patients=20) == []

@@ -1,4 +1,4 @@
-"""Folder and bucket behave alike; the bucket is an emulator's, asked through Google's own client."""
+"""Folder and bucket behave alike; the bucket is an emulated one, reached by Google's own client."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from spira.data import corpus
 from spira.data.storage import StorageError, Store, clean, open_store
-from tests.support import bad_datasets as bad_input
+from tests.support import bad_datasets
 
 
 @pytest.fixture(params=["folder", "bucket"])
@@ -21,8 +21,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return open_store(tmp_path if request.param == "folder" else request.getfixturevalue("bucket"))
 
 
-def test_what_is_written_is_read(store: Store, tmp_path: Path) -> None:
-    """Files come back by path: listed in order with their sizes, read, and fetched."""
+def test_a_written_file_is_listed_read_and_fetched(store: Store, tmp_path: Path) -> None:
+    """Listed in order of paths with its size, then read by path."""
     store.write("b/two.bin", b"\0\xff" * 5)
     store.write("a.txt", b"one")
     entries = store.list()
@@ -34,7 +34,7 @@ def test_what_is_written_is_read(store: Store, tmp_path: Path) -> None:
         assert file.read_bytes() == b"\0\xff" * 5
 
 
-def test_generation_changes_with_the_content(store: Store) -> None:
+def test_the_generation_changes_with_the_content(store: Store) -> None:
     """A replaced file has another generation."""
     store.write("a.txt", b"one")
     before = store.list()[0].generation
@@ -43,7 +43,7 @@ def test_generation_changes_with_the_content(store: Store) -> None:
 
 
 def test_a_replaced_generation_is_refused(store: Store, tmp_path: Path) -> None:
-    """Who listed a file reads that file or gets an error, not what came in its place."""
+    """A listed file is read as it was listed, or not at all."""
     store.write("a.txt", b"one")
     seen = store.list()[0]
     store.write("a.txt", b"two")
@@ -54,8 +54,8 @@ def test_a_replaced_generation_is_refused(store: Store, tmp_path: Path) -> None:
     assert not (tmp_path / "fetched").exists()
 
 
-def test_one_of_many_creates(store: Store) -> None:
-    """Of eight callers at once one creates the file, and its content stays."""
+def test_only_one_of_many_callers_creates_a_file(store: Store) -> None:
+    """Eight callers at once: the content of the one that created the file stays."""
     with ThreadPoolExecutor(8) as pool:
         created = list(pool.map(lambda i: store.create("claim", str(i).encode()), range(8)))
     assert sum(created) == 1
@@ -63,8 +63,8 @@ def test_one_of_many_creates(store: Store) -> None:
     assert [entry.path for entry in store.list()] == ["claim"]
 
 
-def test_missing_file(store: Store, tmp_path: Path) -> None:
-    """Reading what is not there says so by its full name, and fetching leaves nothing."""
+def test_a_missing_file_is_reported_by_its_full_name(store: Store, tmp_path: Path) -> None:
+    """A failed fetch leaves no file."""
     with pytest.raises(StorageError, match=r"nowhere\.wav: not found"):
         store.read("nowhere.wav")
     with pytest.raises(StorageError, match=r"nowhere\.wav: not found"):
@@ -73,8 +73,8 @@ def test_missing_file(store: Store, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["../x", "a/../../x", "/etc/passwd", "", ".", "a\0b"])
-def test_paths_stay_inside(path: str, store: Store, tmp_path: Path) -> None:
-    """A path that is empty or leads out is refused by every verb."""
+def test_paths_out_of_the_store_are_refused(path: str, store: Store, tmp_path: Path) -> None:
+    """By every method; an empty path too."""
     for use in (store.read, lambda p: store.write(p, b""), lambda p: store.create(p, b"")):
         with pytest.raises(StorageError):
             use(path)
@@ -93,9 +93,9 @@ def test_clean_paths_are_inside_and_stay_clean(path: str) -> None:
     assert os.path.normpath(os.path.join("/root", normal)).startswith("/root/")
 
 
-def test_links_out_of_a_folder(tmp_path: Path) -> None:
-    """A link to a file outside is neither listed nor read."""
-    bad_input.write(tmp_path, "secret", b"key")
+def test_a_link_out_of_a_folder_is_not_followed(tmp_path: Path) -> None:
+    """It is neither listed nor read."""
+    bad_datasets.write(tmp_path, "secret", b"key")
     (tmp_path / "data").mkdir()
     (tmp_path / "data/innocent.wav").symlink_to(tmp_path / "secret")
     store = open_store(tmp_path / "data")
@@ -107,27 +107,27 @@ def test_links_out_of_a_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("uri", "words"), [("s3://bucket/data", "give a folder or gs://"), ("gs://", "bucket's name is missing")]
 )
-def test_unknown_places(uri: str, words: str) -> None:
-    """A scheme that isn't known, or half an address, is refused by name."""
+def test_an_unknown_scheme_or_incomplete_address_is_refused(uri: str, words: str) -> None:
+    """The message names the accepted forms."""
     with pytest.raises(StorageError, match=words):
         open_store(uri)
 
 
-def test_folder_that_is_not_there(tmp_path: Path) -> None:
-    """Listing a folder that doesn't exist names it."""
+def test_a_missing_folder_is_reported(tmp_path: Path) -> None:
+    """The error names the folder."""
     with pytest.raises(StorageError, match="nowhere: no such folder"):
         open_store(tmp_path / "nowhere").list()
 
 
-def test_bucket_that_is_not_there(emulator: str) -> None:
-    """Listing a bucket that doesn't exist names it."""
+def test_a_missing_bucket_is_reported(emulator: str) -> None:
+    """The error names the bucket."""
     with pytest.raises(StorageError, match="gs://nowhere/data: not found"):
         open_store("gs://nowhere/data").list()
 
 
-def test_corpus_from_a_bucket(bucket: str, tmp_path: Path) -> None:
-    """A data set in a bucket gives the very corpus that the same folder gives."""
-    folder = bad_input.make(tmp_path / "data")
+def test_a_corpus_from_a_bucket_equals_one_from_a_folder(bucket: str, tmp_path: Path) -> None:
+    """Byte for byte, for the same data set."""
+    folder = bad_datasets.make(tmp_path / "data")
     store = open_store(bucket)
     for file in folder.rglob("*.*"):
         store.write(str(file.relative_to(folder)), file.read_bytes())

@@ -31,7 +31,7 @@ class Place:
         self.settings, self.ledger = folder / "delivery.yaml", folder / "ledger"
 
     def look(self) -> Axes:
-        lineage.look_again()
+        lineage.clear_caches()
         seen = look(load_settings(self.settings), open_store(self.ledger)).seen
         assert isinstance(seen, Axes), seen
         return seen
@@ -65,7 +65,7 @@ def place(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     monkeypatch.delenv("SPIRA_IMAGE_DIGEST", raising=False)
     yield made
     monkeypatch.undo()
-    lineage.look_again()
+    lineage.clear_caches()
 
 
 def one_byte(place: Place) -> None:

@@ -205,7 +205,7 @@ def test_names_from_users_stay_text(case: Case, tmp_path: Path) -> None:
     corpus = dataclasses.replace(
         case.corpus,
         index=index,
-        quality=case.corpus.quality | {"warnings": [HOSTILE], "about": f"Synthetic {HOSTILE}"},
+        quality=case.corpus.quality.model_copy(update={"warnings": (HOSTILE,), "about": f"Synthetic {HOSTILE}"}),
     )
     part = {"value": 0.5, "low": None, "high": None}
     metrics = dict.fromkeys(("accuracy", "sensitivity", "specificity"), part)
@@ -286,7 +286,7 @@ def test_made_up_data_is_said_to_be(case: Case) -> None:
     """By the README that the corpus kept of the data set; no claim without one."""
     assert report.notice(case.corpus) == ""
     told = "Title\n\nA **stand-in**,\nno patients.\n\nMore."
-    kept = dataclasses.replace(case.corpus, quality=case.corpus.quality | {"about": told})
+    kept = dataclasses.replace(case.corpus, quality=case.corpus.quality.model_copy(update={"about": told}))
     assert report.notice(kept) == "A stand-in, no patients."
 
 
@@ -297,7 +297,9 @@ def test_the_model_card_follows_the_verdict(case: Case) -> None:
     card = report.model_card(verdict | {"approved": True}, trained, case.corpus)
     assert "Research on respiratory insufficiency" in card
     assert "strictly between 0.4 and 0.6" in card
-    kept = dataclasses.replace(case.corpus, quality=case.corpus.quality | {"about": "synthetic voices"})
+    kept = dataclasses.replace(
+        case.corpus, quality=case.corpus.quality.model_copy(update={"about": "synthetic voices"})
+    )
     shown = report.model_card(verdict | {"approved": True}, trained, kept)
     assert "Research on" not in shown
     assert "by its own description: synthetic voices" in shown

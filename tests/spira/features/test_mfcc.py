@@ -1,4 +1,4 @@
-"""MFCC at parity with torchaudio and librosa, window by window, however the windows are computed."""
+"""MFCC equals that of torchaudio and librosa, window by window, whether windows share frames or not."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TORCHAUDIO = torchaudio.transforms.MFCC(SECOND, n_mfcc=40, melkwargs=MELKWARGS)
 
 
 def torchaudio_mfcc(windows: Tensor) -> Tensor:
-    """torchaudio's MFCC, one window at a time, ``[W, samples] -> [W, T, 40]``."""
+    """Return torchaudio's MFCC, one window at a time, ``[W, samples] -> [W, T, 40]``."""
     return torch.stack([TORCHAUDIO(window).T for window in windows])
 
 
@@ -34,41 +34,41 @@ EXACT = torchaudio.transforms.MFCC(SECOND, n_mfcc=40, melkwargs=MELKWARGS).doubl
 
 
 def rounding(windows: Tensor) -> float:
-    """How far two float32 orders of the same sums may come out apart.
+    """Return the largest difference that two float32 orders of the same sums may have.
 
     A coefficient of -400 dB has a last digit of 3e-5, and bands 80 dB under a frame's peak hold the rounding of
-    its Fourier transform: torchaudio itself is off from double precision by as much.
+    its Fourier transform: torchaudio itself differs from double precision by as much.
     """
     exact = torch.stack([EXACT(window.double()).T for window in windows])
     own_error = (torchaudio_mfcc(windows).double() - exact).abs().max()
     return float(4 * own_error + 1e-6 * exact.abs().max())
 
 
-def assert_torchaudios(actual: Tensor, windows: Tensor) -> None:
-    """Within 1e-4 of torchaudio's MFCC of each window, beside the rounding that both have."""
+def assert_equals_torchaudio(actual: Tensor, windows: Tensor) -> None:
+    """Require torchaudio's MFCC of each window within 1e-4 and the rounding of both."""
     atol = TOLERANCE + rounding(windows)
     torch.testing.assert_close(actual, torchaudio_mfcc(windows), rtol=0, atol=atol)
 
 
-BANK = AF.melscale_fbanks(601, 0.0, 8_000.0, 40, SECOND).double().numpy().T  # [40, 601]
+MEL = AF.melscale_fbanks(601, 0.0, 8_000.0, 40, SECOND).double().numpy().T  # [40, 601]
 DCT = AF.create_dct(40, 40, norm="ortho").double().numpy()  # [40 bands, 40 coefficients]
 
 
 def librosa_mfcc(window: np.ndarray) -> np.ndarray:
-    """librosa's spectrum and decibels in double precision, ``[samples] -> [T, 40]``.
+    """Return librosa's spectrum and decibels in double precision, ``[samples] -> [T, 40]``.
 
-    torchaudio computes its filter bank and DCT in float32, which alone moves a coefficient by up to 3e-4:
-    they are torchaudio's here, and compared with librosa's and SciPy's below.
+    torchaudio computes mel filters and DCT in float32, which alone changes a coefficient by up to 3e-4. They are
+    torchaudio's here, and compared with librosa's and SciPy's below.
     """
-    hann = torch.hann_window(400).double().numpy()  # near its ends float32 has but three digits: torchaudio's too
+    hann = torch.hann_window(400).double().numpy()  # near its ends float32 has only three digits, torchaudio's too
     spectrum = librosa.stft(window, n_fft=1200, win_length=400, hop_length=160, window=hann, pad_mode="reflect")
-    decibels = librosa.power_to_db(BANK @ np.abs(spectrum) ** 2, ref=1.0, amin=1e-10, top_db=80.0)  # [40, T]
+    decibels = librosa.power_to_db(MEL @ np.abs(spectrum) ** 2, ref=1.0, amin=1e-10, top_db=80.0)  # [40, T]
     return decibels.T @ DCT
 
 
 @st.composite
 def signals(draw: st.DrawFn, min_samples: int = 2_000, max_samples: int = 70_000, broadband: bool = False) -> Tensor:
-    """Waveforms with what recordings have: any level, clicks, silent ends, and unless broadband, tones and offset."""
+    """Draw waveforms with any level, clicks and silent ends, and unless broadband with tones and offset."""
     samples = draw(st.integers(min_samples, max_samples))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     time = np.arange(samples) / SECOND
@@ -85,26 +85,26 @@ def signals(draw: st.DrawFn, min_samples: int = 2_000, max_samples: int = 70_000
 @settings(deadline=None)
 @given(signal=signals())
 def test_a_window_has_torchaudios_mfcc(signal: Tensor) -> None:
-    """One window of any content and length."""
+    """For one window of any content and length."""
     actual = mfcc(signal[None], FEATURES)
     assert actual.shape == (1, frame_count(len(signal), FEATURES), 40)
-    assert_torchaudios(actual, signal[None])
+    assert_equals_torchaudio(actual, signal[None])
 
 
 @settings(deadline=None, max_examples=40)
 @given(signal=signals(max_samples=40_000, broadband=True))
 def test_a_window_has_librosas_mfcc(signal: Tensor) -> None:
-    """An implementation without torch gives the same, but for the rounding of float32."""
+    """An implementation without torch differs only by the rounding of float32."""
     expected = torch.from_numpy(librosa_mfcc(signal.double().numpy()))
     actual = mfcc(signal[None], FEATURES)[0]
     atol = TOLERANCE + rounding(signal[None])
     torch.testing.assert_close(actual.double(), expected, rtol=0, atol=atol)
 
 
-def test_mel_bands_and_dct_are_librosas_and_scipys() -> None:
-    """HTK bands without norm and the ortho DCT-II, to the rounding of float32."""
+def test_mel_filters_and_dct_equal_those_of_librosa_and_scipy() -> None:
+    """HTK bands without normalisation and the orthonormal DCT-II, to the rounding of float32."""
     bank = librosa.filters.mel(sr=SECOND, n_fft=1200, n_mels=40, htk=True, norm=None, dtype=np.float64)
-    np.testing.assert_allclose(BANK, bank, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(MEL, bank, rtol=0, atol=1e-5)
     np.testing.assert_allclose(DCT, scipy.fft.dct(np.eye(40), norm="ortho"), rtol=0, atol=1e-5)
 
 
@@ -114,10 +114,10 @@ def test_mel_bands_and_dct_are_librosas_and_scipys() -> None:
     window=st.integers(7, 60).map(lambda frames: frames * 160),
     step=st.one_of(st.integers(10, 20).map(lambda frames: frames * 160), st.integers(1_600, 4_000)),
 )
-def test_frames_shared_by_windows_are_as_if_each_window_stood_alone(signal: Tensor, window: int, step: int) -> None:
-    """A recording's windows equal torchaudio's of each, with steps of whole frames and others."""
+def test_windows_that_share_frames_equal_independent_windows(signal: Tensor, window: int, step: int) -> None:
+    """With steps of whole frames and with others."""
     windows = Windows(window_seconds=window / SECOND, step_seconds=step / SECOND)
-    assert_torchaudios(file_mfcc(signal, windows, FEATURES), cut(signal, windows))
+    assert_equals_torchaudio(file_mfcc(signal, windows, FEATURES), cut(signal, windows))
 
 
 @settings(deadline=None, max_examples=30)
@@ -126,19 +126,19 @@ def test_frames_shared_by_windows_are_as_if_each_window_stood_alone(signal: Tens
     window=st.integers(7, 60).map(lambda frames: frames * 160),
     step=st.one_of(st.integers(10, 20).map(lambda frames: frames * 160), st.integers(1_600, 4_000)),
 )
-def test_recordings_together_are_as_if_each_stood_alone(recordings: list[Tensor], window: int, step: int) -> None:
-    """Nothing of a recording reaches its neighbours' windows, however short or loud it is."""
+def test_recordings_computed_together_equal_single_ones(recordings: list[Tensor], window: int, step: int) -> None:
+    """No recording affects its neighbours' windows, however short or loud it is."""
     windows = Windows(window_seconds=window / SECOND, step_seconds=step / SECOND)
     together = files_mfcc(recordings, windows, FEATURES)
     counts = [len(cut(recording, windows)) for recording in recordings]
     for recording, actual in zip(recordings, together.split(counts), strict=True):
-        assert_torchaudios(actual, cut(recording, windows))
+        assert_equals_torchaudio(actual, cut(recording, windows))
 
 
 @pytest.mark.parametrize("seconds", [3.0, 4.0, 4.01, 5.0, 5.01, 7.3, 12.0])
 @pytest.mark.parametrize("window_seconds", [3.0, 4.0, 3.9999])
 def test_the_papers_windows_have_torchaudios_mfcc(seconds: float, window_seconds: float) -> None:
-    """3 and 4 s windows every second, of files shorter, equal and longer, and of a window that is no whole frames."""
+    """Windows of 3 and 4 s every second, of shorter, equal and longer files, and one of no whole number of hops."""
     generator = torch.Generator().manual_seed(0)
     signal = 0.1 * torch.randn(int(seconds * SECOND), generator=generator)
     windows = Windows(window_seconds=window_seconds)
@@ -147,23 +147,23 @@ def test_the_papers_windows_have_torchaudios_mfcc(seconds: float, window_seconds
 
 
 def test_a_window_of_4_seconds_has_401_frames_of_40_coefficients() -> None:
-    """The sizes that the paper's network is built for."""
+    """The input size of the paper's network."""
     assert mfcc(torch.zeros(2, 4 * SECOND), FEATURES).shape == (2, 401, 40)
 
 
-def test_a_loud_window_does_not_clamp_the_others() -> None:
-    """The floor is 80 dB below each window's own peak; torchaudio given [W, samples] takes the loudest window's."""
+def test_a_loud_window_does_not_raise_the_floor_of_others() -> None:
+    """The floor is 80 dB below each window's own peak; for [W, samples] torchaudio uses the loudest window's."""
     generator = torch.Generator().manual_seed(0)
     quiet = 1e-6 * torch.randn(1, 16_000, generator=generator)
     both = torch.cat([quiet, torch.ones(1, 16_000)])
-    trapped = TORCHAUDIO(both)[0].T
+    batched = TORCHAUDIO(both)[0].T
     alone = torchaudio_mfcc(quiet)[0]
-    assert (trapped - alone).abs().max() > 1  # the trap is there
+    assert (batched - alone).abs().max() > 1  # torchaudio differs
     torch.testing.assert_close(mfcc(both, FEATURES)[0], alone, rtol=0, atol=TOLERANCE)
 
 
-def test_a_loud_second_does_not_clamp_the_windows_without_it() -> None:
-    """So too in a recording whose windows share frames."""
+def test_a_loud_second_does_not_raise_the_floor_of_other_windows() -> None:
+    """The same for a recording whose windows share frames."""
     generator = torch.Generator().manual_seed(0)
     signal = 1e-5 * torch.randn(12 * SECOND, generator=generator)
     signal[:SECOND] = torch.randn(SECOND, generator=generator).clamp(-1, 1)
@@ -172,15 +172,15 @@ def test_a_loud_second_does_not_clamp_the_windows_without_it() -> None:
 
 
 def test_other_devices_compute_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What runs elsewhere than on a CPU gives the same, tried here on the CPU: plain torch, the whole bank."""
+    """The code path of other devices, plain torch with dense filters, gives the same; it is run here on the CPU."""
     signal = 0.1 * torch.randn(9 * SECOND, generator=torch.Generator().manual_seed(0))
     here = file_mfcc(signal, Windows(), FEATURES)
-    monkeypatch.setattr(features, "_power_cpu", features._power)
+    monkeypatch.setattr(features, "_mel_power_cpu", features._mel_power)
     torch.testing.assert_close(file_mfcc(signal, Windows(), FEATURES), here, rtol=0, atol=TOLERANCE)
 
 
 def test_digital_silence_is_finite() -> None:
-    """All-zero windows, as padding makes them, have the floor's MFCC."""
+    """All-zero windows, as padding makes them, have the MFCC of the floor."""
     silent = mfcc(torch.zeros(1, SECOND), FEATURES)
     assert torch.equal(silent, torchaudio_mfcc(torch.zeros(1, SECOND)))
     assert silent.isfinite().all()
@@ -196,7 +196,7 @@ def test_digital_silence_is_finite() -> None:
         Features(n_fft=1200, win_length=400, hop_length=500),
     ],
 )
-def test_other_settings_have_torchaudios_mfcc_too(other: Features) -> None:
+def test_other_settings_have_torchaudios_mfcc(other: Features) -> None:
     """Other lengths, hops, bands and floors, with shared frames."""
     melkwargs = other.model_dump(include={"n_fft", "win_length", "hop_length", "n_mels"})
     transform = torchaudio.transforms.MFCC(SECOND, n_mfcc=other.n_mfcc, melkwargs=melkwargs)
@@ -207,9 +207,9 @@ def test_other_settings_have_torchaudios_mfcc_too(other: Features) -> None:
     torch.testing.assert_close(file_mfcc(signal, windows, other), expected, rtol=0, atol=TOLERANCE)
 
 
-def test_features_computed_for_a_prediction_serve_a_training_afterwards() -> None:
-    """Constants first computed in inference mode don't make what a network is trained on unfit for it."""
-    other = Features(top_db=79.0)  # of no other test: computed here for the first time
+def test_training_works_after_a_prediction_in_the_same_process() -> None:
+    """Constants that are first computed in inference mode can still be used with gradients."""
+    other = Features(top_db=79.0)  # of no other test, so its constants are computed here
     with torch.inference_mode():
         mfcc(torch.zeros(1, SECOND), other)
     layer = torch.nn.Linear(40, 1)

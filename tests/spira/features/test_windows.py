@@ -1,4 +1,4 @@
-"""Windows as the paper cuts them, and what happens to files without room for one."""
+"""Windows as the paper cuts them, and the treatment of files too short for one."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from spira.config import Windows
 from spira.errors import SpiraError
-from spira.features.windows import count, cut, step_samples, window_samples
+from spira.features.windows import cut, step_samples, window_count, window_samples
 
 SECOND = 16_000
 
 
 @given(samples=st.integers(0, 300_000), window=st.integers(1, 100_000), step=st.integers(160, 50_000))
 def test_windows_start_while_start_plus_window_is_less_than_the_length(samples: int, window: int, step: int) -> None:
-    """The starts are those of the paper's loop with its exclusive bound; one padded window where it has none."""
+    """The starts are those of the paper's loop with its exclusive bound; one padded window if the loop has none."""
     windows = Windows(window_seconds=window / SECOND, step_seconds=step / SECOND)
     starts = []
     start = 0
@@ -25,7 +25,7 @@ def test_windows_start_while_start_plus_window_is_less_than_the_length(samples: 
         start += step
     waveform = torch.arange(samples, dtype=torch.float32)
     pieces = cut(waveform, windows)
-    assert count(samples, windows) == len(pieces) == max(1, len(starts))
+    assert window_count(samples, windows) == len(pieces) == max(1, len(starts))
     assert pieces.shape[1] == window
     for piece, start in zip(pieces, starts, strict=False):
         assert torch.equal(piece, waveform[start : start + window])
@@ -37,7 +37,7 @@ def test_windows_start_while_start_plus_window_is_less_than_the_length(samples: 
 )
 def test_a_file_has_the_papers_number_of_windows(samples: int, number: int) -> None:
     """4 s windows every 1 s: one sample more than a whole number of steps gives one more window."""
-    assert count(samples, Windows()) == number
+    assert window_count(samples, Windows()) == number
 
 
 @pytest.mark.parametrize("samples", [0, 1, 63_999, 64_000])
@@ -49,25 +49,25 @@ def test_a_file_not_longer_than_a_window_is_padded_to_one(samples: int) -> None:
 
 
 @pytest.mark.parametrize("samples", [0, 63_999, 64_000])
-def test_a_file_not_longer_than_a_window_is_refused_when_asked(samples: int) -> None:
-    """``short_files=refuse`` is the paper's own behaviour, with both lengths and the way out in the message."""
+def test_a_file_not_longer_than_a_window_is_refused_if_configured(samples: int) -> None:
+    """``short_files=refuse`` is the paper's own behaviour; the message has both lengths and the remedy."""
     with pytest.raises(SpiraError, match=rf"{samples / SECOND:.2f} s has no window of 4.0 s.*short_files=pad"):
         cut(torch.ones(samples), Windows(short_files="refuse"))
 
 
 @given(samples=st.integers(0, 100_000))
 def test_whole_files_are_padded_or_cut_to_one_window(samples: int) -> None:
-    """Mode ``whole`` gives one window of ``window_seconds`` from the start, whatever the file's length."""
+    """Mode ``whole`` gives one window of ``window_seconds`` from the start, for files of any length."""
     windows = Windows(mode="whole", window_seconds=3.0, short_files="refuse")
     waveform = torch.arange(1, samples + 1, dtype=torch.float32)
     (piece,) = cut(waveform, windows)
-    kept = min(samples, 48_000)
+    length = min(samples, 48_000)
     assert len(piece) == 48_000
-    assert torch.equal(piece[:kept], waveform[:kept])
-    assert not piece[kept:].any()
+    assert torch.equal(piece[:length], waveform[:length])
+    assert not piece[length:].any()
 
 
-def test_cutting_copies_nothing_where_nothing_is_padded() -> None:
+def test_windows_are_views_unless_padded() -> None:
     """Windows overlap in memory, so many windows cost no more than the recording."""
     waveform = torch.zeros(10 * SECOND)
     waveform[5 * SECOND] = 1

@@ -1,4 +1,4 @@
-"""The paper's checkpoint files become checkpoint folders of the same output, and nothing in them runs."""
+"""Import of the paper's checkpoints: same output, clear refusals, and no code of the file runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AUDIO = {"feature": "mfcc", "num_mels": 40, "num_mfcc": 40, "n_fft": 1200, "hop_
 
 
 def save(path: Path, network: PaperNetwork, **others: Any) -> Path:
-    """As the paper's program saves: the configuration printed as Python values."""
+    """Save a checkpoint as the paper's program does, with the configuration printed as Python values."""
     config = {"model_name": "spiraconv_v2", "seed": 43, "dataset": DATASET | {"max_seq_len": None}, "audio": AUDIO}
     content = {
         "model": network.state_dict(),
@@ -34,13 +34,14 @@ def save(path: Path, network: PaperNetwork, **others: Any) -> Path:
 
 
 def drop(weights: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Return the weights without one parameter."""
     return {key: value for key, value in weights.items() if key != name}
 
 
 @pytest.mark.parametrize("group_norm", [False, True])
 @pytest.mark.parametrize("frames", [301, 401])
-def test_an_imported_network_answers_as_the_papers(tmp_path: Path, group_norm: bool, frames: int) -> None:
-    """V1 and V2, 3 s and 4 s windows: the same probabilities within 1e-6, from the folder as it is on disk."""
+def test_an_imported_network_has_the_papers_output(tmp_path: Path, group_norm: bool, frames: int) -> None:
+    """V1 and V2, windows of 3 s and 4 s: the same probabilities within 1e-6, loaded from the folder on disk."""
     paper = trained_looking(frames, group_norm)
     convert(save(tmp_path / "best_checkpoint.pt", paper), tmp_path / "out")
     imported = checkpoint.load(tmp_path / "out")
@@ -54,8 +55,8 @@ def test_an_imported_network_answers_as_the_papers(tmp_path: Path, group_norm: b
     assert expected.std() > 1e-3
 
 
-def test_the_weights_are_the_files_bit_for_bit(tmp_path: Path) -> None:
-    """Batch statistics too."""
+def test_the_weights_equal_those_of_the_file_bit_for_bit(tmp_path: Path) -> None:
+    """Including batch statistics."""
     paper = trained_looking(group_norm=False)
     imported = convert(save(tmp_path / "v1.pt", paper), tmp_path / "out")
     assert imported.network.state_dict().keys() == paper.state_dict().keys()
@@ -63,8 +64,8 @@ def test_the_weights_are_the_files_bit_for_bit(tmp_path: Path) -> None:
         assert torch.equal(value, paper.state_dict()[name]), name
 
 
-def test_the_folder_says_where_it_came_from(tmp_path: Path) -> None:
-    """File, content, step and seed; no history, for the file has none."""
+def test_the_folder_records_its_origin(tmp_path: Path) -> None:
+    """File name, digest, step and seed. The file has no history."""
     imported = convert(save(tmp_path / "best_checkpoint.pt", trained_looking()), tmp_path / "out")
     assert imported.info["imported_from"] == "best_checkpoint.pt"
     assert (imported.info["step"], imported.info["seed"]) == (1500, 43)
@@ -75,16 +76,16 @@ def test_the_folder_says_where_it_came_from(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("config_str", ["", "not values", "[1, 2]", "{'audio': 3, 'dataset': []}", None, 7])
-def test_weights_alone_are_enough(tmp_path: Path, config_str: object) -> None:
-    """Whatever the file tells of its configuration: 4 s windows every second, the paper's features."""
+def test_a_checkpoint_without_configuration_is_imported(tmp_path: Path, config_str: object) -> None:
+    """Without a readable configuration, windows are 4 s every second, and features are the paper's."""
     imported = convert(save(tmp_path / "v2.pt", trained_looking(), config_str=config_str), tmp_path / "out")
     assert imported.config.windows.window_seconds == 4.0
     assert imported.config.windows.step_seconds == 1.0
 
 
 @pytest.mark.parametrize(("max_seq_len", "seconds"), [(1203, 12.02), (None, 12.0)])
-def test_a_network_of_whole_files_keeps_their_length(tmp_path: Path, max_seq_len: int | None, seconds: float) -> None:
-    """Experiments 1.1 and 2.1: the frames that the file tells, or a length that fits the weights."""
+def test_a_network_of_whole_files_has_their_length(tmp_path: Path, max_seq_len: int | None, seconds: float) -> None:
+    """Experiments 1.1 and 2.1: the frames in the file's configuration, or a length that fits the weights."""
     dataset = {"split_wav_using_overlapping": False, "padding_with_max_lenght": True, "max_seq_len": max_seq_len}
     config_str = str({"dataset": dataset})
     imported = convert(save(tmp_path / "1.1.pt", trained_looking(1203), config_str=config_str), tmp_path / "out")
@@ -92,8 +93,8 @@ def test_a_network_of_whole_files_keeps_their_length(tmp_path: Path, max_seq_len
     assert imported.config.windows.window_seconds == pytest.approx(seconds)
 
 
-def test_settings_stand_over_what_the_file_tells(tmp_path: Path) -> None:
-    """For what the import can't know, such as what to do with short files."""
+def test_settings_override_the_configuration_of_the_file(tmp_path: Path) -> None:
+    """Needed for settings that the file does not have, such as the treatment of short files."""
     path = save(tmp_path / "v2.pt", trained_looking())
     imported = convert(path, tmp_path / "out", ("windows.short_files=refuse", "windows.step_seconds=2"))
     assert (imported.config.windows.short_files, imported.config.windows.step_seconds) == ("refuse", 2.0)
@@ -116,7 +117,7 @@ def test_settings_stand_over_what_the_file_tells(tmp_path: Path) -> None:
     ],
 )
 def test_another_networks_file_is_refused_by_parameter(tmp_path: Path, change: Any, message: str) -> None:
-    """And nothing is written."""
+    """No folder is written."""
     paper = trained_looking()
     path = save(tmp_path / "other.pt", paper, model=change(dict(paper.state_dict())))
     with pytest.raises(SpiraError, match=message):
@@ -125,7 +126,7 @@ def test_another_networks_file_is_refused_by_parameter(tmp_path: Path, change: A
 
 
 def test_another_feature_is_refused_by_name(tmp_path: Path) -> None:
-    """The paper's programs know spectrograms too; the network would fit and hear nonsense."""
+    """The paper's programs support spectrograms too. The network would load, with meaningless output."""
     config_str = str({"audio": AUDIO | {"feature": "melspectrogram"}})
     path = save(tmp_path / "mel.pt", trained_looking(), config_str=config_str)
     with pytest.raises(SpiraError, match="melspectrogram: only mfcc"):
@@ -133,7 +134,7 @@ def test_another_feature_is_refused_by_name(tmp_path: Path) -> None:
 
 
 class Trap:
-    """Writes a file when it is unpickled."""
+    """Object that writes a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -142,33 +143,33 @@ class Trap:
         return Path.write_text, (self.path, "executed")
 
 
-def test_a_malicious_pickle_is_refused_unexecuted(tmp_path: Path) -> None:
-    """Beside weights that are in order; the message says why."""
+def test_a_malicious_pickle_is_refused_and_not_executed(tmp_path: Path) -> None:
+    """Although its weights are valid; the message gives the reason."""
     path = save(tmp_path / "evil.pt", trained_looking(), optimizer=Trap(tmp_path / "trace"))
     with pytest.raises(SpiraError, match=r"evil\.pt is refused: .*could run code"):
         convert(path, tmp_path / "out")
     assert not (tmp_path / "trace").exists()
     torch.load(path, weights_only=False)
-    assert (tmp_path / "trace").exists()  # the trap is one
+    assert (tmp_path / "trace").exists()  # the trap works
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut off", b"\x80\x04K\x01."])
 def test_a_damaged_file_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
-    """Empty, text, a broken archive, a pickle of something else."""
+    """An empty file, text, a truncated archive, a pickle of another value."""
     (tmp_path / "damaged.pt").write_bytes(content)
     with pytest.raises(SpiraError, match=r"damaged\.pt"):
         convert(tmp_path / "damaged.pt", tmp_path / "out")
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
-    """As any user error."""
-    with pytest.raises(SpiraError, match=r"nowhere\.pt can't be read"):
+    """With a SpiraError."""
+    with pytest.raises(SpiraError, match=r"nowhere\.pt cannot be read"):
         convert(tmp_path / "nowhere.pt", tmp_path / "out")
 
 
-def test_a_folder_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
-    """It might be a checkpoint that took days."""
+def test_an_existing_folder_is_not_overwritten(tmp_path: Path) -> None:
+    """It may be a checkpoint that took days."""
     path = save(tmp_path / "v2.pt", trained_looking())
     convert(path, tmp_path / "out")
-    with pytest.raises(SpiraError, match="there already"):
+    with pytest.raises(SpiraError, match="exists: choose another folder"):
         convert(path, tmp_path / "out")

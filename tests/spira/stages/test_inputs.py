@@ -1,4 +1,4 @@
-"""What stages read from their parameters."""
+"""Parameters that several stages share."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from spira.stages.inputs import state_folder
 
 @pytest.mark.parametrize("uri", ["gs://bucket/state", "s3://x"])
 def test_state_must_be_a_folder(uri: str):
-    """A bucket can't be locked or renamed in."""
+    """A bucket supports neither locks nor renames."""
     with pytest.raises(SpiraError, match="must be a folder"):
         state_folder(uri)
 
 
-def test_no_state_is_no_folder():
-    """An empty parameter means none."""
+def test_an_empty_parameter_means_no_state_folder():
     assert state_folder("") is None

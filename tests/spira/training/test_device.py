@@ -1,4 +1,4 @@
-"""Choosing the device, where there is a GPU and where there is none."""
+"""Choice of the device, with and without a GPU."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ GPU = torch.cuda.is_available()
 without_gpu = pytest.mark.skipif(GPU, reason="this machine has a GPU")
 
 
-def test_auto_takes_the_gpu_if_there_is_one() -> None:
-    """The same command trains on either."""
+def test_auto_chooses_a_gpu_if_there_is_one() -> None:
+    """The same command works on machines with and without one."""
     assert choose_device().type == ("cuda" if GPU else "cpu")
 
 
 @without_gpu
 @pytest.mark.parametrize(("name", "require_gpu"), [("auto", True), ("cuda", False), ("cuda:1", False)])
-def test_a_missing_gpu_is_an_error_if_one_is_asked_for(name: str, require_gpu: bool) -> None:
-    """Never a silent fall-back to the CPU: the message says what to check."""
-    with pytest.raises(SpiraError, match=r"torch sees none.*nvidia.com/gpu"):
+def test_a_missing_gpu_is_an_error_if_one_is_required(name: str, require_gpu: bool) -> None:
+    """There is no silent fall-back to the CPU; the message lists what to check."""
+    with pytest.raises(SpiraError, match=r"torch finds none.*nvidia.com/gpu"):
         choose_device(name, require_gpu)
 
 
-def test_the_cpu_is_no_required_gpu() -> None:
+def test_the_cpu_does_not_satisfy_require_gpu() -> None:
     """``cpu`` and ``require_gpu`` contradict each other."""
     with pytest.raises(SpiraError):
         choose_device("cpu", require_gpu=True)
 
 
 def test_an_unknown_device_is_refused_by_name() -> None:
-    """With the names that there are."""
+    """The message lists the valid names."""
     with pytest.raises(SpiraError, match="'gpu': must be auto, cpu, cuda or cuda:N"):
         choose_device("gpu")
 
@@ -41,7 +41,7 @@ def test_an_unknown_device_is_refused_by_name() -> None:
     ("precision", "expected"),
     [("auto", torch.float32), ("float32", torch.float32), ("bfloat16", torch.bfloat16)],
 )
-def test_the_cpu_computes_in_float32_unless_asked(precision: str, expected: torch.dtype) -> None:
-    """bfloat16 is for GPUs, or on request."""
+def test_the_cpu_computes_in_float32_by_default(precision: str, expected: torch.dtype) -> None:
+    """bfloat16 must be configured there."""
     with autocast(torch.device("cpu"), precision):
         assert torch.nn.Linear(2, 2)(torch.zeros(1, 2)).dtype == expected

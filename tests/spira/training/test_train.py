@@ -1,4 +1,4 @@
-"""Training: its schedule, its end, its failures, and that a kill at any moment changes nothing."""
+"""Training: schedule, stopping, failures, and bit-identical resumption after a kill at any moment."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CONFIG = from_dict(VALUES)
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
-    """Bits depend on the number of threads: the same here and in the processes that are killed."""
+    """Use one thread, as in the processes that are killed: results depend on the number of threads."""
     torch.set_num_threads(1)
 
 
@@ -51,25 +51,25 @@ def weights(path: Path) -> bytes:
     return (path / "weights.safetensors").read_bytes()
 
 
-# The schedule and the end
+# Schedule and stopping
 
 
 @pytest.mark.parametrize(("step", "rate"), [(1, 0.00001), (50, 0.0005), (100, 0.001), (400, 0.0005), (10_000, 0.0001)])
 def test_the_learning_rate_rises_linearly_and_falls_with_the_root(step: int, rate: float) -> None:
-    """Noam with 100 warm-up steps and a peak of 0.001, by hand."""
+    """Noam with 100 warm-up steps and a peak of 0.001, computed by hand."""
     assert noam(step, 0.001, 100) == pytest.approx(rate)
 
 
-def test_the_peak_is_the_configured_rate() -> None:
-    """No step is above it, and the warm-up's last step has it."""
+def test_the_highest_learning_rate_is_the_configured_one() -> None:
+    """The last step of the warm-up has it."""
     rates = [noam(step, 0.003, 500) for step in range(1, 3_000)]
     assert max(rates) == rates[499] == 0.003
 
 
-def test_the_optimiser_is_given_the_schedules_rate(trained: Path) -> None:
-    """3 batches of 4 an epoch: epoch e ends with step 3 e."""
-    told = [entry["learning_rate"] for entry in checkpoint.load(trained).history]
-    assert told == pytest.approx([noam(3 * epoch, 0.003, 10) for epoch in range(1, EPOCHS + 1)])
+def test_the_optimiser_uses_the_schedule(trained: Path) -> None:
+    """With 3 batches per epoch, epoch e ends with step 3 e."""
+    rates = [entry["learning_rate"] for entry in checkpoint.load(trained).history]
+    assert rates == pytest.approx([noam(3 * epoch, 0.003, 10) for epoch in range(1, EPOCHS + 1)])
 
 
 @pytest.mark.parametrize(
@@ -80,12 +80,12 @@ def test_the_optimiser_is_given_the_schedules_rate(trained: Path) -> None:
         ([1.0, 0.9, 0.8, 0.7, 0.6], True),  # all five epochs
         ([0.5, 0.6, 0.7], False),
         ([0.5, 0.6, 0.7, 0.8], True),  # three without a lower loss
-        ([0.5, 0.5, 0.5, 0.5], True),  # an equal loss is no lower one
+        ([0.5, 0.5, 0.5, 0.5], True),  # an equal loss is not a lower one
         ([0.5, 0.6, 0.7, 0.4], False),
     ],
 )
-def test_training_ends_with_its_epochs_or_its_patience(losses: list[float], done: bool) -> None:
-    """At most five epochs here, and three without a lower validation loss."""
+def test_training_ends_after_its_epochs_or_its_patience(losses: list[float], done: bool) -> None:
+    """At most five epochs, and three without a lower validation loss."""
     config = from_dict({"training": {"max_epochs": 5, "patience_epochs": 3}})
     history = [{"epoch": number + 1, "eval_loss": loss} for number, loss in enumerate(losses)]
     network = nn.Linear(1, 1)
@@ -94,7 +94,7 @@ def test_training_ends_with_its_epochs_or_its_patience(losses: list[float], done
 
 
 def test_early_stopping_keeps_the_best_epochs_weights(corpus: Corpus, tmp_path: Path) -> None:
-    """What is saved has the lowest validation loss of the history, computed again from the saved weights."""
+    """The saved weights have the lowest validation loss of the history."""
     values = {"max_epochs": 60, "patience_epochs": 2, "learning_rate": 0.03, "batch_files": 12, "warmup_steps": 1}
     saved = train(corpus, from_dict(VALUES | {"training": values}), 0, tmp_path, device="cpu")
     losses = [entry["eval_loss"] for entry in saved.history]
@@ -105,8 +105,8 @@ def test_early_stopping_keeps_the_best_epochs_weights(corpus: Corpus, tmp_path: 
     assert validate(saved.network, corpus, saved.config, CPU)[0] == pytest.approx(min(losses), abs=1e-6)
 
 
-def test_it_learns(corpus: Corpus, tmp_path: Path) -> None:
-    """Controls and patients of the synthetic corpus are told apart, by voices not trained on, under noise."""
+def test_a_network_learns_the_synthetic_corpus(corpus: Corpus, tmp_path: Path) -> None:
+    """It separates controls from patients among voices that it was not trained on, with noise."""
     values = {
         "model": {"channels": 16, "dropout": 0.1},
         "windows": {"window_seconds": 1.0, "step_seconds": 0.5},
@@ -117,11 +117,11 @@ def test_it_learns(corpus: Corpus, tmp_path: Path) -> None:
     assert saved.history[saved.info["best_epoch"] - 1]["eval_accuracy"] == 1.0
 
 
-# The same again
+# Reproducibility and resumption
 
 
 def test_a_seed_gives_the_same_weights_and_another_seed_others(corpus: Corpus, trained: Path, tmp_path: Path) -> None:
-    """Bit for bit, whatever the global generators did before."""
+    """Bit for bit, for any state of the global random generators."""
     torch.manual_seed(7)
     train(corpus, CONFIG, 42, tmp_path / "42", device="cpu")
     train(corpus, CONFIG, 43, tmp_path / "43", device="cpu")
@@ -129,8 +129,8 @@ def test_a_seed_gives_the_same_weights_and_another_seed_others(corpus: Corpus, t
     assert weights(tmp_path / "43") != weights(trained)
 
 
-def test_a_finished_training_is_not_done_again(corpus: Corpus, trained: Path) -> None:
-    """The folder stays as it is, to the time of its files, and its checkpoint is handed back."""
+def test_a_finished_training_is_not_repeated(corpus: Corpus, trained: Path) -> None:
+    """The files keep their times of change, and the checkpoint is returned."""
     before = {path.name: path.stat().st_mtime_ns for path in trained.iterdir()}
     again = train(corpus, CONFIG, 42, trained, device="cpu")
     assert before == {path.name: path.stat().st_mtime_ns for path in trained.iterdir()}
@@ -139,29 +139,29 @@ def test_a_finished_training_is_not_done_again(corpus: Corpus, trained: Path) ->
 
 
 def test_a_finished_training_of_another_configuration_is_refused(corpus: Corpus, trained: Path) -> None:
-    """Nothing is overwritten."""
+    """Its files are not overwritten."""
     with pytest.raises(SpiraError, match="another training"):
         train(corpus, CONFIG, 43, trained, device="cpu")
 
 
 PROCESSES = multiprocessing.get_context("forkserver")
-"""Fresh processes that need not import torch each: a kill ends one of them, and nothing of it stays."""
+"""New processes that need not import torch each, so that a kill leaves no state in memory."""
 
 
 def train_in_a_process(corpus_path: Path, out: Path) -> None:
-    """What a killed process was doing."""
+    """Train as the process that is killed."""
     torch.set_num_threads(1)
     train(Corpus.open(corpus_path), CONFIG, 42, out, device="cpu")
 
 
 def train_and_kill(corpus: Corpus, out: Path, epochs: int, seconds: float) -> bool:
-    """Kill a training some seconds after it has done so many epochs; whether it was still at it."""
-    state, written = out / "state.safetensors", []
+    """Kill a training some seconds after a number of epochs; return whether it was still running."""
+    state, times = out / "state.safetensors", []
     child = PROCESSES.Process(target=train_in_a_process, args=(corpus.path, out))
     child.start()
-    while child.is_alive() and len(written) <= epochs:
-        now = state.stat().st_mtime_ns if state.exists() else 0
-        written += [now] if now not in written else []
+    while child.is_alive() and len(times) <= epochs:
+        changed = state.stat().st_mtime_ns if state.exists() else 0
+        times += [changed] if changed not in times else []
         time.sleep(0.001)
     time.sleep(seconds)
     child.kill()
@@ -169,58 +169,57 @@ def train_and_kill(corpus: Corpus, out: Path, epochs: int, seconds: float) -> bo
     return child.exitcode == -signal.SIGKILL
 
 
-def test_a_training_killed_at_any_moment_ends_with_the_same_weights(
-    corpus: Corpus, trained: Path, tmp_path: Path
-) -> None:
-    """SIGKILL at random moments of real processes; the last one resumes and ends bit-identical, history too."""
+def test_a_killed_training_resumes_to_the_same_weights(corpus: Corpus, trained: Path, tmp_path: Path) -> None:
+    """SIGKILL at random moments of real processes. Weights and history are bit-identical."""
     PROCESSES.set_forkserver_preload(["pytest", "spira.training.train", "torch._dynamo"])
     moments = random.Random(0)
     killed = [train_and_kill(corpus, tmp_path, moments.randint(0, 1), moments.uniform(0, 0.1)) for _ in range(5)]
     assert any(killed)
     resumed = train(corpus, CONFIG, 42, tmp_path, device="cpu")
     assert weights(tmp_path) == weights(trained)
-    assert told(resumed) == told(checkpoint.load(trained))
+    assert history(resumed) == history(checkpoint.load(trained))
 
 
-def told(saved: checkpoint.Checkpoint) -> list[dict[str, float]]:
-    """The history without the seconds, which are never the same."""
+def history(saved: checkpoint.Checkpoint) -> list[dict[str, float]]:
+    """Return the history without the durations, which differ."""
     return [{name: value for name, value in entry.items() if name != "seconds"} for entry in saved.history]
 
 
 @pytest.mark.parametrize("architecture", ["conv1d", "spira_v1", "spira_v2"])
-def test_a_resumed_state_goes_on_as_if_never_saved(corpus: Corpus, tmp_path: Path, architecture: str) -> None:
-    """Weights, best weights, statistics and Adam's moments are bit-identical, with dropout, for every network."""
+def test_a_loaded_state_continues_as_if_never_saved(corpus: Corpus, tmp_path: Path, architecture: str) -> None:
+    """Weights, best weights, statistics and Adam's moments are bit-identical, with dropout, for each network."""
     model = {"architecture": architecture, "channels": 8, "dropout": 0.5}
     config = from_dict(VALUES | {"model": model, "windows": {"window_seconds": 1.0, "step_seconds": 2.0}})
     straight, first = (training.start(config, 42, CPU) for _ in range(2))
     for _ in range(3):
         training.run_epoch(straight, corpus, config, 42, CPU)
     training.run_epoch(first, corpus, config, 42, CPU)
-    training.save_state(first, tmp_path / "state.safetensors", {"who": "me"})
+    training.save_state(first, tmp_path / "state.safetensors", {"seed": 42})
     resumed = training.start(config, 7, CPU)
-    training.resume(resumed, tmp_path / "state.safetensors", {"who": "me"})
-    assert same(resumed.best, first.best)
+    training.load_state(resumed, tmp_path / "state.safetensors", {"seed": 42})
+    assert is_identical(resumed.best, first.best)
     for _ in range(2):
         training.run_epoch(resumed, corpus, config, 42, CPU)
     assert resumed.step == straight.step
-    assert same(resumed.network.state_dict(), straight.network.state_dict())
-    assert same(resumed.best, straight.best)
-    for ours, theirs in zip(moments(resumed), moments(straight), strict=True):
-        assert torch.equal(ours, theirs)
+    assert is_identical(resumed.network.state_dict(), straight.network.state_dict())
+    assert is_identical(resumed.best, straight.best)
+    for actual, expected in zip(moments(resumed), moments(straight), strict=True):
+        assert torch.equal(actual, expected)
 
 
-def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:
-    """Whether two sets of weights are equal bit for bit."""
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
+def is_identical(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    """Return whether two sets of weights are equal bit for bit."""
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in second)
 
 
 def moments(state: TrainingState) -> list[torch.Tensor]:
+    """Return Adam's moments in the order of parameters and names."""
     by_parameter = state.optimizer.state_dict()["state"]
     return [by_parameter[number][name] for number in sorted(by_parameter) for name in sorted(by_parameter[number])]
 
 
 def unfinished(corpus: Corpus, out: Path, config: Config = CONFIG, seed: int = 42) -> Path:
-    """The state file of a training stopped after one epoch."""
+    """Write and return the state file of a training that was stopped after one epoch."""
     state = training.start(config, seed, CPU)
     training.run_epoch(state, corpus, config, seed, CPU)
     training.save_state(state, out / "state.safetensors", checkpoint.identity(config, seed, corpus.digest))
@@ -228,7 +227,7 @@ def unfinished(corpus: Corpus, out: Path, config: Config = CONFIG, seed: int = 4
 
 
 def test_the_state_of_another_training_is_refused(corpus: Corpus, tmp_path: Path) -> None:
-    """Another seed's or configuration's state is neither used nor overwritten."""
+    """It is neither used nor overwritten."""
     state = unfinished(corpus, tmp_path, seed=1)
     before = state.read_bytes()
     with pytest.raises(SpiraError, match=r"state\.safetensors was left by another training"):
@@ -236,81 +235,75 @@ def test_the_state_of_another_training_is_refused(corpus: Corpus, tmp_path: Path
     assert state.read_bytes() == before
 
 
-@pytest.mark.parametrize("keep", [0.0, 0.01, 0.5, 0.999])
-def test_a_cut_off_state_is_refused_by_name(corpus: Corpus, tmp_path: Path, keep: float) -> None:
-    """As a disk that was full leaves it: never loaded in part."""
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
+def test_a_truncated_state_is_refused_by_name(corpus: Corpus, tmp_path: Path, share: float) -> None:
+    """As a full disk may leave it. No part of it is loaded."""
     state = unfinished(corpus, tmp_path)
     content = state.read_bytes()
-    state.write_bytes(content[: int(keep * len(content))])
-    with pytest.raises(SpiraError, match=r"state\.safetensors is no state of a training: delete it"):
+    state.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(SpiraError, match=r"state\.safetensors is not the state of a training: delete it"):
         train(corpus, CONFIG, 42, tmp_path, device="cpu")
 
 
-def test_a_state_that_was_being_written_is_not_loaded(corpus: Corpus, trained: Path, tmp_path: Path) -> None:
-    """A kill while writing leaves a temporary file, which is passed over and replaced."""
+def test_a_half_written_state_is_not_loaded(corpus: Corpus, trained: Path, tmp_path: Path) -> None:
+    """A kill during a write leaves a temporary file, which is replaced by the next write."""
     state = unfinished(corpus, tmp_path)
-    state.with_suffix(".writing").write_bytes(state.read_bytes()[:100])
+    temporary = state.with_name("state.safetensors.writing")
+    temporary.write_bytes(state.read_bytes()[:100])
     train(corpus, CONFIG, 42, tmp_path, device="cpu")
     assert weights(tmp_path) == weights(trained)
-    assert not state.with_suffix(".writing").exists()
-
-
-def test_the_state_may_be_kept_in_another_folder(corpus: Corpus, trained: Path, tmp_path: Path) -> None:
-    """Where a cluster has a volume that outlives the pod; it is removed at the end."""
-    state = unfinished(corpus, tmp_path / "volume")
-    train(corpus, CONFIG, 42, tmp_path / "out", state_dir=tmp_path / "volume", device="cpu")
-    assert weights(tmp_path / "out") == weights(trained)
+    assert not temporary.exists()
     assert not state.exists()
 
 
-# What goes wrong
+# Failures
 
 
-def test_an_exploding_loss_stops_with_epoch_step_and_remedy(corpus: Corpus, tmp_path: Path) -> None:
-    """And leaves no checkpoint."""
+def test_a_diverging_training_stops_with_step_and_remedy(corpus: Corpus, tmp_path: Path) -> None:
+    """It leaves no checkpoint."""
     rates = {"learning_rate": 1e6, "warmup_steps": 1, "batch_files": 4, "max_epochs": 3}
     with pytest.raises(TrainingError, match=r"epoch 1, step [23]: .*lower training.learning_rate"):
         train(corpus, from_dict(VALUES | {"training": rates}), 42, tmp_path, device="cpu")
     assert not (tmp_path / "checkpoint.json").exists()
 
 
-def test_nan_in_training_stops_at_the_first_step(corpus: Corpus, tmp_path: Path) -> None:
-    """NaN reaches the loss at once: here from audio that changed after it was checked."""
-    poisoned = corpus.audio.copy()
-    poisoned[:] = math.nan
-    broken = Corpus(corpus.path, corpus.index, poisoned, corpus.noise, corpus.quality, corpus.manifest)
+def test_nan_in_the_audio_stops_training_at_the_first_step(corpus: Corpus, tmp_path: Path) -> None:
+    """The audio changed after it was checked."""
+    damaged = corpus.audio.copy()
+    damaged[:] = math.nan
+    broken = Corpus(corpus.path, corpus.index, damaged, corpus.noise, corpus.quality, corpus.manifest)
     with pytest.raises(TrainingError, match="loss is nan in epoch 1, step 1"):
         train(broken, CONFIG, 42, tmp_path, device="cpu")
 
 
-def test_nan_in_validation_stops_with_its_epoch(corpus: Corpus, tmp_path: Path) -> None:
-    """An epoch of one step can diverge after its loss was taken."""
+def test_nan_in_validation_stops_training_after_the_epoch(corpus: Corpus, tmp_path: Path) -> None:
+    """An epoch of one step can diverge after its loss was computed."""
     rates = {"learning_rate": 1e30, "warmup_steps": 1, "batch_files": 12, "max_epochs": 3}
     with pytest.raises(TrainingError, match=r"validation loss is (nan|inf) after epoch 1, step 1"):
         train(corpus, from_dict(VALUES | {"training": rates}), 42, tmp_path, device="cpu")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_a_required_gpu_that_is_not_there_stops_before_anything_is_written(corpus: Corpus, tmp_path: Path) -> None:
+def test_a_missing_required_gpu_is_reported_before_any_file_is_written(corpus: Corpus, tmp_path: Path) -> None:
     """On a cluster a silent fall-back to the CPU costs days."""
     with pytest.raises(SpiraError, match="GPU"):
         train(corpus, CONFIG, 42, tmp_path / "out", require_gpu=True)
     assert not (tmp_path / "out").exists()
 
 
-# What is told
+# Checkpoint and log
 
 
-def test_whole_files_take_the_length_of_the_longest_of_training(corpus: Corpus, tmp_path: Path) -> None:
-    """Only the data can tell it; the checkpoint's configuration does, so that serving cuts alike."""
+def test_whole_files_have_the_length_of_the_longest_training_recording(corpus: Corpus, tmp_path: Path) -> None:
+    """The checkpoint's configuration holds the length, so that serving uses the same windows."""
     values = VALUES | {"windows": {"mode": "whole"}, "training": {"max_epochs": 1, "batch_files": 4}}
     saved = train(corpus, from_dict(values), 42, tmp_path, device="cpu")
     longest = corpus.split("train").table["seconds"].max()
     assert longest <= saved.config.windows.window_seconds < longest + 0.01
 
 
-def test_a_checkpoint_tells_its_training(corpus: Corpus, trained: Path) -> None:
-    """Seed, data, speakers and files, by which an evaluation knows what the network has heard."""
+def test_a_checkpoint_records_its_training(corpus: Corpus, trained: Path) -> None:
+    """Seed, data, speakers and files, so that an evaluation can exclude training recordings."""
     info = checkpoint.load(trained).info
     train_table = corpus.split("train").table
     assert (info["seed"], info["corpus_digest"], info["epochs"]) == (42, corpus.digest, EPOCHS)
@@ -319,10 +312,10 @@ def test_a_checkpoint_tells_its_training(corpus: Corpus, trained: Path) -> None:
     assert info["train_speakers"] == sorted(train_table["speaker"].unique())
 
 
-def test_every_epoch_is_told_with_the_time_left(
+def test_every_epoch_is_logged_with_the_time_left(
     corpus: Corpus, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One line each, in order."""
+    """One line per epoch, in order."""
     with caplog.at_level(logging.INFO, "spira.training.train"):
         train(corpus, CONFIG, 42, tmp_path, device="cpu")
     lines = [line for line in caplog.messages if "to go" in line]
