@@ -71,8 +71,8 @@ def mel_filters(bins: int, n_mels: int) -> np.ndarray:
 def dct(n_mfcc: int, n_mels: int) -> np.ndarray:
     """Return the orthonormal DCT-II as a matrix to multiply from the right: [n_mels, n_mfcc]."""
     band = np.arange(n_mels, dtype=np.float32)[:, None]
-    # The angles are rounded to float32, as in torchaudio: the network was trained on these cosines, which differ from the
-    # exact ones by more than all other roundings here.
+    # The angles are rounded to float32, as in torchaudio: the network was trained on these cosines. They differ from
+    # the exact ones by more than all other roundings here.
     angle = np.float32(np.pi / n_mels) * (band + np.float32(0.5)) * np.arange(n_mfcc, dtype=np.float32)
     matrix = np.cos(angle.astype(np.float64)) * np.sqrt(2.0 / n_mels)
     matrix[:, 0] *= np.sqrt(0.5)
