@@ -338,7 +338,7 @@ def shift(entries: list[dict]) -> list[dict]:
 
 
 def damage(package: Path) -> None:
-    (package / "code" / "spira_inference" / "network.py").write_text("raise ValueError('broken code')")
+    (package / "code" / "spira_inference" / "networks.py").write_text("raise ValueError('broken code')")
 
 
 BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
