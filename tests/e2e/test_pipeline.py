@@ -130,11 +130,11 @@ def compiled(folder: Path, options: CompileOptions) -> Path:
 
 def arguments(name: str, gate: Path, **cluster: Any) -> dict[str, Any]:
     """Return the arguments of a run on a cluster."""
-    there = KubeflowSettings(registry_uri="http://mlflow.mlflow:5000", cpu="500m", memory="2Gi", **cluster)
+    settings = KubeflowSettings(registry_uri="http://mlflow.mlflow:5000", cpu="500m", memory="2Gi", **cluster)
     order = TrainingRequest(
         name, "gs://voices", "", configuration.smoke().model_dump_json(), gates.load(gate).model_dump_json()
     )
-    return there.arguments(order, PipelineVersion("e2e", "", "", ""))
+    return settings.arguments(order, PipelineVersion("e2e", "", "", ""))
 
 
 def run(runner: PodRunner, start: Callable[[Path], None]) -> None:

@@ -401,7 +401,7 @@ def peers(overlay: str) -> dict[str, Peer]:
         "dns": pod("kube-system", k8s_app="kube-dns"),
         "konnectivity": pod("kube-system", k8s_app="konnectivity-agent"),
         "system": pod("kube-system", k8s_app="another"),
-        "asker": pod("asks-space", app="clinic"),
+        "client": pod("asks-space", app="clinic"),
         "monitor": pod("monitors-space", app="prometheus"),
         "user": pod("uses-mlflow-space", app="notebook"),
         "neighbour": pod("mlflow", app="another"),
@@ -420,7 +420,7 @@ ALLOWED = {
     "base": """
         mlflow > postgres:5432          postgres-backup > postgres:5432      tick > mlflow:5000
         task > mlflow:5000              user > mlflow:5000                   tick > ml-pipeline:8888
-        asker > predictor:8080          monitor > predictor:8080             konnectivity > predictor:8080
+        client > predictor:8080          monitor > predictor:8080             konnectivity > predictor:8080
         mlflow > dns:53                 tick > dns:53/UDP                    predictor > dns:53/UDP
         postgres-backup > dns:53/UDP    mlflow > dns-cache:53/UDP            tick > private:443
         tick > gcs:443                  tick > node:6443
@@ -438,11 +438,11 @@ ALLOWED = {
 
 REFUSED = {
     "base": """
-        stranger > mlflow:5000          asker > mlflow:5000                  predictor > mlflow:5000
+        stranger > mlflow:5000          client > mlflow:5000                  predictor > mlflow:5000
         stranger > postgres:5432        tick > postgres:5432                 user > postgres:5432
         neighbour > postgres:5432       neighbour > mlflow:5000              mlflow > postgres:22
         stranger > predictor:8080       task > predictor:8080                tick > predictor:8080
-        system > predictor:8080         other-server > predictor:8080        asker > predictor:8081
+        system > predictor:8080         other-server > predictor:8080        client > predictor:8081
         user > predictor:8080           gcs > predictor:8080                 gcs > mlflow:5000
         tick > gcs:80                   tick > ml-pipeline-ui:3000           tick > ml-pipeline-ui:8888
         tick > task:443                 mlflow > tick:443                    stranger > tick:8080
@@ -454,7 +454,7 @@ REFUSED = {
     """,
     "kind": """
         stranger > seaweedfs:8333       tick > seaweedfs:8333                task > seaweedfs:8333
-        asker > seaweedfs:8333          other-server > seaweedfs:8333        postgres > seaweedfs:8333
+        client > seaweedfs:8333          other-server > seaweedfs:8333        postgres > seaweedfs:8333
         mlflow > seaweedfs:9333         seaweedfs > gcs:443                  mlflow > gcs:443
         predictor > gcs:443             node > mlflow:5000                   node > postgres:5432
         neighbour > seaweedfs:8333      predictor > metadata:80
