@@ -22,7 +22,7 @@ def step_samples(windows: Mapping[str, Any]) -> int:
     return round(windows["step_seconds"] * SAMPLE_RATE_HZ)
 
 
-def count(samples: int, windows: Mapping[str, Any]) -> int:
+def window_count(samples: int, windows: Mapping[str, Any]) -> int:
     """Return the number of windows of a waveform, at least one.
 
     A window starts at 0, 1 step, 2 steps ... while ``start + window < samples``. The bound is exclusive, as in the
@@ -54,7 +54,7 @@ def cut(waveform: np.ndarray, windows: Mapping[str, Any]) -> Iterator[np.ndarray
         ValueError: the waveform has no window and ``short_files`` is ``refuse``.
     """
     length = window_samples(windows)
-    for number in range(count(len(waveform), windows)):
+    for number in range(window_count(len(waveform), windows)):
         start = number * step_samples(windows)
         window = waveform[start : start + length]
         yield window if len(window) == length else np.pad(window, (0, length - len(window)))
