@@ -315,9 +315,11 @@ def changed_copy(package: Path, folder: Path, edit: Callable[[Path], None]) -> P
 
 def rewrite_golden(edit: Callable[[list[dict]], list[dict]]) -> Callable[[Path], None]:
     """Return an edit of a package that changes the entries of ``golden.json``."""
-    return lambda package: (
-        (package / "data" / "golden.json").write_text(json.dumps(edit(golden_entries(package)))) and None
-    )
+
+    def edit_package(package: Path) -> None:
+        (package / "data" / "golden.json").write_text(json.dumps(edit(golden_entries(package))))
+
+    return edit_package
 
 
 def test_the_server_is_ready_after_the_package_is_checked(
