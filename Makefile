@@ -52,7 +52,7 @@ bench: setup
 bench-serving: setup
 	$(BIN)/python -m benchmarks.serving_load
 
-# Where an image came from is told to it, for the lineage of what it makes.
+# The commit of an image, for the lineage of the models it makes.
 COMMIT = $(shell git describe --always --abbrev=40 --dirty 2>/dev/null || echo unknown)
 
 images:
@@ -64,12 +64,12 @@ image-train:
 	docker build --file Dockerfile.base --target dependencies --tag spira/dependencies:dev .
 	docker build --file Dockerfile.train --tag spira/train:dev --build-arg GIT_COMMIT=$(COMMIT) .
 
-# Two nodes, one to pretend to have a GPU. A stock kind takes another node image from KIND_NODE_IMAGE by --image.
+# Two nodes, one for a simulated GPU. KIND_NODE_IMAGE sets another node image.
 kind-up:
 	kind get clusters | grep -qx $(KIND_CLUSTER) || kind create cluster --name $(KIND_CLUSTER) --wait 180s \
 		--config manifests/kind/cluster.yaml $(if $(KIND_NODE_IMAGE),--image $(KIND_NODE_IMAGE))
 
-# On KUBECONFIG's cluster, else on that of kind-up, else on one of its own; what isn't there is skipped, and said.
+# On the cluster of KUBECONFIG, else of kind-up, else on a temporary one. Tests without their prerequisites are skipped.
 e2e: setup images image-train
 	tests/e2e/run $(KIND_CLUSTER)
 

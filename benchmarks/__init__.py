@@ -1,6 +1,6 @@
-"""What is fast, and by how much: measured against a plain reference in the same run.
+"""Benchmarks: speed and memory, compared with a plain reference implementation in the same run.
 
     python -m benchmarks [--quick] [--json FILE] [--work FOLDER]
 
-Everything runs on synthetic recordings shaped like the paper's: 292 of 5 to 12 s for training, batches of 30.
+All benchmarks use synthetic recordings with the sizes of the paper: 292 of 5 to 12 s for training, batches of 30.
 """

@@ -1,7 +1,7 @@
-"""Peak memory of a piece of work, in a process of its own.
+"""Peak memory of a function in a separate process.
 
-Told apart: memory of the process's own (anonymous), and with the pages of mapped files that it has looked at, which
-the system takes back when it needs them.
+Two figures: the private (anonymous) memory of the process, and the same with the pages of mapped files that it has
+read. The system can reclaim those pages at any time.
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ from spira.config import paper
 from spira.data import corpus
 from spira.training import train as training
 
-EVERY_SECONDS = 0.02
+SAMPLING_SECONDS = 0.02
 
 
 def peak(work: Callable[..., None], *arguments: Any) -> dict[str, float]:
-    """MB at most while the work is done: ``own`` and ``with_mapped``, all with Python and its libraries."""
+    """Return the peak memory of a function in MB, ``own`` and ``with_mapped``, including Python and its libraries."""
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
-    process = context.Process(target=_watched, args=(results, work, *arguments))
+    process = context.Process(target=_measure, args=(results, work, *arguments))
     process.start()
     process.join()
     if process.exitcode:
-        raise RuntimeError(f"{work.__name__} failed in its own process")
+        raise RuntimeError(f"{work.__name__} failed in its process: see the traceback above")
     return results.get()
 
 
-def _watched(results: Any, work: Callable[..., None], *arguments: Any) -> None:
-    done, seen = threading.Event(), [_memory_mb()]
+def _measure(results: Any, work: Callable[..., None], *arguments: Any) -> None:
+    done, samples = threading.Event(), [_memory_mb()]
 
-    def watch() -> None:
-        while not done.wait(EVERY_SECONDS):
-            seen.append(_memory_mb())
+    def sample() -> None:
+        while not done.wait(SAMPLING_SECONDS):
+            samples.append(_memory_mb())
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
+    sampler = threading.Thread(target=sample)
+    sampler.start()
     try:
         work(*arguments)
     finally:
         done.set()
-        watcher.join()
-    results.put({name: max(one[name] for one in seen) for name in seen[0]})
+        sampler.join()
+    results.put({name: max(sample[name] for sample in samples) for name in samples[0]})
 
 
 def _memory_mb() -> dict[str, float]:
@@ -56,18 +56,18 @@ def _memory_mb() -> dict[str, float]:
 
 
 def nothing() -> None:
-    """What Python and the libraries take by themselves."""
-    time.sleep(2 * EVERY_SECONDS)
+    """Do nothing, to measure the memory of Python and the libraries."""
+    time.sleep(2 * SAMPLING_SECONDS)
 
 
 def preprocess(root: Path, out: Path) -> None:
-    """A data set into a corpus."""
+    """Build a corpus from a data set."""
     corpus.build(root, out)
 
 
-def train(root: Path, made: Path) -> None:
-    """An epoch of the paper's training."""
-    bench = speed.Bench(root, corpus.Corpus.open(made), paper())
+def train(root: Path, corpus_folder: Path) -> None:
+    """Train one epoch with the paper's configuration."""
+    bench = speed.Bench(root, corpus.Corpus.open(corpus_folder), paper())
     state = training.start(bench.config, speed.SEED, speed.CPU)
     for batch in bench.batches():
         training.train_step(state, batch, bench.config, speed.EPOCH)

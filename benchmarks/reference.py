@@ -1,8 +1,9 @@
-"""The paper's training written plainly from its description: what the benchmarks compare with.
+"""Reference for the benchmarks: the paper's training, implemented directly from its description.
 
-Each item reads its recording and k whole noise files from disk; each window builds its MFCC module anew; the network
-is eager float32; a DataLoader with two worker processes feeds it. Only the random draws are ours (the same generator,
-keyed by seed, epoch and recording), so that both can be fed the same noise and must come to the same numbers.
+Each item reads its recording and k complete noise files from disk. Each window creates its own MFCC module. The network
+is eager float32. A DataLoader with two worker processes produces the batches. Only the random numbers are those of
+spira (the same generator, keyed by seed, epoch and recording), so that both use the same noise and give the same
+results.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from spira.config import Config
 WORKERS = 2
 
 
-class Recordings(Dataset):
-    """An item is a recording's windows: MFCC ``[W, T, 40]`` and targets ``[W]``."""
+class ReferenceDataset(Dataset):
+    """A data set whose items are the windows of a recording: MFCC ``[W, T, 40]`` and targets ``[W]``."""
 
     def __init__(self, root: Path, files: list[str], labels: list[int], config: Config, key: list[int]) -> None:
         self.root, self.files, self.labels, self.config, self.key = root, files, labels, config, key
@@ -46,7 +47,7 @@ class Recordings(Dataset):
 
 
 def features(waveform: Tensor, config: Config) -> Tensor:
-    """``[samples] -> [W, T, 40]``, a window at a time."""
+    """Compute the MFCC of each window, ``[samples] -> [W, T, 40]``."""
     length, step = round(16_000 * config.windows.window_seconds), round(16_000 * config.windows.step_seconds)
     windows, start = [], 0
     while start + length < len(waveform):
@@ -80,12 +81,13 @@ class Network(nn.Module):
         self.mish, self.dropout = nn.Mish(), nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the logits, ``[B, T, 40] -> [B]``."""
         x = self.conv(x.unsqueeze(1)).transpose(1, 2).flatten(1)  # [B, 43 * 4 * 40]
         return self.fc2(self.dropout(self.mish(self.fc1(x)))).squeeze(1)
 
 
-def loader(dataset: Recordings, order: Sequence[int], batch_files: int) -> DataLoader:
-    """Batches of whole recordings in the given order, the last part batch dropped."""
+def loader(dataset: ReferenceDataset, order: Sequence[int], batch_files: int) -> DataLoader:
+    """Return a loader of batches of complete recordings in a given order, without the incomplete last batch."""
 
     def collate(items: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         return torch.cat([x for x, _ in items]), torch.cat([y for _, y in items])
@@ -96,7 +98,7 @@ def loader(dataset: Recordings, order: Sequence[int], batch_files: int) -> DataL
 
 
 def train(network: Network, batches: DataLoader, config: Config) -> None:
-    """One epoch from the first step on."""
+    """Train one epoch."""
     rates = config.training
     optimizer = torch.optim.Adam(network.parameters(), lr=rates.learning_rate, weight_decay=rates.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (step + 1) / rates.warmup_steps)

@@ -1,8 +1,8 @@
-"""The networks' forward pass from a dictionary of arrays, one window at a time, in float32 numpy.
+"""Forward pass of the networks, one window at a time, in float32 numpy; the twin of :mod:`spira.models.networks`.
 
-Maps are ``[channels, time]``, or ``[channels, time, coefficients]`` in SpiraConv, whose convolutions run along time
-alone. One window's maps fit a core's cache, and a long recording takes no more memory than a short one. Arrays have
-the names that torch gives them; what can be folded into others is folded when they are loaded.
+Maps are ``[channels, T]``, or ``[channels, T, F]`` in SpiraConv, whose convolutions run along time only (T frames,
+F coefficients). The maps of one window fit the cache of a core, and a long recording needs no more memory than a short
+one. Arrays have the names of torch's state dictionary. A BatchNorm is folded into a convolution at loading.
 """
 
 from __future__ import annotations
@@ -16,35 +16,35 @@ Network = Callable[[np.ndarray], float]
 Pair = Tuple[np.ndarray, np.ndarray]
 
 EPSILON = np.float32(1e-5)
-"""What torch adds to a variance in BatchNorm and GroupNorm."""
+"""Constant that torch adds to the variance in BatchNorm and GroupNorm."""
 
 DILATIONS = (2, 2, 2, 1)
-"""Of SpiraConv's blocks, along time."""
+"""Dilation along time of each of SpiraConv's blocks."""
 
-CONV1D_GROUPS = 8
-"""Of conv1d's GroupNorms."""
+GROUPS = 8
+"""Groups of each GroupNorm of Conv1dNet."""
 
 
 def build(architecture: str, weights: Weights) -> Network:
-    """The network as a function: MFCC of a window, float [frames, coefficients] -> its logit.
+    """Return the network as a function: MFCC of a window, float [T, F] -> its logit.
 
     Raises:
         ValueError: the architecture is unknown, or one of its arrays is missing.
     """
     if architecture not in NETWORKS:
         known = ", ".join(sorted(NETWORKS))
-        raise ValueError("unknown architecture %r: this package's code knows %s" % (architecture, known))
+        raise ValueError("unknown architecture %r: this package's code supports %s" % (architecture, known))
     try:
         return NETWORKS[architecture](weights)
     except KeyError as missing:
-        raise ValueError("the weights are not those of %s: %s is missing" % (architecture, missing)) from missing
+        raise ValueError("the weights do not belong to %s: %s is missing" % (architecture, missing)) from missing
 
 
-class Conv1d:
-    """conv1d: blocks of convolution, GroupNorm, ReLU and pooling over time; mean and maximum over what is left."""
+class Conv1dNet:
+    """Blocks of convolution, GroupNorm, ReLU and pooling over time, then the mean and the maximum over time."""
 
     def __init__(self, weights: Weights) -> None:
-        self.mean = weights["norm.running_mean"]  # [coefficients]
+        self.mean = weights["norm.running_mean"]  # [F]
         self.scale = 1.0 / np.sqrt(weights["norm.running_var"] + EPSILON)
         depth = sum(name.startswith("blocks.") and name.endswith(".0.weight") for name in weights)
         self.blocks = [
@@ -53,16 +53,16 @@ class Conv1d:
         self.head = parameters(weights, "head")
 
     def __call__(self, features: np.ndarray) -> float:
-        maps = ((features - self.mean) * self.scale).T.astype(np.float32)  # [coefficients, T]
+        maps = ((features - self.mean) * self.scale).T.astype(np.float32)  # [F, T]
         for kernel, bias, scale, shift in self.blocks:
             maps = conv(maps, kernel, bias, padding=kernel.shape[2] // 2)  # [channels, T]
-            maps = max_pool(relu(group_norm(maps, CONV1D_GROUPS, scale, shift)))  # [channels, T // 2]
+            maps = max_pool(relu(group_norm(maps, GROUPS, scale, shift)))  # [channels, T // 2]
         pooled = np.concatenate([maps.mean(axis=1), maps.max(axis=1)])  # [2 * channels]
         return float(linear(pooled, *self.head)[0])
 
 
-class SpiraV2:
-    """The paper's SpiraConv with GroupNorm, two channels a group."""
+class SpiraConv:
+    """The paper's network with GroupNorm, two channels per group (``spira_v2``)."""
 
     def __init__(self, weights: Weights) -> None:
         self.convs = [spira_conv(weights, "conv.%d" % (5 * i)) for i in range(len(DILATIONS))]
@@ -71,22 +71,23 @@ class SpiraV2:
         self.fc2 = parameters(weights, "fc2")
 
     def __call__(self, features: np.ndarray) -> float:
-        maps = features[None].astype(np.float32)  # [1, T, coefficients]
+        maps = features[None].astype(np.float32)  # [1, T, F]
         for i, dilation in enumerate(DILATIONS):
             kernel, bias = self.convs[i]
-            maps = conv(maps, kernel, bias, dilation)  # [channels, T', coefficients]
+            maps = conv(maps, kernel, bias, dilation)  # [channels, T', F]
             maps = mish(self.normalise(maps, i))
             if i < len(DILATIONS) - 1:
-                maps = max_pool(maps)  # [channels, T' // 2, coefficients]
-        flat = maps.transpose(1, 0, 2).reshape(-1)  # [T' * channels * coefficients]
+                maps = max_pool(maps)  # [channels, T' // 2, F]
+        flat = maps.transpose(1, 0, 2).reshape(-1)  # [T' * channels * F]
         return float(linear(mish(linear(flat, *self.fc1)), *self.fc2)[0])
 
     def normalise(self, maps: np.ndarray, i: int) -> np.ndarray:
+        """Normalise the maps of block ``i``."""
         return group_norm(maps, len(maps) // 2, *self.norms[i])
 
 
-class SpiraV1(SpiraV2):
-    """The paper's SpiraConv with BatchNorm, folded into the convolutions before it."""
+class SpiraConvBatchNorm(SpiraConv):
+    """The paper's network with BatchNorm, folded into the convolution before it (``spira_v1``)."""
 
     def __init__(self, weights: Weights) -> None:
         super().__init__(weights)
@@ -96,34 +97,39 @@ class SpiraV1(SpiraV2):
             self.convs[i] = (kernel * gain[:, None, None], bias * gain + shift)
 
     def normalise(self, maps: np.ndarray, i: int) -> np.ndarray:
+        """Return the maps: the convolution has normalised them."""
         return maps
 
 
-NETWORKS: Dict[str, Callable[[Weights], Network]] = {"conv1d": Conv1d, "spira_v1": SpiraV1, "spira_v2": SpiraV2}
+NETWORKS: Dict[str, Callable[[Weights], Network]] = {
+    "conv1d": Conv1dNet,
+    "spira_v1": SpiraConvBatchNorm,
+    "spira_v2": SpiraConv,
+}
 
 
 def parameters(weights: Weights, layer: str) -> Pair:
-    """The weight and the bias of a layer."""
+    """Return the weight and the bias of a layer."""
     return weights[layer + ".weight"], weights[layer + ".bias"]
 
 
 def running(weights: Weights, layer: str) -> Pair:
-    """The mean and the variance that a BatchNorm has seen in training."""
+    """Return the running mean and variance of a BatchNorm."""
     return weights[layer + ".running_mean"], weights[layer + ".running_var"]
 
 
 def spira_conv(weights: Weights, layer: str) -> Pair:
-    """The kernel [outputs, inputs, taps] and the bias of one of SpiraConv's two-dimensional convolutions."""
+    """Return the kernel [outputs, inputs, taps] and the bias of one of SpiraConv's two-dimensional convolutions."""
     kernel, bias = parameters(weights, layer)  # [outputs, inputs, taps, 1]
     return kernel[..., 0], bias
 
 
 def conv(maps: np.ndarray, kernel: np.ndarray, bias: np.ndarray, dilation: int = 1, padding: int = 0) -> np.ndarray:
-    """Convolution along time, ``[inputs, T, ...] -> [outputs, T', ...]``, as one matrix product over all taps.
+    """Convolve along time, ``[inputs, T, ...] -> [outputs, T', ...]``, as one matrix product over all taps.
 
     Args:
         kernel: [outputs, inputs, taps].
-        padding: zeros put before and after.
+        padding: number of zeros added before and after.
     """
     outputs, inputs, taps = kernel.shape
     if padding:
@@ -137,17 +143,17 @@ def conv(maps: np.ndarray, kernel: np.ndarray, bias: np.ndarray, dilation: int =
 
 
 def batch_norm(scale: np.ndarray, shift: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> Pair:
-    """BatchNorm in evaluation as a gain and a shift of each channel, [channels] each."""
+    """Return BatchNorm in evaluation mode as a gain and a shift, [channels] each."""
     gain = scale / np.sqrt(variance + EPSILON)
     return gain, shift - mean * gain
 
 
 def group_norm(maps: np.ndarray, groups: int, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """Zero mean and unit variance of each group of channels, then scale and shift of each channel."""
+    """Normalise each group of channels to mean 0 and variance 1, then scale and shift each channel."""
     centred = maps.reshape(groups, -1)
     centred = centred - centred.mean(axis=1, keepdims=True)  # [groups, ...]
     variance = np.array([group @ group for group in centred]) / centred.shape[1]  # [groups]
-    gain = scale.reshape(groups, -1) / np.sqrt(variance + EPSILON)[:, None]  # [groups, channels a group]
+    gain = scale.reshape(groups, -1) / np.sqrt(variance + EPSILON)[:, None]  # [groups, channels per group]
     out = centred.reshape(len(maps), -1)
     out *= gain.reshape(-1, 1)
     out += shift[:, None]
@@ -155,11 +161,12 @@ def group_norm(maps: np.ndarray, groups: int, scale: np.ndarray, shift: np.ndarr
 
 
 def relu(x: np.ndarray) -> np.ndarray:
+    """Return ``max(x, 0)``."""
     return np.maximum(x, 0)
 
 
 def mish(x: np.ndarray) -> np.ndarray:
-    """``x * tanh(log(1 + e^x))``, written as ``x * n / (n + 2)`` with ``n = e^x (e^x + 2)``."""
+    """Return ``x * tanh(log(1 + e^x))``, computed as ``x * n / (n + 2)`` with ``n = e^x (e^x + 2)``."""
     n = np.exp(np.minimum(x, 20))  # above 20 the quotient is 1 in float32
     n *= n + 2
     quotient = n + 2
@@ -169,11 +176,11 @@ def mish(x: np.ndarray) -> np.ndarray:
 
 
 def max_pool(maps: np.ndarray) -> np.ndarray:
-    """The larger of each two neighbours in time, ``[C, T, ...] -> [C, T // 2, ...]``."""
+    """Return the larger of each two neighbours in time, ``[C, T, ...] -> [C, T // 2, ...]``."""
     even = maps.shape[1] // 2 * 2
     return np.maximum(maps[:, 0:even:2], maps[:, 1:even:2])
 
 
 def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """``[inputs] -> [outputs]``."""
+    """Apply a linear layer, ``[inputs] -> [outputs]``."""
     return weight @ x + bias

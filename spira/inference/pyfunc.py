@@ -1,6 +1,6 @@
-"""What MLflow loads: ``loader_module: spira_inference.pyfunc``, the package's ``data`` folder as its data.
+"""MLflow's entry point: ``loader_module: spira_inference.pyfunc``, with the package's ``data`` folder as its data.
 
-A plain loader rather than a pickled or scripted model, since this alone loads in every MLflow from 2.3 on.
+A loader module is used instead of a pickled or scripted model because every MLflow from 2.3 on can load it.
 """
 
 from __future__ import annotations
@@ -9,5 +9,5 @@ from .model import Model
 
 
 def _load_pyfunc(path: str) -> Model:
-    """The model in a package's ``data`` folder; MLflow calls its ``predict(model_input, params)``."""
+    """Load the model of a package's ``data`` folder; MLflow calls its ``predict(model_input, params)``."""
     return Model.load(path)

@@ -1,7 +1,7 @@
-"""WAV bytes -> 16 kHz mono samples, with numpy and scipy alone.
+"""Decoding of WAV bytes to 16 kHz mono samples, with numpy and scipy only.
 
-Training reads its recordings with libsndfile and comes here for :func:`mono` and :func:`resample`; what is
-served comes here for everything. The tests hold :func:`decode` to libsndfile's numbers, bit for bit.
+Training reads recordings with libsndfile and uses :func:`mono` and :func:`resample` of this module; serving uses all
+of it. Tests compare :func:`decode` with libsndfile bit for bit.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from scipy.signal import resample_poly
 
 MAX_SECONDS = 120.0
 MAX_CHANNELS = 64
-SAMPLE_RATES_HZ = (4000, 384000)
+MIN_SAMPLE_RATE_HZ, MAX_SAMPLE_RATE_HZ = 4000, 384000
 
 PCM, IEEE_FLOAT, EXTENSIBLE = 0x0001, 0x0003, 0xFFFE
-# The last 14 bytes of an extensible format's GUID; the first two are the plain format's number.
 EXTENSIBLE_GUID_TAIL = bytes.fromhex("000000001000800000aa00389b71")
+"""Last 14 bytes of the GUID of an extensible format; the first two bytes are the code of the plain format."""
 
 
 class AudioError(ValueError):
-    """Bytes that are no usable WAV recording; the message states the rule."""
+    """Bytes that are not a usable WAV recording; the message names the rule."""
 
 
 class Format(NamedTuple):
-    """What a WAV's ``fmt`` chunk says."""
+    """Content of a WAV's ``fmt`` chunk."""
 
     code: int
     channels: int
@@ -36,23 +36,23 @@ class Format(NamedTuple):
 
     @property
     def frame_bytes(self) -> int:
-        """Size of one sample of every channel."""
+        """Size of a frame: one sample of every channel."""
         return self.channels * self.bits // 8
 
 
 def decode(content: bytes, max_seconds: float = MAX_SECONDS) -> Tuple[np.ndarray, int]:
-    """Samples of a WAV file (PCM 8, 16, 24, 32; float 32, 64; plain or extensible), channels averaged.
+    """Decode a WAV file (PCM 8, 16, 24, 32; float 32, 64; plain or extensible) and average its channels.
 
     Args:
         content: the whole file.
-        max_seconds: a longer recording is refused before anything is allocated for it.
+        max_seconds: limit; a longer recording is refused before memory is allocated for it.
 
     Returns:
         float32 [samples] in [-1, 1], and the sample rate in Hz.
 
     Raises:
-        AudioError: not a WAV, an encoding that isn't read, a header that promises more than the file holds,
-            no samples, too many, or samples that are not numbers.
+        AudioError: not a WAV file, an unsupported encoding, a header that promises more than the file holds,
+            no samples, too many samples, or samples that are NaN or infinity.
     """
     chunks = _chunks(content)
     layout = _format(chunks)
@@ -69,14 +69,14 @@ def decode(content: bytes, max_seconds: float = MAX_SECONDS) -> Tuple[np.ndarray
 
 
 def mono(frames: np.ndarray) -> np.ndarray:
-    """Mean over channels: float32 [samples, channels] -> float32 [samples]."""
+    """Average the channels: float32 [samples, channels] -> float32 [samples]."""
     if frames.shape[1] == 1:
         return frames[:, 0]
     return frames.mean(axis=1, dtype=np.float64).astype(np.float32)
 
 
 def resample(samples: np.ndarray, rate: int, target: int = 16000) -> np.ndarray:
-    """Polyphase resampling: float32 [samples] at ``rate`` Hz -> float32 [ceil(samples * target / rate)]."""
+    """Resample by polyphase filtering: float32 [samples] at ``rate`` Hz -> [ceil(samples * target / rate)]."""
     if rate == target:
         return samples
     divisor = math.gcd(rate, target)
@@ -84,30 +84,32 @@ def resample(samples: np.ndarray, rate: int, target: int = 16000) -> np.ndarray:
 
 
 def _chunks(content: bytes) -> Dict[bytes, memoryview]:
-    """The first chunk of each name, as views of the content."""
+    """Return the first chunk of each name, as views of the content."""
     if len(content) < 12 or content[:4] != b"RIFF" or content[8:12] != b"WAVE":
-        raise AudioError("not a WAV file: it doesn't begin with RIFF....WAVE")
+        raise AudioError("not a WAV file: it does not begin with RIFF....WAVE")
     chunks = {}  # type: Dict[bytes, memoryview]
-    for name, chunk in _walk(memoryview(content)):
+    for name, chunk in _iterate_chunks(memoryview(content)):
         chunks.setdefault(name, chunk)
     return chunks
 
 
-def _walk(content: memoryview) -> Iterator[Tuple[bytes, memoryview]]:
+def _iterate_chunks(content: memoryview) -> Iterator[Tuple[bytes, memoryview]]:
+    """Yield the name and the content of each chunk."""
     start = 12
     while start + 8 <= len(content):
         name, size = struct.unpack_from("<4sI", content, start)
         chunk = content[start + 8 : start + 8 + size]
         if len(chunk) < size and name in (b"fmt ", b"data"):
             raise AudioError(
-                "the header promises %d bytes of %s, the file holds %d: truncated upload or damaged header"
+                "the header promises %d bytes of %s, the file holds %d: the upload is truncated or the header damaged"
                 % (size, name.decode().strip(), len(chunk))
             )
         yield name, chunk
-        start += 8 + size + size % 2  # chunks begin at even places
+        start += 8 + size + size % 2  # chunks begin at even offsets
 
 
 def _format(chunks: Dict[bytes, memoryview]) -> Format:
+    """Read and check the ``fmt`` chunk."""
     chunk = chunks.get(b"fmt ", memoryview(b""))
     if len(chunk) < 16:
         raise AudioError("the WAV has no complete fmt chunk")
@@ -117,17 +119,19 @@ def _format(chunks: Dict[bytes, memoryview]) -> Format:
     layout = Format(code, channels, sample_rate, bits)
     if (code, bits) not in READERS:
         raise AudioError(
-            "WAV encoding %#06x with %d bits is not read: write PCM 8, 16, 24 or 32 bit, or float" % (code, bits)
+            "WAV encoding %#06x with %d bits is not supported: use PCM (8, 16, 24, 32 bits) or float (32, 64 bits)"
+            % (code, bits)
         )
     if not 1 <= channels <= MAX_CHANNELS or block_bytes != layout.frame_bytes:
-        raise AudioError("a WAV of %d channels, %d bytes a frame, is damaged" % (channels, block_bytes))
-    if not SAMPLE_RATES_HZ[0] <= sample_rate <= SAMPLE_RATES_HZ[1]:
-        raise AudioError("sample rate %d Hz is outside %d to %d Hz" % (sample_rate, *SAMPLE_RATES_HZ))
+        raise AudioError("the WAV header is damaged: %d channels with %d bytes per frame" % (channels, block_bytes))
+    if not MIN_SAMPLE_RATE_HZ <= sample_rate <= MAX_SAMPLE_RATE_HZ:
+        limits = (MIN_SAMPLE_RATE_HZ, MAX_SAMPLE_RATE_HZ)
+        raise AudioError("the sample rate %d Hz is outside %d to %d Hz" % (sample_rate, *limits))
     return layout
 
 
 def _to_float(data: memoryview, layout: Format) -> np.ndarray:
-    """Bytes -> float32 [samples, channels], full scale 1."""
+    """Convert bytes to float32 [samples, channels], full scale 1."""
     flat = READERS[layout.code, layout.bits](data)
     return flat.reshape(-1, layout.channels)
 
@@ -142,7 +146,7 @@ def _read_i16(data: memoryview) -> np.ndarray:
 
 def _read_i24(data: memoryview) -> np.ndarray:
     wide = np.zeros((len(data) // 3, 4), "u1")
-    wide[:, 1:] = np.frombuffer(data, "u1").reshape(-1, 3)  # the low byte stays 0: 24 bits as the top of 32
+    wide[:, 1:] = np.frombuffer(data, "u1").reshape(-1, 3)  # the low byte stays 0: the 24 bits are the upper ones of 32
     return wide.view("<i4")[:, 0].astype(np.float32) * np.float32(2.0**-31)
 
 

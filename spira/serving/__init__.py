@@ -1,19 +1,20 @@
-"""The predictor that KServe runs: numpy, scipy and kserve only, nothing else of spira.
+"""The server that KServe runs: numpy, scipy and kserve only, no import of spira but ``spira.inference``.
 
     python -m spira.serving --model-dir DIR --model-name spira --http-port 8080
 
-``DIR`` is a package, or the MLflow artifacts made of one. A body goes this way, a module a step:
+``DIR`` is a package, or the MLflow artifacts of one. Modules, in the order in which a request passes them:
 
-    guard       at most so many bodies, of so many bytes, at a time; past that 429 at once
-    messages    a body of either protocol -> WAV bytes; probabilities -> the answer
-    package     the package's own code, once its golden recordings came out right
-    detector    the ``kserve.Model``: messages and package, in threads
-    server      the application, its readiness, and an end that loses no request
-    memory      how the process keeps it
-    errors      what a client gets where it can't be answered: status, code, what to do
+    guard       admission control: limits the number and the size of requests, answers 429 beyond
+    server      the application with KServe's routes, its readiness and its graceful shutdown
+    detector    the ``kserve.Model``: runs messages and package in threads
+    messages    request bodies of both protocols to WAV bytes; predictions to responses
+    package     the package's own code, loaded after its golden recordings are checked
+    errors      responses for refused requests: status, code, message
+    memory      settings of the C library's memory allocator
 """
 
 import os
 
-# One core a recording: threads of our own share the cores. Read when numpy is imported, so it is set here, first.
+# One core computes one recording: the threads of this process share the cores. numpy reads the variable when it is
+# imported, so it is set before any import of numpy.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -1,4 +1,4 @@
-"""The ``kserve.Model``: a body in, the package's probabilities and diagnoses out, computed in threads."""
+"""The ``kserve.Model``: request body in, the package's probabilities and diagnoses out, computed in threads."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Detector(kserve.Model):
     """A package behind KServe's protocols.
 
     Args:
-        name: in the paths.
-        folder: of the package.
-        version: told in every answer; empty where it is unknown.
-        threads: recordings computed at a time.
+        name: model name in the URL paths.
+        folder: the package.
+        version: model version in responses; empty if unknown.
+        threads: number of recordings computed at a time.
     """
 
     def __init__(self, name: str, folder: Path, version: str, threads: int) -> None:
@@ -34,52 +34,60 @@ class Detector(kserve.Model):
         self.package: package.Package | None = None
 
     def load(self) -> bool:
-        """Load and check the package; only then is the model ready.
+        """Load and check the package, then set the model ready.
 
         Raises:
-            PackageError: it must not be served.
+            PackageError: the package must not be served.
         """
         self.package = package.load(self.folder)
-        logger.info("%s: golden recordings within %.2g of torch", self.folder, self.package.difference)
+        logger.info("%s: golden recordings differ from torch by at most %.2g", self.folder, self.package.difference)
         self.ready = True
         return self.ready
 
     async def predict(self, payload: messages.Body, *_: Any) -> dict[str, Any]:
-        """Answer a body; the event loop goes on meanwhile.
+        """Answer a request in a thread, without blocking the event loop.
 
         Raises:
-            RequestError: the body or a recording can't be used.
+            RequestError: the body or a recording is refused.
         """
-        return await asyncio.get_running_loop().run_in_executor(self.threads, self.answer, payload)
+        return await asyncio.get_running_loop().run_in_executor(self.threads, self.predict_body, payload)
 
-    def answer(self, body: messages.Body) -> dict[str, Any]:
-        """The response's JSON to a body.
+    def predict_body(self, body: messages.Body) -> dict[str, Any]:
+        """Return the JSON of the response to a request body.
 
         Raises:
-            RequestError: the body or a recording can't be used.
+            RequestError: the body or a recording is refused.
         """
-        asked = messages.recordings(body)
-        answers = [self.hear(wav, i) for i, wav in enumerate(asked.wavs)]
-        return messages.answer(body.v2, self.name, self.version, asked.id, answers)
+        request = messages.decode_request(body)
+        predictions = [self.predict_one(wav, number) for number, wav in enumerate(request.wavs)]
+        return messages.encode_response(body.v2, self.name, self.version, request.id, predictions)
 
-    def hear(self, wav: bytes, number: int) -> messages.Answer:
-        """The package's answer about one recording."""
-        assert self.package is not None  # KServe asks a ready model only
+    def predict_one(self, wav: bytes, number: int) -> messages.Prediction:
+        """Return the package's prediction for one recording.
+
+        Args:
+            wav: content of a WAV file.
+            number: position of the recording in its request, for the error message.
+
+        Raises:
+            RequestError: the recording is refused, or the model fails.
+        """
+        assert self.package is not None  # KServe calls predict only if the model is ready
         try:
             probability = self.package.model.probability(wav)
         except self.package.model_error as error:
             raise RequestError(HTTPStatus.INTERNAL_SERVER_ERROR, "model", str(error)) from error
         except ValueError as error:
-            message = f"recording {number}: {error}; send a WAV that keeps this rule"
+            message = f"recording {number}: {error}; correct the recording and send it again"
             raise RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, "unusable_audio", message) from error
-        return messages.Answer(probability, self.package.model.diagnose(probability))
+        return messages.Prediction(probability, self.package.model.diagnose(probability))
 
     def get_input_types(self) -> list[dict[str, Any]]:
-        """What ``GET /v2/models/NAME`` says of the input."""
+        """Return the description of the input in ``GET /v2/models/NAME``."""
         return [{"name": "audio", "datatype": "BYTES", "shape": [-1]}]
 
     def get_output_types(self) -> list[dict[str, Any]]:
-        """What ``GET /v2/models/NAME`` says of the outputs."""
+        """Return the description of the outputs in ``GET /v2/models/NAME``."""
         return [
             {"name": "probability", "datatype": "FP64", "shape": [-1]},
             {"name": "diagnosis", "datatype": "BYTES", "shape": [-1]},

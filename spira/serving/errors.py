@@ -1,4 +1,4 @@
-"""What a client gets instead of an answer: ``{"code": ..., "error": ...}`` with a status, the same from every path."""
+"""Responses to refused requests: a status and ``{"code": ..., "error": ...}``, the same on every path."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from kserve.errors import ModelNotFound, ModelNotReady
 from prometheus_client import Counter
 
-ERRORS = Counter("spira_errors", "Requests that were not answered, by the code of the refusal", ["code"])
+ERRORS = Counter("spira_errors", "Refused requests by error code", ["code"])
 
 PATHS = "POST /v2/models/NAME/infer or /v1/models/NAME:predict"
 
@@ -20,12 +20,12 @@ logger = logging.getLogger(__name__)
 
 
 class RequestError(Exception):
-    """A request that is not answered.
+    """A refused request.
 
     Args:
-        status: of HTTP.
-        code: for programs; it never changes.
-        message: for people: what is wrong and what to do.
+        status: HTTP status.
+        code: error code for programs; a code never changes.
+        message: error message for people: what is wrong and what to do.
     """
 
     def __init__(self, status: HTTPStatus, code: str, message: str) -> None:
@@ -34,37 +34,42 @@ class RequestError(Exception):
 
 
 def malformed(code: str, message: str) -> RequestError:
-    """400: the request itself must be written otherwise."""
+    """Return an error of status 400: the client must write the request differently."""
     return RequestError(HTTPStatus.BAD_REQUEST, code, message)
 
 
-def response(refused: RequestError) -> JSONResponse:
-    """The answer that tells, and one more in the metrics."""
-    ERRORS.labels(refused.code).inc()
-    headers = {"Retry-After": "1"} if refused.status == HTTPStatus.TOO_MANY_REQUESTS else None
-    content = {"code": refused.code, "error": refused.message}
-    return JSONResponse(content, status_code=refused.status, headers=headers)
+def response(error: RequestError) -> JSONResponse:
+    """Return the response to a refused request and count the request in the metrics."""
+    ERRORS.labels(error.code).inc()
+    headers = {"Retry-After": "1"} if error.status == HTTPStatus.TOO_MANY_REQUESTS else None
+    content = {"code": error.code, "error": error.message}
+    return JSONResponse(content, status_code=error.status, headers=headers)
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of an application one of these; what a client sent is never repeated to it, nor logged."""
-    for kind, refusal in REFUSALS.items():
-        app.add_exception_handler(kind, _handler(refusal))
+    """Install handlers that convert every error of an application to a response of this module.
+
+    Content sent by a client is neither returned nor logged.
+    """
+    for kind, convert in CONVERTERS.items():
+        app.add_exception_handler(kind, _handler(convert))
 
 
-def _handler(refusal: Any) -> Any:
+def _handler(convert: Any) -> Any:
     async def handle(request: Request, error: Exception) -> JSONResponse:
-        return response(refusal(error))
+        return response(convert(error))
 
     return handle
 
 
 def _not_found(error: ModelNotFound) -> RequestError:
-    return RequestError(HTTPStatus.NOT_FOUND, "model_not_found", f"{error} GET /v2/models lists those served here.")
+    return RequestError(
+        HTTPStatus.NOT_FOUND, "model_not_found", f"{error} GET /v2/models lists the models served here."
+    )
 
 
 def _not_ready(error: ModelNotReady) -> RequestError:
-    message = "the model is being loaded and checked: try again when /v2/models/NAME/ready answers 200"
+    message = "the model is being loaded and checked: try again when /v2/models/NAME/ready returns 200"
     return RequestError(HTTPStatus.SERVICE_UNAVAILABLE, "model_not_ready", message)
 
 
@@ -73,7 +78,7 @@ def _empty(error: RequestValidationError) -> RequestError:
 
 
 def _not_implemented(error: NotImplementedError) -> RequestError:
-    return RequestError(HTTPStatus.NOT_IMPLEMENTED, "not_implemented", f"only predictions are served: {PATHS}")
+    return RequestError(HTTPStatus.NOT_IMPLEMENTED, "not_implemented", f"this server only predicts: {PATHS}")
 
 
 def _http(error: HTTPException) -> RequestError:
@@ -81,13 +86,13 @@ def _http(error: HTTPException) -> RequestError:
     return RequestError(status, status.name.lower(), f"{error.detail}: {PATHS}")
 
 
-def _unforeseen(error: Exception) -> RequestError:
-    logger.error("a request failed here: %s", type(error).__name__)
-    message = "the server failed: its log says where; tell those who run it"
+def _unexpected(error: Exception) -> RequestError:
+    logger.error("a request failed with an unexpected %s", type(error).__name__)
+    message = "the server failed: contact its operator, who finds the error in its log"
     return RequestError(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", message)
 
 
-REFUSALS: dict[Any, Any] = {
+CONVERTERS: dict[Any, Any] = {
     RequestError: lambda error: error,
     ModelNotFound: _not_found,
     ModelNotReady: _not_ready,
@@ -95,6 +100,6 @@ REFUSALS: dict[Any, Any] = {
     RequestValidationError: _empty,
     HTTPStatus.NOT_FOUND: _http,
     HTTPStatus.METHOD_NOT_ALLOWED: _http,
-    Exception: _unforeseen,
+    Exception: _unexpected,
 }
-"""By the class or the status that an application raises."""
+"""Functions to a RequestError, by the class or the status that an application raises."""

@@ -1,8 +1,10 @@
-"""What stands before the application: as much as can be answered comes in, the rest is told so at once.
+"""Admission control: accept as many requests as can be served; answer 429 to the rest at once.
 
-A body takes a place and its bytes before any of it is kept, so a flood costs no memory; a client that sends slowly
-loses its place after a while. What is refused is read and forgotten first: many clients listen only then. Bodies
-reach KServe's routes as plain bytes, whatever type they claim: its own parsing would run in the event loop.
+- A request is admitted, with its declared size, before its body is read. A flood of requests therefore needs no memory.
+- A client that sends too slowly is refused after a while and frees its place.
+- The body of a refused request is read and discarded before the response, because many clients read the response only
+  after they have sent everything.
+- KServe's routes get every body as plain bytes, whatever its content type: their own parsing runs in the event loop.
 """
 
 from __future__ import annotations
@@ -21,56 +23,57 @@ from spira.serving import errors
 from spira.serving.errors import RequestError, malformed
 
 REQUESTS = Counter("spira_requests", "Requests with a body, by status", ["status"])
-SECONDS = Histogram("spira_request_seconds", "From a body's admission to the end of its answer")
-INSIDE = Gauge("spira_requests_inside", "Requests being read, waiting or computed")
+SECONDS = Histogram("spira_request_seconds", "Seconds from the admission of a request to the end of its response")
+INSIDE = Gauge("spira_requests_inside", "Admitted requests: being read, waiting or being computed")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is taken in."""
+    """Limits on admitted requests."""
 
     requests: int
-    """Computed and waiting, at a time."""
+    """Number of requests, computed and waiting, at a time."""
     body_bytes: int = 32 * 2**20
-    """Of one body; in base64 that is a WAV of three quarters of it."""
+    """Size of one body. A WAV file in base64 may have three quarters of it."""
     all_bytes: int = 128 * 2**20
-    """Of all bodies inside together."""
+    """Size of all admitted bodies together."""
     body_seconds: float = 30.0
-    """For a body to arrive."""
+    """Time for a body to arrive."""
 
 
 class Guard:
-    """An ASGI application that lets only so much through to another."""
+    """ASGI middleware that limits the requests to an application."""
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self.app, self.limits = app, limits
-        self.requests = self.bytes = 0  # inside now
+        self.requests = self.bytes = 0  # admitted now
         self.ending = False
-        """Once true, answers close their connections, so that clients go elsewhere."""
+        """Whether the server is shutting down. If so, responses close their connections and clients go elsewhere."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        send = self.watching(scope, send)
+        send = self.instrumented(scope, send)
         if scope["method"] != "POST":
             return await self.app(scope, receive, send)
         try:
-            with self.place(declared_bytes(scope, self.limits)):
+            with self.admit(declared_bytes(scope, self.limits)):
                 body = await self.read(receive)
                 await self.app(as_bytes(scope), replay(body, receive), send)
-        except RequestError as refused:
-            await self.forget(receive)
-            await errors.response(refused)(scope, receive, send)
+        except RequestError as error:
+            await self.drain(receive)
+            await errors.response(error)(scope, receive, send)
 
     @contextmanager
-    def place(self, size: int) -> Iterator[None]:
-        """A place inside for a body of so many bytes.
+    def admit(self, size: int) -> Iterator[None]:
+        """Admit a request with a body of ``size`` bytes for the duration of the block.
 
         Raises:
-            RequestError: all are taken.
+            RequestError: the limits are reached.
         """
         if self.requests >= self.limits.requests or self.bytes + size > self.limits.all_bytes:
-            raise RequestError(HTTPStatus.TOO_MANY_REQUESTS, "saturated", "all places are taken: try again in a second")
+            message = "the server is at its limit: try again in a second"
+            raise RequestError(HTTPStatus.TOO_MANY_REQUESTS, "saturated", message)
         self.requests, self.bytes = self.requests + 1, self.bytes + size
         try:
             with INSIDE.track_inprogress(), SECONDS.time():
@@ -79,37 +82,37 @@ class Guard:
             self.requests, self.bytes = self.requests - 1, self.bytes - size
 
     async def read(self, receive: Receive) -> bytes:
-        """A request's whole body.
+        """Read the body of a request.
 
         Raises:
-            RequestError: it is larger than announced, comes too slowly, or not at all.
+            RequestError: the body is too large, arrives too slowly, or ends early.
         """
         body = bytearray()
         try:
             async with asyncio.timeout(self.limits.body_seconds):
-                async for piece in pieces(receive):
-                    body += piece
+                async for chunk in chunks(receive):
+                    body += chunk
                     if len(body) > self.limits.body_bytes:
                         raise too_large(self.limits)
         except TimeoutError as error:
-            told = f"the body didn't arrive within {self.limits.body_seconds:g} s: send it faster or send less"
-            raise RequestError(HTTPStatus.REQUEST_TIMEOUT, "too_slow", told) from error
+            message = f"the body did not arrive within {self.limits.body_seconds:g} s: send it faster or send less"
+            raise RequestError(HTTPStatus.REQUEST_TIMEOUT, "too_slow", message) from error
         return bytes(body)
 
-    async def forget(self, receive: Receive) -> None:
-        """Read what is left of a body, as far as it is of a size or a speed that a client of good will sends."""
-        left = 4 * self.limits.body_bytes
+    async def drain(self, receive: Receive) -> None:
+        """Read and discard the rest of a body, up to four times the size limit and within the time limit."""
+        remaining = 4 * self.limits.body_bytes
         with suppress(TimeoutError, RequestError):
             async with asyncio.timeout(self.limits.body_seconds):
-                async for piece in pieces(receive):
-                    left -= len(piece)
-                    if left < 0:
+                async for chunk in chunks(receive):
+                    remaining -= len(chunk)
+                    if remaining < 0:
                         return
 
-    def watching(self, scope: Scope, send: Send) -> Send:
-        """``send`` that counts the statuses of posts, and bids farewell once the server is ending."""
+    def instrumented(self, scope: Scope, send: Send) -> Send:
+        """Return a ``send`` that counts the statuses of POST requests and closes connections during shutdown."""
 
-        async def watch(message: Message) -> None:
+        async def instrumented_send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 if scope["method"] == "POST":
                     REQUESTS.labels(message["status"]).inc()
@@ -117,29 +120,29 @@ class Guard:
                     message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
             await send(message)
 
-        return watch
+        return instrumented_send
 
 
-async def pieces(receive: Receive) -> AsyncIterator[bytes]:
-    """A request's body as it arrives.
+async def chunks(receive: Receive) -> AsyncIterator[bytes]:
+    """Yield the body of a request as it arrives.
 
     Raises:
-        RequestError: the client left before its end.
+        RequestError: the client closed the connection before the end of the body.
     """
     more = True
     while more:
         message = await receive()
         if message["type"] != "http.request":
-            raise malformed("disconnected", "the client left before its request was whole")
+            raise malformed("disconnected", "the client closed the connection before the end of its request")
         yield message.get("body", b"")
         more = message.get("more_body", False)
 
 
 def declared_bytes(scope: Scope, limits: Limits) -> int:
-    """The announced size of a body; the largest allowed where none is announced.
+    """Return the Content-Length of a request, or the largest allowed size if it has none.
 
     Raises:
-        RequestError: it is larger than allowed, or no number.
+        RequestError: the length is too large or not a number.
     """
     length = dict(scope["headers"]).get(b"content-length", str(limits.body_bytes).encode())
     if not length.isdigit():
@@ -150,22 +153,22 @@ def declared_bytes(scope: Scope, limits: Limits) -> int:
 
 
 def too_large(limits: Limits) -> RequestError:
-    """413."""
+    """Return the error for a body above the size limit (413)."""
     message = f"the body has more than {limits.body_bytes} bytes: send a shorter recording, or fewer in one request"
     return RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", message)
 
 
 def as_bytes(scope: Scope) -> dict[str, Any]:
-    """A scope whose body is plain bytes."""
+    """Return a scope whose content type is plain bytes."""
     headers = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
     return {**scope, "headers": [*headers, (b"content-type", b"application/octet-stream")]}
 
 
 def replay(body: bytes, receive: Receive) -> Receive:
-    """A ``receive`` that gives a body that was read, then what comes after it."""
+    """Return a ``receive`` that returns a body already read, then the messages after it."""
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def give() -> Message:
+    async def replayed_receive() -> Message:
         return messages.pop() if messages else await receive()
 
-    return give
+    return replayed_receive

@@ -1,7 +1,7 @@
-"""Freed memory stays with the process, for the next recording to use.
+"""Memory allocation: keep freed memory in the process for the next recording.
 
-By default glibc gives an array's memory back to the system when it is freed and fetches it anew for the next one, page
-by page: half of the time of a small network. What is kept is bounded, and no more than one recording needs.
+By default glibc returns the memory of a freed array to the system and requests it again, page by page, for the next
+one. For a small network this takes half of the time. The memory kept is bounded by what one recording needs.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import ctypes
 from contextlib import suppress
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Numbers of glibc's ``mallopt``."""
+"""Parameter numbers of glibc's ``mallopt``."""
 
-KEPT_BYTES = 64 * 2**20
-"""Of free memory, a thread."""
+TRIM_THRESHOLD_BYTES = 64 * 2**20
+"""Free memory that a thread keeps; glibc returns only more than this."""
 
-MAPPED_BYTES = 32 * 2**20
-"""A larger array has its own pages, and gives them back; glibc takes no larger bound."""
+MMAP_THRESHOLD_BYTES = 32 * 2**20
+"""Larger arrays are mapped separately and returned when freed. This is the largest threshold that glibc accepts."""
 
 
-def keep() -> None:
-    """Set it up for this process; nothing where the C library is another."""
+def retain_freed_memory() -> None:
+    """Set the thresholds for this process; do nothing if the C library is not glibc."""
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES)
-        libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+        libc.mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
+        libc.mallopt(M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)

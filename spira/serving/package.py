@@ -1,4 +1,4 @@
-"""A package folder -> its own model, once its files are whole and its golden recordings came out right."""
+"""Loading a package for serving, after its files and its golden recordings are checked."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ CODE = "spira_inference"
 """Name of the inference code inside a package."""
 
 TOLERANCE = 1e-5
-"""Largest difference from torch's probability."""
+"""Largest accepted difference from torch's probability."""
 
 
 class PackageError(Exception):
-    """A folder that must not be served; the message says why and what to do."""
+    """A package that must not be served; the message contains the reason and what to do."""
 
 
 @dataclass(frozen=True)
 class Package:
-    """A package that may be served."""
+    """A checked package."""
 
     model: Any
-    """The ``Model`` of its own code; see :mod:`spira.inference.model`. Threads may share it."""
+    """``Model`` of the package's own code, see :mod:`spira.inference.model`. Threads can share it."""
     model_error: type[Exception]
-    """What the model raises where the fault is its own; where the recording's is, it is another ValueError."""
+    """Error that the model raises if the model itself fails. A refused recording raises another ValueError."""
     difference: float
-    """The golden recordings' largest difference from torch."""
+    """Largest difference from torch over the golden recordings."""
 
 
 def load(folder: Path) -> Package:
-    """Check and load a package; its code is imported, so a process loads one.
+    """Check and load a package. Its code is imported, so a process can load one package only.
 
     Args:
-        folder: ``data``, ``code`` and ``package.json``, as packaged or as MLflow keeps them (``data/data``).
+        folder: ``data``, ``code`` and ``package.json``, as packaged or as MLflow stores them (``data/data``).
 
     Raises:
-        PackageError: a file is missing or was changed, the code fails, or a golden probability is not torch's.
+        PackageError: a file is missing or was changed, the code fails, or a golden probability differs from torch's.
     """
     data = folder / "data"
     if not (data / "config.json").is_file():
@@ -51,44 +51,49 @@ def load(folder: Path) -> Package:
     try:
         code = importlib.import_module(f"{CODE}.model")
         model = code.Model.load(data)
-        answers = importlib.import_module(f"{CODE}.__main__").golden(model, str(data))
+        results = importlib.import_module(f"{CODE}.__main__").golden(model, str(data))
     except (ImportError, AttributeError, OSError, ValueError, KeyError, TypeError) as error:
         raise PackageError(f"{folder}: the package's code failed: {error}; package the checkpoint again") from error
-    return Package(model, code.ModelError, largest_difference(answers))
+    return Package(model, code.ModelError, check_golden(results))
 
 
 def check_files(folder: Path, data: Path) -> None:
-    """Compare a package's files with the SHA-256 that ``package.json`` lists.
+    """Compare the files of a package with the SHA-256 digests in ``package.json``.
 
     Args:
-        data: where what is listed under ``data/`` lies.
+        folder: the package.
+        data: location of the files listed under ``data/``.
 
     Raises:
-        PackageError: the first that is missing or changed, or there is no list.
+        PackageError: a file is missing or was changed, or ``package.json`` is not readable.
     """
     try:
-        listed = json.loads((folder / "package.json").read_text())["files"]
-        for name, digest in listed.items():
+        digests = json.loads((folder / "package.json").read_text())["files"]
+        for name, digest in digests.items():
             file = data / name[len("data/") :] if name.startswith("data/") else folder / name
             if hashlib.sha256(file.read_bytes()).hexdigest() != digest:
                 raise PackageError(f"{folder}: {name} was changed; copy the version there again")
     except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise PackageError(f"{folder} holds no whole package: {error}; copy the version there again") from error
+        raise PackageError(f"{folder} holds no complete package: {error}; copy the version there again") from error
 
 
-def largest_difference(answers: list[dict[str, Any]]) -> float:
-    """Between the probabilities that a package gives of its golden recordings and torch's.
+def check_golden(results: list[dict[str, Any]]) -> float:
+    """Return the largest difference from torch over the golden recordings.
+
+    Args:
+        results: the package's results for its golden recordings: file, expected, and probability or error.
 
     Raises:
-        PackageError: one is off by more than 1e-5 or is no number, or there is none.
+        PackageError: a probability differs by more than 1e-5 or is no number, or there is no golden recording.
     """
-    if not answers:
-        raise PackageError("there is no golden recording to check the package with: package it again")
-    for answer in answers:
-        if not abs(answer.get("probability", math.nan) - answer["expected"]) <= TOLERANCE:  # NaN is no proof
-            found = answer.get("error") or answer["probability"]
+    if not results:
+        raise PackageError("the package has no golden recording to check it with: package the checkpoint again")
+    for result in results:
+        # Written so that NaN fails: every comparison with NaN is false.
+        if not abs(result.get("probability", math.nan) - result["expected"]) <= TOLERANCE:
+            actual = result.get("error") or result["probability"]
             raise PackageError(
-                f"golden recording {answer['file']}: the package says {found}, torch {answer['expected']}; "
-                f"they may differ by {TOLERANCE:g}, so this model must not be served"
+                f"golden recording {result['file']}: the package returns {actual}, torch {result['expected']} "
+                f"(limit of the difference {TOLERANCE:g}); this model must not be served"
             )
-    return max(abs(answer["probability"] - answer["expected"]) for answer in answers)
+    return max(abs(result["probability"] - result["expected"]) for result in results)

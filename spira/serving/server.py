@@ -1,8 +1,11 @@
-"""The application around a detector, and its life: listen, check, answer, go without losing a request.
+"""The HTTP server: KServe's routes to one model, readiness after the package is checked, graceful shutdown.
 
-KServe's own routes, data plane and model, without its ``ModelServer``: that one starts listening only once a model is
-ready, lets anyone unload it, answers some bad requests with 500 and their audio, and closes its port the moment it is
-told to end, while the cluster still sends requests there.
+It uses KServe's routes, data plane and model, but not its ``ModelServer``, which
+
+- starts to listen only after a model is ready,
+- lets any client unload the model,
+- answers some invalid requests with 500 and with their audio,
+- closes its port at the first signal, while the cluster still sends requests to it.
 """
 
 from __future__ import annotations
@@ -28,37 +31,41 @@ from spira.serving.errors import RequestError, malformed
 from spira.serving.guard import Guard, Limits
 
 HEADER = "inference-header-content-length"
-"""Of v2's binary form: how many bytes of the body are JSON."""
+"""Header of v2's binary form: length of the JSON in the body, in bytes."""
 
 logger = logging.getLogger(__name__)
 
 
-class Requests(DataPlane):
-    """KServe's data plane, which hands bodies on unparsed."""
+class RawBodyDataPlane(DataPlane):
+    """KServe's data plane, without the parsing of request bodies."""
 
     def decode(
         self, body: bytes, headers: dict[str, str], protocol_version: str = "v1", model_name: str | None = None
     ) -> tuple[messages.Body, dict[str, Any]]:
-        """A body for :meth:`Detector.predict`.
+        """Return a body for :meth:`Detector.predict`.
 
         Raises:
-            RequestError: the length of its JSON is no number.
+            RequestError: the length of its JSON is not a number.
         """
         length = headers.get(HEADER)
         if length is not None and not length.isdigit():
-            raise malformed("content_length", f"{HEADER} must be a whole number: the bytes of JSON")
+            raise malformed("content_length", f"{HEADER} must be a whole number: the length of the JSON in bytes")
         return messages.Body(body, None if length is None else int(length), v2=protocol_version == "v2"), {}
 
 
-class Fixed(ModelRepositoryExtension):
-    """One model, there from start to end."""
+class SingleModelRepository(ModelRepositoryExtension):
+    """A model repository with one model that clients can neither load nor unload."""
 
     async def load(self, model_name: str) -> None:
-        """RequestError; see :meth:`unload`."""
+        """Refuse the request.
+
+        Raises:
+            RequestError: always.
+        """
         await self.unload(model_name)
 
     async def unload(self, model_name: str) -> None:
-        """RequestError.
+        """Refuse the request.
 
         Raises:
             RequestError: always.
@@ -68,11 +75,11 @@ class Fixed(ModelRepositoryExtension):
         )
 
 
-class Server(uvicorn.Server):
-    """Told to end, it answers for a while longer: the cluster takes some time to send requests elsewhere.
+class DrainingServer(uvicorn.Server):
+    """A server that keeps answering for a while after a signal, until the cluster sends requests elsewhere.
 
     Args:
-        drain_seconds: how long; a second signal ends it at once.
+        drain_seconds: time from the signal to the end; a second signal ends the server at once.
     """
 
     def __init__(self, config: uvicorn.Config, guard: Guard, drain_seconds: float) -> None:
@@ -80,7 +87,7 @@ class Server(uvicorn.Server):
         self.guard, self.drain_seconds = guard, drain_seconds
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Called by a signal."""
+        """Handle a signal: start the shutdown, or end the server if the shutdown has started."""
         if self.guard.ending or not self.started:
             return super().handle_exit(sig, frame)
         self.guard.ending = True
@@ -89,27 +96,27 @@ class Server(uvicorn.Server):
 
 
 def application(detector: Detector) -> FastAPI:
-    """KServe's routes to one model, and ``/metrics``."""
+    """Return an application with KServe's routes to one model, and ``/metrics``."""
     repository = ModelRepository()
     repository.update(detector)
-    plane, fixed = Requests(repository), Fixed(repository)
+    data_plane, extension = RawBodyDataPlane(repository), SingleModelRepository(repository)
     app = FastAPI(title="SPIRA", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_api_route("/metrics", metrics_handler)
-    register_v1_endpoints(app, plane, fixed)
-    register_v2_endpoints(app, plane, fixed)
+    register_v1_endpoints(app, data_plane, extension)
+    register_v2_endpoints(app, data_plane, extension)
     errors.install(app)
     return app
 
 
 async def serve(detector: Detector, limits: Limits, port: int, drain_seconds: float) -> None:
-    """Listen at once, be ready once the package is checked, end when told to.
+    """Listen at once, become ready when the package is checked, and run until a signal ends the server.
 
     Raises:
         PackageError: the package must not be served.
     """
     guard = Guard(application(detector), limits)
     config = uvicorn.Config(guard, host="0.0.0.0", port=port, log_config=None, access_log=False, timeout_keep_alive=65)
-    server = Server(config, guard, drain_seconds)
+    server = DrainingServer(config, guard, drain_seconds)
     listening = asyncio.create_task(server.serve())
     try:
         await asyncio.to_thread(detector.load)

@@ -1,4 +1,4 @@
-"""All of manifests/kind on the cluster, once for all tests that need it, and gone afterwards."""
+"""A fixture that applies manifests/kind to the cluster once for all tests, and deletes everything afterwards."""
 
 from __future__ import annotations
 
@@ -11,65 +11,68 @@ from pathlib import Path
 import pytest
 
 from tests.support import ROOT
-from tests.support.cluster_fixture import Place, loaded
+from tests.support.cluster_fixture import ClusterNamespace, load_image
 
 NAMESPACES = ("mlflow", "spira-serving", "spira-delivery")
 IMAGES = ("spira/base:dev", "spira/serve:dev")
-FETCHES = "clusterstoragecontainer/default"
-"""KServe's object for what fetches models."""
+STORAGE_CONTAINER = "clusterstoragecontainer/default"
+"""KServe's object with the container that downloads models."""
 CRD = "crd/deliveries.spira.internal"
 
 
 @pytest.fixture(scope="session")
 def spira_on_kind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The context of a kind cluster to which manifests/kind is applied, everything ready.
+    """Apply manifests/kind to a kind cluster, wait until everything is ready, and return the context.
 
-    The tick is suspended: tests begin theirs. What is found there under our names is somebody's, and is left alone.
+    The CronJob of the tick is suspended: tests start ticks themselves. Namespaces that exist already belong to someone
+    else, so the tests are skipped.
     """
     context = _context()
-    place = Place(context, "mlflow")
+    mlflow = ClusterNamespace(context, "mlflow")
     for namespace in NAMESPACES:
-        if _is_there(context, f"namespace/{namespace}"):
-            pytest.skip(f"namespace {namespace} is in {context} already, and not by these tests: delete it first")
+        if _exists(context, f"namespace/{namespace}"):
+            pytest.skip(f"namespace {namespace} already exists in {context}: delete it first")
     subprocess.run([ROOT / "tests/e2e/images/load", context.removeprefix("kind-")], check=True, timeout=900)
     for image in IMAGES:
-        loaded(context, image)
-    had_crd = _is_there(context, CRD)
-    fetches = json.loads(place.kubectl("get", FETCHES, "-o", "json"))["spec"]["container"]
+        load_image(context, image)
+    had_crd = _exists(context, CRD)
+    container = json.loads(mlflow.kubectl("get", STORAGE_CONTAINER, "-o", "json"))["spec"]["container"]
     try:
-        place.kubectl("patch", FETCHES, "--type=merge", "--patch-file", str(ROOT / "manifests/kserve/storage.yaml"))
+        mlflow.kubectl(
+            "patch", STORAGE_CONTAINER, "--type=merge", "--patch-file", str(ROOT / "manifests/kserve/storage.yaml")
+        )
         overlay = _suspended(tmp_path_factory.mktemp("kind"))
         subprocess.run(["kubectl", "--context", context, "apply", "-k", overlay], check=True, timeout=120)
-        for what in ("statefulset/postgres", "statefulset/seaweedfs", "deployment/mlflow"):
-            place.kubectl("rollout", "status", what, "--timeout=240s")
+        for workload in ("statefulset/postgres", "statefulset/seaweedfs", "deployment/mlflow"):
+            mlflow.kubectl("rollout", "status", workload, "--timeout=240s")
         yield context
     finally:
-        _remove(place, had_crd, fetches)
+        _delete(mlflow, had_crd, container)
 
 
 def _context() -> str:
-    """The current context, if it is kind's and all is there that must be."""
+    """Return the current context if it is a kind cluster with everything that the tests need; skip otherwise."""
     if os.environ.get("SPIRA_E2E") != "1":
         pytest.skip("needs a kind cluster with KServe: set SPIRA_E2E=1")
-    found = subprocess.run(["kubectl", "config", "current-context"], capture_output=True, text=True, check=False)
-    context = found.stdout.strip()
+    command = ["kubectl", "config", "current-context"]
+    context = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     if not context.startswith("kind-"):
-        pytest.skip("the kubeconfig's current context is no kind cluster, and manifests/kind has known passwords")
-    if not _is_there(context, FETCHES):
-        pytest.skip(f"no cluster {context} answers, or KServe isn't installed there")
+        pytest.skip("the current context is not a kind cluster, and the passwords in manifests/kind are public")
+    if not _exists(context, STORAGE_CONTAINER):
+        pytest.skip(f"the cluster {context} does not answer, or has no KServe")
     for image in IMAGES:
         if subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False).returncode:
-            pytest.skip(f"{image} isn't here: make images")
+            pytest.skip(f"the image {image} does not exist: run make images")
     return context
 
 
-def _is_there(context: str, thing: str) -> bool:
-    command = ["kubectl", "--context", context, "get", thing]
+def _exists(context: str, name: str) -> bool:
+    command = ["kubectl", "--context", context, "get", name]
     return subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0
 
 
 def _suspended(folder: Path) -> Path:
-    """An overlay of manifests/kind that begins no tick by itself."""
+    """Write an overlay of manifests/kind with a suspended CronJob."""
     suspend = [{"op": "add", "path": "/spec/suspend", "value": True}]
     patch = {"target": {"kind": "CronJob"}, "patch": json.dumps(suspend)}
     kind = os.path.relpath(ROOT / "manifests/kind", folder.resolve())
@@ -77,17 +80,17 @@ def _suspended(folder: Path) -> Path:
     return folder
 
 
-def _remove(place: Place, had_crd: bool, fetches: dict[str, object]) -> None:
-    """Whatever was made; models first, as KServe must be asked to let them go."""
-    kubectl = ["kubectl", "--context", place.context]
+def _delete(mlflow: ClusterNamespace, had_crd: bool, container: dict[str, object]) -> None:
+    """Delete everything that was applied. Models come first, because KServe must remove their finalizers."""
+    kubectl = ["kubectl", "--context", mlflow.context]
     commands = [
         [*kubectl, "-n", "spira-serving", "delete", "inferenceservices", "--all", "--timeout=120s"],
         [*kubectl, "delete", "namespace", *NAMESPACES, "--ignore-not-found", "--timeout=240s"],
     ]
     if not had_crd:
         commands.append([*kubectl, "delete", CRD, "--ignore-not-found"])
-    if "securityContext" not in fetches:
+    if "securityContext" not in container:
         undo = json.dumps({"spec": {"container": {"securityContext": None}}})
-        commands.append([*kubectl, "patch", FETCHES, "--type=merge", "--patch", undo])
+        commands.append([*kubectl, "patch", STORAGE_CONTAINER, "--type=merge", "--patch", undo])
     failed = [command for command in commands if subprocess.run(command, timeout=300, check=False).returncode]
-    assert not failed, f"left behind: {failed}"
+    assert not failed, f"not deleted: {failed}"

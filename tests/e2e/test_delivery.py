@@ -1,9 +1,9 @@
-"""Continuous delivery on a real cluster: a tick in a pod, with no rights but its own, and what kubectl shows of it.
+"""Tests of continuous delivery on a real cluster: a tick in a pod, its rights, and what kubectl shows of it.
 
     SPIRA_E2E=1 .venv/bin/pytest tests/e2e/test_delivery.py
 
-Needs docker, kind and kubectl; the cluster is kind's of the kubeconfig's current context. What is tried lives in a
-namespace of its own, and goes with it.
+They need docker, kind and kubectl, and use the current context of the kubeconfig. All objects are in two namespaces
+that are deleted afterwards.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import Any
 import pytest
 
 from tests.support import ROOT
-from tests.support.cluster_fixture import loaded
+from tests.support.cluster_fixture import load_image
 
 IMAGE = "spira/base:e2e"
 NAMESPACE = f"spira-delivery-e2e-{uuid.uuid4().hex[:6]}"
 CRD = "crd/deliveries.spira.internal"
-WHO = f"system:serviceaccount:{NAMESPACE}:spira-delivery"
+ACCOUNT = f"system:serviceaccount:{NAMESPACE}:spira-delivery"
 SERVING = f"{NAMESPACE}-serving"
-"""Where models are served; lent to who ticks."""
+"""Namespace where models are served, and where the account of the tick has the rights to serve."""
 
 SETTINGS = f"""\
 data: /etc/spira
@@ -36,46 +36,47 @@ ledger: /state/ledger
 resource: {NAMESPACE}/spira
 """
 FIRST = "file_path,class\nnot_here_yet.wav,0\n"
-"""What an upload begins with: a tick sees it, says what is missing and trains nothing."""
+"""The first file of an upload: a tick reports what is missing and trains nothing."""
 MISSING = "metadata_eval.csv is missing"
 
 pytestmark = pytest.mark.e2e
 
 
 def run(*command: str, refused: bool = False) -> str:
-    """What a command says; ``refused`` where it must fail."""
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=500, check=False)
-    assert (done.returncode != 0) == refused, f"{' '.join(command)}: {done.stdout}{done.stderr}"
-    return done.stdout + done.stderr
+    """Run a command and return its output. The command must fail if ``refused``."""
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=500, check=False)
+    assert (result.returncode != 0) == refused, f"{' '.join(command)}: {result.stdout}{result.stderr}"
+    return result.stdout + result.stderr
 
 
-def kubectl(*words: str, namespace: str = NAMESPACE, refused: bool = False) -> str:
-    return run("kubectl", "--namespace", namespace, *words, refused=refused)
+def kubectl(*arguments: str, namespace: str = NAMESPACE, refused: bool = False) -> str:
+    return run("kubectl", "--namespace", namespace, *arguments, refused=refused)
 
 
-def got(*words: str) -> dict[str, Any]:
-    return json.loads(kubectl("get", *words, "--output", "json"))
+def get(*arguments: str) -> dict[str, Any]:
+    """Return an object, or a list of objects, of the namespace."""
+    return json.loads(kubectl("get", *arguments, "--output", "json"))
 
 
 @pytest.fixture(scope="module")
 def cluster() -> None:
-    """The cluster, with the image of the working tree in it."""
+    """Build the image of the working tree and load it into the cluster; skip without a cluster."""
     if os.environ.get("SPIRA_E2E") != "1":
-        pytest.skip("SPIRA_E2E=1 is not set: this takes a cluster and builds an image")
+        pytest.skip("needs a cluster and builds an image: set SPIRA_E2E=1")
     if subprocess.run(["kubectl", "get", "--raw", "/readyz"], check=False).returncode:
-        pytest.skip("no cluster answers: set KUBECONFIG to one")
+        pytest.skip("no cluster answers: set KUBECONFIG")
     run("docker", "build", "--quiet", "--file", "Dockerfile.base", "--tag", IMAGE, ".")
-    loaded(run("kubectl", "config", "current-context").strip(), IMAGE)
+    load_image(run("kubectl", "config", "current-context").strip(), IMAGE)
 
 
 def base(name: str, folder: Path) -> str:
-    """A kustomization of ours as one in a folder names it."""
+    """Return the path of a kustomization in ``manifests/base``, relative to an overlay's folder."""
     return os.path.relpath(ROOT / "manifests" / "base" / name, folder.resolve())
 
 
 @pytest.fixture(scope="module")
 def manifests(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An overlay as anybody would write one: another namespace and image, its own settings."""
+    """Write an overlay with another namespace and image and its own settings."""
     folder = tmp_path_factory.mktemp("overlay")
     (folder / "delivery.yaml").write_text(SETTINGS)
     (folder / "metadata_train.csv").write_text(FIRST)
@@ -96,7 +97,7 @@ def manifests(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def delivery(manifests: Path) -> Iterator[None]:
-    """Applied, and taken away again."""
+    """Apply the overlay, and delete its objects afterwards."""
     had_crd = subprocess.run(["kubectl", "get", CRD], check=False).returncode == 0
     try:
         kubectl("apply", "--kustomize", str(manifests))
@@ -110,13 +111,13 @@ def delivery(manifests: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def serving(delivery: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A namespace to serve in, whose rights are lent to who ticks."""
+    """Create a namespace for serving, where the account of the tick has the rights to serve."""
     folder = tmp_path_factory.mktemp("serving")
-    lent = [{"op": "replace", "path": "/subjects/0/namespace", "value": NAMESPACE}]
+    rights = [{"op": "replace", "path": "/subjects/0/namespace", "value": NAMESPACE}]
     overlay = {
         "namespace": SERVING,
         "resources": [base("serving", folder), base("delivery/serving", folder)],
-        "patches": [{"target": {"kind": "RoleBinding", "name": "spira-delivery"}, "patch": json.dumps(lent)}],
+        "patches": [{"target": {"kind": "RoleBinding", "name": "spira-delivery"}, "patch": json.dumps(rights)}],
     }
     (folder / "kustomization.yaml").write_text(json.dumps(overlay))
     try:
@@ -128,51 +129,51 @@ def serving(delivery: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @dataclass(frozen=True)
 class Tick:
-    """What one left."""
+    """The results of a tick."""
 
     status: dict[str, Any]
-    """Of the Delivery."""
+    """Status of the Delivery."""
     pod: dict[str, Any]
     log: str
 
 
 @pytest.fixture(scope="module")
 def ticks(delivery: None) -> tuple[Tick, Tick]:
-    """One, and another."""
+    """Run two ticks."""
     return tick("first"), tick("second")
 
 
 def tick(job: str) -> Tick:
-    """At once, as the CronJob would do it."""
+    """Run a tick now, as a job of the CronJob."""
     kubectl("create", "job", job, "--from=cronjob/spira-delivery")
     try:
         kubectl("wait", f"job/{job}", "--for=condition=Complete", "--timeout=120s")
     except AssertionError as error:
         raise AssertionError(kubectl("describe", f"job/{job}") + kubectl("logs", f"job/{job}")) from error
-    (pod,) = got("pods", "--selector", f"job-name={job}")["items"]
-    return Tick(got("delivery", "spira")["status"], pod, kubectl("logs", f"job/{job}"))
+    (pod,) = get("pods", "--selector", f"job-name={job}")["items"]
+    return Tick(get("delivery", "spira")["status"], pod, kubectl("logs", f"job/{job}"))
 
 
 def test_the_cluster_accepts_every_object(delivery: None, manifests: Path):
-    """Each as it is, defaults and schema checked by the API server itself, with not one warning of the namespace."""
-    told = kubectl("apply", "--dry-run=server", "--kustomize", str(manifests))
+    """The API server checks defaults and schema, and the namespace causes no warning."""
+    output = kubectl("apply", "--dry-run=server", "--kustomize", str(manifests))
     kinds = ("namespace", "customresourcedefinition", "serviceaccount", "role.", "rolebinding", "configmap", "cronjob")
-    assert [kind for kind in kinds if kind not in told] == []
-    assert "Warning" not in told
+    assert [kind for kind in kinds if kind not in output] == []
+    assert "Warning" not in output
 
 
-def test_a_tick_runs_and_its_delivery_tells(ticks: tuple[Tick, Tick]):
-    """What it saw, in the fields and the conditions; the pod says the same."""
+def test_a_tick_publishes_its_status(ticks: tuple[Tick, Tick]):
+    """The fields and conditions of the Delivery, and the log of the pod, show what the tick observed."""
     status = ticks[0].status
-    conditions = {each["type"]: each["status"] for each in status["conditions"]}
+    conditions = {condition["type"]: condition["status"] for condition in status["conditions"]}
     assert conditions == {"Fit": "False", "Settled": "Unknown", "Serving": "False", "Healthy": "True"}
     assert MISSING in status["message"]
     assert MISSING in ticks[0].log
     assert (status["training"], status["serving"], status["records"]) == ("nothing fit to train on", "nothing", 1)
 
 
-def test_kubectl_shows_it(ticks: tuple[Tick, Tick]):
-    """In columns, and to wait for."""
+def test_kubectl_shows_the_status(ticks: tuple[Tick, Tick]):
+    """As columns, and as a condition to wait for."""
     head, row = kubectl("get", "deliveries").splitlines()
     assert head.split() == ["NAME", "TRAINING", "WANTED", "CHAMPION", "SERVING", "HEALTHY", "MESSAGE", "TICK", "AGE"]
     assert MISSING in row
@@ -180,40 +181,40 @@ def test_kubectl_shows_it(ticks: tuple[Tick, Tick]):
 
 
 def test_the_ledger_outlives_the_pod(ticks: tuple[Tick, Tick]):
-    """The second tick found the first one's record, and nothing that is new: a condition keeps its time."""
-    first, second = (each.status for each in ticks)
+    """The second tick reads the record of the first and sees nothing new, so conditions keep their time."""
+    first, second = (tick.status for tick in ticks)
     assert second["records"] == first["records"]
     assert second["lastTickTime"] > first["lastTickTime"]
-    since = [[each["lastTransitionTime"] for each in status["conditions"]] for status in (first, second)]
-    assert since[0] == since[1]
+    times = [[condition["lastTransitionTime"] for condition in status["conditions"]] for status in (first, second)]
+    assert times[0] == times[1]
 
 
-def test_a_delivery_that_was_deleted_is_made_again(ticks: tuple[Tick, Tick]):
-    """By the next tick, with the rights of its own account."""
+def test_a_deleted_delivery_is_created_again(ticks: tuple[Tick, Tick]):
+    """The next tick creates it with the rights of its account."""
     kubectl("delete", "delivery", "spira")
     assert tick("third").status["observedGeneration"] == 1
 
 
-def test_the_namespace_takes_restricted_pods_only(ticks: tuple[Tick, Tick]):
-    """Ours ran there, as a number that isn't root; one that asks for nothing special does not get in."""
+def test_the_namespace_admits_restricted_pods_only(ticks: tuple[Tick, Tick]):
+    """The tick's pod runs there; a pod without a security context is refused."""
     pod = ticks[0].pod
     assert pod["status"]["phase"] == "Succeeded"
     assert pod["spec"]["containers"][0]["securityContext"]["readOnlyRootFilesystem"]
-    said = kubectl("run", "root", f"--image={IMAGE}", "--dry-run=server", refused=True)
-    assert 'violates PodSecurity "restricted' in said
+    output = kubectl("run", "root", f"--image={IMAGE}", "--dry-run=server", refused=True)
+    assert 'violates PodSecurity "restricted' in output
 
 
 @pytest.mark.parametrize(
-    "may",
+    "right",
     ["get deliveries/spira", "create deliveries", "update deliveries/spira --subresource=status"],
 )
-def test_who_ticks_may_tell(delivery: None, may: str):
-    """Its own Delivery."""
-    assert kubectl("auth", "can-i", *may.split(), f"--as={WHO}").strip() == "yes"
+def test_the_tick_can_publish_its_status(delivery: None, right: str):
+    """It may create and update its own Delivery."""
+    assert kubectl("auth", "can-i", *right.split(), f"--as={ACCOUNT}").strip() == "yes"
 
 
 @pytest.mark.parametrize(
-    "may",
+    "right",
     [
         "list deliveries",
         "get deliveries/another",
@@ -232,13 +233,13 @@ def test_who_ticks_may_tell(delivery: None, may: str):
         "list nodes",
     ],
 )
-def test_who_ticks_may_do_nothing_else(delivery: None, may: str):
-    """Nor anything elsewhere."""
-    assert kubectl("auth", "can-i", *may.split(), f"--as={WHO}", refused=True).startswith("no")
+def test_the_tick_has_no_further_rights(delivery: None, right: str):
+    """Neither in its namespace nor elsewhere."""
+    assert kubectl("auth", "can-i", *right.split(), f"--as={ACCOUNT}", refused=True).startswith("no")
 
 
 @pytest.mark.parametrize(
-    "may",
+    "right",
     [
         "get inferenceservices.serving.kserve.io/spira",
         "create inferenceservices.serving.kserve.io",
@@ -247,14 +248,14 @@ def test_who_ticks_may_do_nothing_else(delivery: None, may: str):
         "list pods",
     ],
 )
-def test_where_models_are_served_it_may_serve(serving: None, may: str):
-    """What the KServe target needs."""
-    assert kubectl("auth", "can-i", *may.split(), f"--as={WHO}", namespace=SERVING).strip() == "yes"
+def test_the_tick_can_deploy_models(serving: None, right: str):
+    """It has the rights that the KServe target needs."""
+    assert kubectl("auth", "can-i", *right.split(), f"--as={ACCOUNT}", namespace=SERVING).strip() == "yes"
 
 
 @pytest.mark.parametrize(
-    "may", ["get secrets", "create pods", "update servingruntimes.serving.kserve.io/spira", "update deployments"]
+    "right", ["get secrets", "create pods", "update servingruntimes.serving.kserve.io/spira", "update deployments"]
 )
-def test_where_models_are_served_it_may_do_nothing_else(serving: None, may: str):
-    """How they are served is the administrator's."""
-    assert kubectl("auth", "can-i", *may.split(), f"--as={WHO}", namespace=SERVING, refused=True).startswith("no")
+def test_the_tick_cannot_change_how_models_are_served(serving: None, right: str):
+    """Runtimes and workloads belong to the administrator."""
+    assert kubectl("auth", "can-i", *right.split(), f"--as={ACCOUNT}", namespace=SERVING, refused=True).startswith("no")

@@ -1,6 +1,6 @@
-"""The predictor's image: small, without rights, and served from a read-only file system without a network.
+"""Tests of the predictor's image: size, user, a read-only file system, no network.
 
-make image-serve && SPIRA_E2E=1 .venv/bin/pytest tests/e2e/test_image_serve.py
+make images && SPIRA_E2E=1 .venv/bin/pytest tests/e2e/test_image_serve.py
 """
 
 from __future__ import annotations
@@ -29,25 +29,26 @@ PROBE = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8080/v2/m
 
 
 def docker(*arguments: str) -> str:
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    """Run docker and return its output."""
+    result = subprocess.run(["docker", *arguments], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 @pytest.fixture(scope="module")
 def image() -> dict[str, Any]:
-    """What Docker says of it."""
+    """Return Docker's description of the image."""
     if (
         not shutil.which("docker")
         or subprocess.run(["docker", "image", "inspect", IMAGE], capture_output=True).returncode
     ):
-        pytest.skip(f"{IMAGE} is not here: docker build -f Dockerfile.serve -t {IMAGE} .")
+        pytest.skip(f"the image {IMAGE} does not exist: run make images")
     return json.loads(docker("image", "inspect", IMAGE))[0]
 
 
 @pytest.fixture
 def container(image: dict[str, Any], tmp_path: Path) -> Iterator[str]:
-    """One that serves a package."""
+    """Start a container that serves a package, and return its name."""
     package, name = make_package(tmp_path), f"spira-{uuid.uuid4().hex[:8]}"
     for folder in (tmp_path, *tmp_path.parents[:2]):
         folder.chmod(0o755)
@@ -60,23 +61,23 @@ def container(image: dict[str, Any], tmp_path: Path) -> Iterator[str]:
         docker("rm", "-f", name)
 
 
-def test_it_is_small_and_has_no_rights(image: dict[str, Any]) -> None:
-    """Under 300 MB, and its user is a number that is not root's."""
+def test_the_image_is_small_and_not_root(image: dict[str, Any]) -> None:
+    """It is smaller than 300 MB, and its user is a number other than 0."""
     assert image["Size"] < 300e6
     assert int(image["Config"]["User"].split(":")[0]) > 0
 
 
-def test_it_serves_read_only_and_without_network(container: str) -> None:
-    """Nothing is fetched or written when it starts."""
+def test_the_image_serves_read_only_and_without_network(container: str) -> None:
+    """The server downloads and writes nothing when it starts."""
     for _ in range(60):
-        asked = subprocess.run(["docker", "exec", container, PYTHON, "-c", PROBE], capture_output=True, text=True)
-        if asked.stdout.strip() == "200":
+        probe = subprocess.run(["docker", "exec", container, PYTHON, "-c", PROBE], capture_output=True, text=True)
+        if probe.stdout.strip() == "200":
             return
         time.sleep(1)
-    raise AssertionError(docker("logs", container) + asked.stderr)
+    raise AssertionError(docker("logs", container) + probe.stderr)
 
 
-def test_it_knows_no_torch(container: str) -> None:
-    """Nor a package manager."""
+def test_the_image_has_no_torch(container: str) -> None:
+    """It has neither MLflow nor a package manager."""
     find = "import importlib.util as u; print([n for n in ('torch', 'pip', 'mlflow') if u.find_spec(n)])"
     assert docker("exec", container, PYTHON, "-c", find).strip() == "[]"

@@ -1,8 +1,8 @@
-"""KServe on a real cluster: replaced, broken, rolled back and repaired while users ask, without one failed request.
+"""Tests of the KServe target on a real cluster: deploy, refuse, roll back and repair under load, no failed request.
 
-    make image-serve && SPIRA_E2E=1 .venv/bin/pytest tests/e2e/test_kserve.py
+    make images && SPIRA_E2E=1 .venv/bin/pytest tests/e2e/test_kserve.py
 
-The cluster is that of the kubeconfig's current context; KServe is installed there.
+The tests use the current context of the kubeconfig. The cluster must have KServe.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from spira.deployment.kserve.cluster import KubernetesNamespace
 from spira.deployment.kserve.target import KServe
 from spira.deployment.target import DeploymentError, Release
 from spira.packaging.verify import PackageError
-from tests.support.cluster_fixture import IMAGE, Load, Place, loaded
+from tests.support.cluster_fixture import IMAGE, ClusterNamespace, LoadGenerator, load_image
 from tests.support.packages import make_package, wrong
 
 pytestmark = [
@@ -37,80 +37,83 @@ FILE = "golden/voice-one-window.wav"
 
 @dataclass(frozen=True)
 class Serving:
-    """A target, its place, and the releases that lie there."""
+    """A target, its namespace, and the releases stored in the namespace."""
 
     target: KServe
-    place: Place
+    namespace: ClusterNamespace
     releases: dict[str, Release]
 
 
 @pytest.fixture(scope="module")
 def context() -> str:
-    """The current context of a cluster that answers and knows KServe."""
+    """Return the current context if its cluster has KServe; skip otherwise."""
     if not shutil.which("kubectl"):
-        pytest.skip("kubectl is not here")
-    found = subprocess.run(["kubectl", "config", "current-context"], capture_output=True, text=True)
-    kinds = subprocess.run(["kubectl", "get", "crd", "inferenceservices.serving.kserve.io"], capture_output=True)
-    if found.returncode or kinds.returncode:
-        pytest.skip("no cluster with KServe answers: set KUBECONFIG to one")
-    return found.stdout.strip()
+        pytest.skip("kubectl is not installed")
+    current = subprocess.run(["kubectl", "config", "current-context"], capture_output=True, text=True)
+    crd = subprocess.run(["kubectl", "get", "crd", "inferenceservices.serving.kserve.io"], capture_output=True)
+    if current.returncode or crd.returncode:
+        pytest.skip("no cluster with KServe answers: set KUBECONFIG")
+    return current.stdout.strip()
 
 
 @pytest.fixture(scope="module")
-def place(context: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """A namespace that is gone afterwards, whatever happens."""
-    loaded(context, IMAGE)
-    made = Place(context, f"spira-e2e-{uuid.uuid4().hex[:8]}")
+def namespace(context: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterNamespace]:
+    """Create a namespace for serving, and delete it afterwards."""
+    load_image(context, IMAGE)
+    namespace = ClusterNamespace(context, f"spira-e2e-{uuid.uuid4().hex[:8]}")
     try:
-        made.make(tmp_path_factory.mktemp("manifests"))
-        yield made
+        namespace.create_for_serving(tmp_path_factory.mktemp("manifests"))
+        yield namespace
     finally:
-        made.remove()
+        namespace.delete()
 
 
 @pytest.fixture(scope="module")
-def releases(place: Place, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Release]:
-    """Versions 1 and 2, and broken ones: wrong probabilities, other weights than registered, none, no such claim."""
+def releases(namespace: ClusterNamespace, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Release]:
+    """Store versions 1 and 2 and broken ones: wrong probabilities, other weights, no folder, no claim."""
     folder = tmp_path_factory.mktemp("packages")
     packages = {version: make_package(folder / version, seed=int(version)) for version in ("1", "2")}
     packages["wrong"] = wrong(packages["2"], folder / "wrong")
-    made = {version: Release(version, path, place.store(version, path)) for version, path in packages.items()}
-    made["foreign"] = Release("foreign", packages["1"], place.store("foreign", make_package(folder / "3", seed=3)))
-    made["absent"] = Release("absent", packages["2"], "pvc://models/absent")
-    made["claimless"] = Release("claimless", packages["2"], "pvc://no-such-claim/2")
-    return made
+    releases = {v: Release(v, package, namespace.store_package(v, package)) for v, package in packages.items()}
+    uri = namespace.store_package("foreign", make_package(folder / "3", seed=3))
+    releases["foreign"] = Release("foreign", packages["1"], uri)
+    releases["absent"] = Release("absent", packages["2"], "pvc://models/absent")
+    releases["claimless"] = Release("claimless", packages["2"], "pvc://no-such-claim/2")
+    return releases
 
 
 @pytest.fixture(scope="module")
-def target(place: Place, releases: dict[str, Release], tmp_path_factory: pytest.TempPathFactory) -> KServe:
-    """The target with the rights of the service account that deploys, no more."""
-    kubeconfig = place.kubeconfig(tmp_path_factory.mktemp("kubeconfig") / "config")
-    cluster = KubernetesNamespace(place.name, kubeconfig=kubeconfig)
+def target(
+    namespace: ClusterNamespace, releases: dict[str, Release], tmp_path_factory: pytest.TempPathFactory
+) -> KServe:
+    """Return a target with only the rights of the service account that deploys."""
+    kubeconfig = namespace.write_kubeconfig(tmp_path_factory.mktemp("kubeconfig") / "config")
+    cluster = KubernetesNamespace(namespace.name, kubeconfig=kubeconfig)
     return KServe(cluster, lambda version: releases[version].package, timeout_seconds=120)
 
 
 @pytest.fixture
-def serving(target: KServe, place: Place, releases: dict[str, Release]) -> Serving:
-    """Version 1 serves; it was applied afresh, so that nothing served before."""
+def serving(target: KServe, namespace: ClusterNamespace, releases: dict[str, Release]) -> Serving:
+    """Delete what serves and apply version 1, so that the target has no previous version."""
     target.cluster.delete(target.model)
-    place.kubectl("wait", "--for=delete", "deployment/spira-predictor", "--timeout=120s")
+    namespace.kubectl("wait", "--for=delete", "deployment/spira-predictor", "--timeout=120s")
     assert target.apply(releases["1"]).version == "1"
-    return Serving(target, place, releases)
+    return Serving(target, namespace, releases)
 
 
 @pytest.fixture
-def load(serving: Serving) -> Iterator[Load]:
-    """Users who ask all the time; a broken version has no answer that would be right."""
+def load(serving: Serving) -> Iterator[LoadGenerator]:
+    """Send requests all the time. Only versions 1 and 2 have right answers."""
     packages = {version: serving.releases[version].package for version in ("1", "2")}
-    listed = {version: golden_recordings(package) for version, package in packages.items()}
+    probabilities = {version: golden_recordings(package)[FILE] for version, package in packages.items()}
     wav = (packages["1"] / "data" / FILE).read_bytes()
-    asking = Load(serving.place, "spira-predictor", wav, {version: told[FILE] for version, told in listed.items()})
-    yield asking
-    asking.stop()
+    generator = LoadGenerator(serving.namespace, "spira-predictor", wav, probabilities)
+    yield generator
+    generator.stop()
 
 
-def test_a_version_serves_and_answers_rightly(serving: Serving) -> None:
-    """Golden recordings at most 1e-5 from torch, asked through the cluster; apply again changes nothing."""
+def test_a_version_serves_its_golden_recordings(serving: Serving) -> None:
+    """Through the cluster they are within 1e-5 of torch; a second apply changes nothing."""
     assert serving.target.verify() <= 1e-5
     before = serving.target.status()
     assert (before.version, before.previous, before.ready, before.message) == ("1", None, True, "")
@@ -118,74 +121,77 @@ def test_a_version_serves_and_answers_rightly(serving: Serving) -> None:
     assert serving.target.apply(serving.releases["1"]) == before
 
 
-def test_replaced_and_rolled_back_under_load(serving: Serving, load: Load) -> None:
-    """Every request is answered, first by version 1, then by 2, then by 1 again."""
+def test_deploy_and_rollback_under_load(serving: Serving, load: LoadGenerator) -> None:
+    """Every request is answered: by version 1, then by 2, then by 1 again."""
     status = serving.target.apply(serving.releases["2"])
     assert (status.version, status.previous, status.ready) == ("2", "1", True)
-    heard = load.heard_more(load.heard())
-    assert heard.answered["1"] > 20
-    assert heard.answered["2"] > 10
+    result = load.wait_for_answers(load.result())
+    assert result.answered["1"] > 20
+    assert result.answered["2"] > 10
     status = serving.target.rollback("too many alarms", bad="2")
     assert (status.version, status.previous, status.ready) == ("1", None, True)
-    assert [one["action"] for one in status.history] == ["apply", "apply", "rollback"]
+    assert [entry["action"] for entry in status.history] == ["apply", "apply", "rollback"]
     assert serving.target.rollback("too many alarms", bad="2").version == "1"
-    later = load.heard_more(load.heard())
-    assert later.answered["1"] > heard.answered["1"]
+    later = load.wait_for_answers(load.result())
+    assert later.answered["1"] > result.answered["1"]
     assert later.failed == []
 
 
 def golden_recordings(package: Path) -> dict[str, float]:
-    """Torch's probabilities by file."""
-    return {one["file"]: one["probability"] for one in json.loads((package / "data" / "golden.json").read_text())}
+    """Return torch's probabilities by file."""
+    entries = json.loads((package / "data" / "golden.json").read_text())
+    return {entry["file"]: entry["probability"] for entry in entries}
 
 
 BROKEN = {
     "wrong": (DeploymentError, "must not be served"),
     "foreign": (PackageError, "must not be served"),
-    "absent": (DeploymentError, "holds no whole package"),
+    "absent": (DeploymentError, "holds no complete package"),
     "claimless": (DeploymentError, "no-such-claim"),
 }
 
 
 @pytest.mark.parametrize("version", BROKEN)
-def test_a_broken_version_never_serves(serving: Serving, load: Load, version: str) -> None:
-    """It is refused with the reason; users don't notice."""
-    error, words = BROKEN[version]
-    patient = KServe(serving.target.cluster, serving.target.package, timeout_seconds=60)
-    with pytest.raises(error, match=words):
-        patient.apply(serving.releases[version])
+def test_a_broken_version_never_serves(serving: Serving, load: LoadGenerator, version: str) -> None:
+    """It is refused with the reason, and clients notice nothing."""
+    error, message = BROKEN[version]
+    target = KServe(serving.target.cluster, serving.target.package, timeout_seconds=60)
+    with pytest.raises(error, match=message):
+        target.apply(serving.releases[version])
     assert serving.target.status().version == "1"
-    heard = load.heard_more(load.heard())
-    assert heard.answered.keys() == {"1"}
-    assert heard.failed == []
+    result = load.wait_for_answers(load.result())
+    assert result.answered.keys() == {"1"}
+    assert result.failed == []
     assert serving.target.cluster.get(serving.target.candidate) is None
 
 
-def test_a_runtime_that_is_not_there_is_told(serving: Serving) -> None:
-    """In KServe's own words, as it makes no pod that could say more."""
-    bad = KServe(serving.target.cluster, serving.target.package, runtime="no-such-runtime", timeout_seconds=10)
+def test_a_missing_runtime_is_reported(serving: Serving) -> None:
+    """The error contains KServe's message, because KServe creates no pod."""
+    target = KServe(serving.target.cluster, serving.target.package, runtime="no-such-runtime", timeout_seconds=10)
     with pytest.raises(DeploymentError, match="no-such-runtime"):
-        bad.apply(serving.releases["2"])
+        target.apply(serving.releases["2"])
     assert serving.target.status().version == "1"
 
 
-def test_drift_is_told_and_repaired(serving: Serving) -> None:
-    """Someone points the object to another version by hand."""
+def test_drift_is_reported_and_repaired(serving: Serving) -> None:
+    """The object is changed to another version by hand."""
     edit = {"spec": {"predictor": {"minReplicas": 2, "model": {"storageUri": serving.releases["2"].uri}}}}
-    serving.place.kubectl("patch", "isvc", "spira", "--type=merge", "-p", json.dumps(edit))
+    serving.namespace.kubectl("patch", "isvc", "spira", "--type=merge", "-p", json.dumps(edit))
     message = serving.target.status().message
     assert "storageUri" in message
     assert "minReplicas" in message
     assert any("put back" in step for step in serving.target.plan(serving.releases["1"]).steps)
     status = serving.target.apply(serving.releases["1"])
     assert (status.version, status.previous, status.ready, status.message) == ("1", None, True, "")
-    assert [one["action"] for one in status.history] == ["apply", "repair"]
+    assert [entry["action"] for entry in status.history] == ["apply", "repair"]
 
 
-def test_nobody_else_is_needed(serving: Serving) -> None:
-    """The service account reads no secret and starts no pod."""
+def test_the_deployer_has_no_further_rights(serving: Serving) -> None:
+    """Its service account cannot read a secret or create a pod."""
     for verb, kind in (("get", "secrets"), ("create", "pods"), ("create", "servingruntimes.serving.kserve.io")):
-        who = f"system:serviceaccount:{serving.place.name}:spira-deployer"
-        command = ["kubectl", "--context", serving.place.context, "-n", serving.place.name]
-        done = subprocess.run([*command, "auth", "can-i", verb, kind, "--as", who], capture_output=True, text=True)
-        assert done.stdout.strip() == "no"
+        account = f"system:serviceaccount:{serving.namespace.name}:spira-deployer"
+        command = ["kubectl", "--context", serving.namespace.context, "-n", serving.namespace.name]
+        result = subprocess.run(
+            [*command, "auth", "can-i", verb, kind, "--as", account], capture_output=True, text=True
+        )
+        assert result.stdout.strip() == "no"

@@ -1,9 +1,9 @@
-"""The manifests on a real cluster: accepted, ready, kept through restarts, bounded, and served from.
+"""Tests of the manifests on a real cluster: admission, readiness, restarts, backups, quotas, serving.
 
     make images && SPIRA_E2E=1 .venv/bin/pytest tests/e2e/test_on_kind.py
 
-The cluster is kind's of the kubeconfig's current context, with KServe. Its network plug-in may enforce no
-NetworkPolicies: who reaches whom is worked out in tests/manifests/test_manifests.py.
+The current context of the kubeconfig must be a kind cluster with KServe. Its network plug-in may not enforce
+NetworkPolicies, so tests/manifests/test_manifests.py evaluates them instead.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import yaml
 
 from spira.registry import RegisteredVersion, Registry
 from tests.support import ROOT
-from tests.support.bucket import Forward
-from tests.support.cluster_fixture import SECURE, Place
+from tests.support.bucket import PortForward
+from tests.support.cluster_fixture import SECURE, ClusterNamespace
 from tests.support.packages import VERDICT, make_package
 
 pytestmark = [
@@ -35,41 +35,41 @@ pytestmark = [
 ]
 
 MODEL = "manifests"
-"""Its name in MLflow: other tests have their own."""
+"""Model name in MLflow, different from that of other tests."""
 
 
 @dataclass(frozen=True)
 class Registered:
-    """A version in MLflow, and the package that it was made of."""
+    """A version in MLflow and its package."""
 
     version: RegisteredVersion
     package: Path
 
 
 @pytest.fixture(scope="module")
-def mlflow(spira_on_kind: str) -> Place:
-    return Place(spira_on_kind, "mlflow")
+def mlflow(spira_on_kind: str) -> ClusterNamespace:
+    return ClusterNamespace(spira_on_kind, "mlflow")
 
 
 @pytest.fixture(scope="module")
-def serving(spira_on_kind: str) -> Place:
-    return Place(spira_on_kind, "spira-serving")
+def serving(spira_on_kind: str) -> ClusterNamespace:
+    return ClusterNamespace(spira_on_kind, "spira-serving")
 
 
 @pytest.fixture(scope="module")
 def kubeflow(spira_on_kind: str) -> Iterator[None]:
-    """Its namespace, made for as long as it takes where there is no Kubeflow."""
+    """Create the namespace ``kubeflow`` for these tests if the cluster has no Kubeflow."""
     kubectl = ["kubectl", "--context", spira_on_kind]
-    made = subprocess.run([*kubectl, "create", "namespace", "kubeflow"], capture_output=True, check=False)
+    created = subprocess.run([*kubectl, "create", "namespace", "kubeflow"], capture_output=True, check=False)
     yield
-    if made.returncode == 0:
+    if created.returncode == 0:
         subprocess.run([*kubectl, "delete", "namespace", "kubeflow"], check=True, timeout=120)
 
 
 @contextmanager
-def forwarded(mlflow: Place) -> Iterator[str]:
-    """MLflow's address on this machine."""
-    forward = Forward(mlflow, "service/mlflow", 5000)
+def forwarded_mlflow(mlflow: ClusterNamespace) -> Iterator[str]:
+    """Forward MLflow's port and yield its address on this machine."""
+    forward = PortForward(mlflow, "service/mlflow", 5000)
     try:
         yield forward.address
     finally:
@@ -77,68 +77,69 @@ def forwarded(mlflow: Place) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def registered(mlflow: Place, tmp_path_factory: pytest.TempPathFactory) -> Registered:
-    """One, with its artifacts sent through MLflow into the store."""
+def registered(mlflow: ClusterNamespace, tmp_path_factory: pytest.TempPathFactory) -> Registered:
+    """Register a version; its artifacts go through MLflow into the object store."""
     package = make_package(tmp_path_factory.mktemp("package"))
-    with forwarded(mlflow) as address:
+    with forwarded_mlflow(mlflow) as address:
         registry = Registry(address, model_name=MODEL)
         run = registry.log_run("manifests", {}, {}, VERDICT, {}, {})
         return Registered(registry.show(registry.register(package, run, VERDICT, {})), package)
 
 
-def ready(mlflow: Place) -> None:
-    """Until everything is."""
-    for what in ("statefulset/postgres", "statefulset/seaweedfs", "deployment/mlflow"):
-        mlflow.kubectl("rollout", "status", what, "--timeout=240s")
+def wait_until_ready(mlflow: ClusterNamespace) -> None:
+    """Wait until every workload is ready."""
+    for workload in ("statefulset/postgres", "statefulset/seaweedfs", "deployment/mlflow"):
+        mlflow.kubectl("rollout", "status", workload, "--timeout=240s")
 
 
 def pod(name: str, resources: dict[str, Any]) -> dict[str, Any]:
-    """One that only its resources can be refused for."""
+    """Return a pod that can be refused for its resources only."""
     container = {"name": "main", "image": "spira/base:dev", "securityContext": SECURE, "resources": resources}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": [container]}}
 
 
-def tried(place: Place, thing: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-    """What the API server makes of an object, which isn't kept."""
-    command = ["kubectl", "--context", place.context, "-n", place.name, "create", "--dry-run=server"]
-    content = json.dumps(thing)
+def dry_run(namespace: ClusterNamespace, manifest: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    """Send an object to the API server by a dry run, which stores nothing."""
+    command = ["kubectl", "--context", namespace.context, "-n", namespace.name, "create", "--dry-run=server"]
+    content = json.dumps(manifest)
     return subprocess.run(
         [*command, "-o", "json", "-f", "-"], input=content, capture_output=True, text=True, check=False
     )
 
 
 @pytest.mark.parametrize("folder", ["kind", "gke", "base/delivery/kubeflow"])
-def test_the_api_server_takes_every_object(mlflow: Place, kubeflow: None, folder: str):
-    """Schema, defaults, quota and Pod Security, by a dry run: each is told of, and none with a warning."""
+def test_the_api_server_accepts_every_object(mlflow: ClusterNamespace, kubeflow: None, folder: str):
+    """A dry run checks schema, defaults, quota and Pod Security. It lists each object and prints no warning."""
     rendered = mlflow.kubectl("kustomize", str(ROOT / "manifests" / folder))
     command = ["kubectl", "--context", mlflow.context, "apply", "--dry-run=server", "-f", "-"]
-    done = subprocess.run(command, input=rendered, capture_output=True, text=True, timeout=120, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert len(done.stdout.splitlines()) == len(list(yaml.safe_load_all(rendered)))
+    result = subprocess.run(command, input=rendered, capture_output=True, text=True, timeout=120, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert len(result.stdout.splitlines()) == len(list(yaml.safe_load_all(rendered)))
 
 
-def test_every_pod_is_admitted_and_ready(mlflow: Place):
-    """At once: nothing failed on the way, but for what waited for the database."""
+def test_every_pod_is_admitted_and_ready(mlflow: ClusterNamespace):
+    """No container restarted, and no pod was refused."""
     pods = json.loads(mlflow.kubectl("get", "pods", "-o", "json"))["items"]
-    assert {one["metadata"]["labels"]["app.kubernetes.io/name"] for one in pods} == {"mlflow", "postgres", "seaweedfs"}
-    for one in pods:
-        assert all(each["ready"] and not each["restartCount"] for each in one["status"]["containerStatuses"])
+    assert {pod["metadata"]["labels"]["app.kubernetes.io/name"] for pod in pods} == {"mlflow", "postgres", "seaweedfs"}
+    for pod in pods:
+        containers = pod["status"]["containerStatuses"]
+        assert all(container["ready"] and not container["restartCount"] for container in containers)
     refused = json.loads(mlflow.kubectl("get", "events", "--field-selector=reason=FailedCreate", "-o", "json"))
     assert refused["items"] == []
 
 
-def test_mlflow_needs_nothing_to_write_but_tmp(mlflow: Place):
-    """It began with two workers, nothing beside them, and complains of nothing."""
+def test_mlflow_writes_only_to_tmp(mlflow: ClusterNamespace):
+    """It starts two workers and no other processes, and its log has no errors."""
     log = mlflow.kubectl("logs", "deployment/mlflow", "-c", "mlflow")
     assert log.count("Application startup complete") == 2
-    complaints = ("Read-only file system", "Permission denied", "Traceback", "ERROR", "job execution")
-    assert [word for word in complaints if word in log] == []
+    errors = ("Read-only file system", "Permission denied", "Traceback", "ERROR", "job execution")
+    assert [error for error in errors if error in log] == []
 
 
 @pytest.mark.parametrize(
     ("host", "status"),
     [
-        *((f"mlflow{more}{port}", 200) for more in ("", ".mlflow", ".mlflow.svc") for port in ("", ":5000")),
+        *((f"mlflow{suffix}{port}", 200) for suffix in ("", ".mlflow", ".mlflow.svc") for port in ("", ":5000")),
         ("mlflow.mlflow.svc.cluster.local:5000", 200),
         ("localhost:5000", 200),
         ("127.0.0.1:18080", 200),
@@ -147,35 +148,35 @@ def test_mlflow_needs_nothing_to_write_but_tmp(mlflow: Place):
         ("10.0.0.7:5000", 403),
     ],
 )
-def test_mlflow_answers_to_its_names_alone(mlflow: Place, host: str, status: int):
-    """As pods and a port-forward call it; a foreign page, whose name leads here, is refused."""
-    with forwarded(mlflow) as address:
-        asked = requests.get(
+def test_mlflow_accepts_only_its_own_host_names(mlflow: ClusterNamespace, host: str, status: int):
+    """It accepts the names used by pods and port-forwards, and refuses others (DNS rebinding)."""
+    with forwarded_mlflow(mlflow) as address:
+        response = requests.get(
             f"{address}/api/2.0/mlflow/experiments/get?experiment_id=0", headers={"Host": host}, timeout=30
         )
-    assert asked.status_code == status
+    assert response.status_code == status
 
 
-def test_a_pod_reaches_mlflow_by_its_service(mlflow: Place):
-    """By the name that the settings give, from the namespace of the tick."""
+def test_a_pod_reaches_mlflow_by_its_service(mlflow: ClusterNamespace):
+    """From the namespace of the tick, by the host name in the settings."""
     url = "http://mlflow.mlflow:5000/api/2.0/mlflow/experiments/get?experiment_id=0"
     script = f"from urllib.request import urlopen; print(urlopen('{url}').status)"
-    asked = pod("asks-mlflow", {})
-    asked["spec"]["containers"][0] |= {"command": ["python3", "-c", script]}
-    delivery = Place(mlflow.context, "spira-delivery")
-    delivery.create(asked | {"spec": asked["spec"] | {"restartPolicy": "Never"}})
+    client = pod("mlflow-client", {})
+    client["spec"]["containers"][0] |= {"command": ["python3", "-c", script]}
+    delivery = ClusterNamespace(mlflow.context, "spira-delivery")
+    delivery.apply(client | {"spec": client["spec"] | {"restartPolicy": "Never"}})
     try:
-        delivery.wait_for_end("asks-mlflow", 60)
-        assert delivery.kubectl("logs", "asks-mlflow").strip() == "200"
+        delivery.wait_for_end("mlflow-client", 60)
+        assert delivery.kubectl("logs", "mlflow-client").strip() == "200"
     finally:
-        delivery.kubectl("delete", "pod", "asks-mlflow", "--wait=false")
+        delivery.kubectl("delete", "pod", "mlflow-client", "--wait=false")
 
 
-def test_versions_and_artifacts_outlive_every_pod(mlflow: Place, registered: Registered, tmp_path: Path):
-    """The database, the store and the server are killed at once; the package comes back byte for byte."""
+def test_versions_and_artifacts_outlive_every_pod(mlflow: ClusterNamespace, registered: Registered, tmp_path: Path):
+    """After all pods are deleted at once, the package is fetched unchanged, byte for byte."""
     mlflow.kubectl("delete", "pod", "--all", "--timeout=120s")
-    ready(mlflow)
-    with forwarded(mlflow) as address:
+    wait_until_ready(mlflow)
+    with forwarded_mlflow(mlflow) as address:
         registry = Registry(address, model_name=MODEL)
         assert registry.show(1) == registered.version
         fetched = registry.fetch(1, tmp_path / "fetched")
@@ -185,12 +186,12 @@ def test_versions_and_artifacts_outlive_every_pod(mlflow: Place, registered: Reg
         assert (fetched / file.relative_to(registered.package)).read_bytes() == file.read_bytes(), file
 
 
-def test_a_backup_brings_back_what_was_there(mlflow: Place, registered: Registered):
-    """As manifests/README.md says it: dumped, changed since, restored."""
+def test_a_backup_can_be_restored(mlflow: ClusterNamespace, registered: Registered):
+    """The steps of manifests/README.md: dump, change, restore."""
     mlflow.kubectl("create", "job", "dump", "--from=cronjob/postgres-backup")
     mlflow.kubectl("wait", "job/dump", "--for=condition=Complete", "--timeout=120s")
-    dumped = mlflow.kubectl("logs", "job/dump")  # of jobs that ended well the CronJob keeps one
-    with forwarded(mlflow) as address:
+    dumped = mlflow.kubectl("logs", "job/dump")  # read now: the CronJob keeps one successful job only
+    with forwarded_mlflow(mlflow) as address:
         registry = Registry(address, model_name=MODEL)
         registry.promote(1)
         assert registry.show(1).aliases == ("champion",)
@@ -205,35 +206,36 @@ def test_a_backup_brings_back_what_was_there(mlflow: Place, registered: Register
 
 @pytest.mark.parametrize("namespace", ["mlflow", "spira-serving", "spira-delivery"])
 @pytest.mark.parametrize(
-    "much",
+    "amount",
     [{"memory": "64Gi"}, {"cpu": "64"}, {"nvidia.com/gpu": "1"}],
-    ids=lambda much: next(iter(much)),
+    ids=lambda amount: next(iter(amount)),
 )
-def test_a_quota_refuses_what_exceeds_it(spira_on_kind: str, namespace: str, much: dict[str, str]):
-    """Memory, processors and GPUs."""
-    asked = tried(Place(spira_on_kind, namespace), pod("greedy", {"requests": much, "limits": much}))
-    assert "exceeded quota: bounds" in asked.stderr
+def test_a_quota_refuses_a_large_pod(spira_on_kind: str, namespace: str, amount: dict[str, str]):
+    """The quota limits memory, CPUs and GPUs."""
+    manifest = pod("large", {"requests": amount, "limits": amount})
+    assert "exceeded quota: bounds" in dry_run(ClusterNamespace(spira_on_kind, namespace), manifest).stderr
 
 
 @pytest.mark.parametrize("namespace", ["mlflow", "spira-serving", "spira-delivery"])
-def test_who_says_nothing_of_its_needs_gets_little(spira_on_kind: str, namespace: str):
-    """It isn't refused by the quota."""
-    asked = tried(Place(spira_on_kind, namespace), pod("modest", {}))
-    assert asked.returncode == 0, asked.stderr
-    given = json.loads(asked.stdout)["spec"]["containers"][0]["resources"]
-    assert given == {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"cpu": "500m", "memory": "512Mi"}}
+def test_a_pod_without_resources_gets_defaults(spira_on_kind: str, namespace: str):
+    """The quota does not refuse it."""
+    result = dry_run(ClusterNamespace(spira_on_kind, namespace), pod("default", {}))
+    assert result.returncode == 0, result.stderr
+    resources = json.loads(result.stdout)["spec"]["containers"][0]["resources"]
+    assert resources == {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"cpu": "500m", "memory": "512Mi"}}
 
 
 @pytest.mark.parametrize("namespace", ["mlflow", "spira-serving", "spira-delivery"])
-def test_a_pod_that_is_not_restricted_is_refused(spira_on_kind: str, namespace: str):
-    """By the namespace."""
-    asked = pod("careless", {})
-    del asked["spec"]["containers"][0]["securityContext"]
-    assert 'violates PodSecurity "restricted' in tried(Place(spira_on_kind, namespace), asked).stderr
+def test_an_unrestricted_pod_is_refused(spira_on_kind: str, namespace: str):
+    """The namespace enforces the Pod Security Standard ``restricted``."""
+    manifest = pod("unrestricted", {})
+    del manifest["spec"]["containers"][0]["securityContext"]
+    result = dry_run(ClusterNamespace(spira_on_kind, namespace), manifest)
+    assert 'violates PodSecurity "restricted' in result.stderr
 
 
-def test_a_model_serves_from_the_store(serving: Place, registered: Registered):
-    """KServe fetches it from where MLflow put it, as an account that may read and no more."""
+def test_a_model_is_served_from_the_object_store(serving: ClusterNamespace, registered: Registered):
+    """KServe downloads it from where MLflow stored it, with an account that can only read."""
     example = yaml.safe_load((ROOT / "manifests/base/serving/example.yaml").read_text())
     example["metadata"] |= {
         "name": "from-s3",
@@ -242,36 +244,36 @@ def test_a_model_serves_from_the_store(serving: Place, registered: Registered):
     example["spec"]["predictor"]["model"]["storageUri"] = registered.version.uri.replace(
         "mlflow-artifacts:/", "s3://mlflow/", 1
     )
-    serving.create(example)
+    serving.apply(example)
     try:
         serving.kubectl("wait", "isvc/from-s3", "--for=condition=Ready", "--timeout=180s")
-        (made,) = json.loads(
+        (pod,) = json.loads(
             serving.kubectl("get", "pods", "-l", "serving.kserve.io/inferenceservice=from-s3", "-o", "json")
         )["items"]
-        assert made["spec"]["serviceAccountName"] == "spira-predictor"
-        assert not made["spec"]["automountServiceAccountToken"]
+        assert pod["spec"]["serviceAccountName"] == "spira-predictor"
+        assert not pod["spec"]["automountServiceAccountToken"]
     finally:
         serving.kubectl("delete", "isvc", "from-s3", "--timeout=60s")
 
 
-def test_a_tick_runs(spira_on_kind: str):
-    """With the settings of the overlay, in bounds: it finds nothing to train on, and asks KServe what serves."""
-    delivery = Place(spira_on_kind, "spira-delivery")
+def test_a_tick_runs_with_the_settings_of_the_overlay(spira_on_kind: str):
+    """Within its quota, it finds no data to train on and reads what KServe serves."""
+    delivery = ClusterNamespace(spira_on_kind, "spira-delivery")
     delivery.kubectl("create", "job", "tick", "--from=cronjob/spira-delivery")
     end = time.monotonic() + 120
-    while not (status := json.loads(delivery.kubectl("get", "job", "tick", "-o", "json"))["status"]).get("succeeded"):
+    while not (job := json.loads(delivery.kubectl("get", "job", "tick", "-o", "json"))["status"]).get("succeeded"):
         assert time.monotonic() < end, delivery.kubectl("logs", "job/tick")
-        assert not status.get("failed"), delivery.kubectl("logs", "job/tick")
+        assert not job.get("failed"), delivery.kubectl("logs", "job/tick")
         time.sleep(1)
-    told = json.loads(delivery.kubectl("get", "delivery", "spira", "-o", "json"))["status"]
-    assert told["training"] == "nothing fit to train on", told
-    assert "no version was applied to InferenceService spira-serving/spira" in told["serving"], told
+    status = json.loads(delivery.kubectl("get", "delivery", "spira", "-o", "json"))["status"]
+    assert status["training"] == "nothing fit to train on", status
+    assert "no version was applied to InferenceService spira-serving/spira" in status["serving"], status
 
 
-def test_who_deploys_sees_runtimes(serving: Place):
-    """To tell drift of one; it may not change them."""
-    who = f"--as=system:serviceaccount:{serving.name}:spira-deployer"
+def test_the_deployer_can_read_runtimes(serving: ClusterNamespace):
+    """It needs them to detect drift, and it cannot change them."""
+    account = f"--as=system:serviceaccount:{serving.name}:spira-deployer"
     runtime = "servingruntimes.serving.kserve.io/spira"
-    assert serving.kubectl("auth", "can-i", "get", runtime, who).strip() == "yes"
-    may = ["kubectl", "--context", serving.context, "-n", serving.name, "auth", "can-i", "update", runtime, who]
-    assert subprocess.run(may, capture_output=True, text=True, check=False).stdout.strip() == "no"
+    assert serving.kubectl("auth", "can-i", "get", runtime, account).strip() == "yes"
+    command = ["kubectl", "--context", serving.context, "-n", serving.name, "auth", "can-i", "update", runtime, account]
+    assert subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() == "no"

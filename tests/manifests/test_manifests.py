@@ -1,4 +1,4 @@
-"""The manifests as kustomize renders them: what they hold, what they don't, and who reaches whom."""
+"""Tests of the rendered manifests: objects, pod security, quotas, rights, and allowed connections."""
 
 from __future__ import annotations
 
@@ -27,137 +27,143 @@ MANIFESTS = ROOT / "manifests"
 OVERLAYS = ("kind", "gke")
 ALL = ("base", *OVERLAYS, "base/delivery/kubeflow")
 NAMESPACES = ("mlflow", "spira-serving", "spira-delivery")
-OURS = ("spira/base", "spira/serve")
+PROJECT_IMAGES = ("spira/base", "spira/serve")
 
-pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl, which renders them, is absent")
+pytestmark = pytest.mark.skipif(
+    shutil.which("kubectl") is None, reason="kubectl, which renders the manifests, is not installed"
+)
 
-Thing = dict[str, Any]
+Object = dict[str, Any]
 
 
 @cache
-def rendered(folder: str, root: Path = MANIFESTS) -> tuple[Thing, ...]:
-    """All objects of a kustomization."""
-    done = subprocess.run(["kubectl", "kustomize", str(root / folder)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert not done.stderr  # no warning either: a deprecated field, a patch without effect
-    return tuple(yaml.safe_load_all(done.stdout))
+def rendered(folder: str, root: Path = MANIFESTS) -> tuple[Object, ...]:
+    """Return all objects of a kustomization."""
+    command = ["kubectl", "kustomize", str(root / folder)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert not result.stderr  # warnings, such as a deprecated field or a patch without effect
+    return tuple(yaml.safe_load_all(result.stdout))
 
 
-def of_kind(folder: str, *kinds: str) -> list[Thing]:
-    return [thing for thing in rendered(folder) if thing["kind"] in kinds]
+def of_kind(folder: str, *kinds: str) -> list[Object]:
+    """Return the objects of some kinds in a kustomization."""
+    return [item for item in rendered(folder) if item["kind"] in kinds]
 
 
-def called(thing: Thing) -> str:
-    return f"{thing['kind']} {thing['metadata'].get('namespace', '')}/{thing['metadata']['name']}"
+def full_name(item: Object) -> str:
+    """Return kind, namespace and name of an object."""
+    return f"{item['kind']} {item['metadata'].get('namespace', '')}/{item['metadata']['name']}"
 
 
-def template(thing: Thing) -> Thing | None:
-    """The pods that an object makes: labels and spec; None for one that makes none."""
-    if thing["kind"] == "ServingRuntime":  # a pod spec itself; labels as KServe sets them
+def pod_template(item: Object) -> Object | None:
+    """Return labels and spec of the pods that an object creates; None if it creates no pods."""
+    if item["kind"] == "ServingRuntime":  # its spec is a pod spec; KServe sets the labels
         labels = {"serving.kserve.io/inferenceservice": "spira", "component": "predictor"}
-        return {"metadata": {"labels": labels}, "spec": thing["spec"]}
-    spec = thing.get("spec", {})
-    if thing["kind"] == "CronJob":
+        return {"metadata": {"labels": labels}, "spec": item["spec"]}
+    spec = item.get("spec", {})
+    if item["kind"] == "CronJob":
         spec = spec["jobTemplate"]["spec"]
-    return spec["template"] if thing["kind"] in ("Deployment", "StatefulSet", "CronJob") else None
+    return spec["template"] if item["kind"] in ("Deployment", "StatefulSet", "CronJob") else None
 
 
-def workloads(folder: str) -> Iterator[tuple[Thing, Thing]]:
-    """Objects that make pods, and their pods."""
-    for thing in rendered(folder):
-        if made := template(thing):
-            yield thing, made
+def workloads(folder: str) -> Iterator[tuple[Object, Object]]:
+    """Yield the objects that create pods, with their pod templates."""
+    for item in rendered(folder):
+        if pod := pod_template(item):
+            yield item, pod
 
 
-def containers(pod: Thing) -> list[Thing]:
+def containers(pod: Object) -> list[Object]:
+    """Return the init containers and the containers of a pod."""
     return [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
 
 
 @pytest.mark.parametrize("folder", ALL)
-def test_it_renders(folder: str):
-    """Each object once."""
-    names = [called(thing) for thing in rendered(folder)]
+def test_every_kustomization_renders(folder: str):
+    """Each object occurs once."""
+    names = [full_name(item) for item in rendered(folder)]
     assert names
     assert len(set(names)) == len(names)
 
 
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
-"""That the Pod Security Standard "restricted" allows; no folder of the node is one."""
+"""Kinds of volumes that the Pod Security Standard "restricted" allows; hostPath is not one of them."""
 
 
-def breaches(pod: Thing) -> list[str]:
-    """Of "restricted", of any version, Linux."""
-    spec, told = pod["spec"], []
+def violations(pod: Object) -> list[str]:
+    """Return violations of the Pod Security Standard "restricted" (Linux, any version)."""
+    spec, violated = pod["spec"], []
     for volume in spec.get("volumes", []):
-        told += [f"volume {volume['name']}"] if set(volume) - {"name"} - VOLUMES else []
-    told += [host for host in ("hostNetwork", "hostPID", "hostIPC") if spec.get(host)]
-    of_pod = spec.get("securityContext", {})
+        violated += [f"volume {volume['name']}"] if set(volume) - {"name"} - VOLUMES else []
+    violated += [host for host in ("hostNetwork", "hostPID", "hostIPC") if spec.get(host)]
+    pod_context = spec.get("securityContext", {})
     for container in containers(pod):
-        secured = of_pod | container.get("securityContext", {})
-        capabilities = secured.get("capabilities", {})
+        context = pod_context | container.get("securityContext", {})
+        capabilities = context.get("capabilities", {})
         rules = {
-            "privileged": not secured.get("privileged"),
-            "may escalate": secured.get("allowPrivilegeEscalation") is False,
+            "privileged": not context.get("privileged"),
+            "privilege escalation": context.get("allowPrivilegeEscalation") is False,
             "capabilities": "ALL" in capabilities.get("drop", []) and not capabilities.get("add"),
-            "root": secured.get("runAsNonRoot") is True and secured.get("runAsUser") != 0,
-            "seccomp": secured.get("seccompProfile", {}).get("type") in ("RuntimeDefault", "Localhost"),
-            "a port of the node": not any(port.get("hostPort") for port in container.get("ports", [])),
-            "proc": secured.get("procMount", "Default") == "Default",
+            "root": context.get("runAsNonRoot") is True and context.get("runAsUser") != 0,
+            "seccomp": context.get("seccompProfile", {}).get("type") in ("RuntimeDefault", "Localhost"),
+            "host port": not any(port.get("hostPort") for port in container.get("ports", [])),
+            "proc": context.get("procMount", "Default") == "Default",
         }
-        told += [f"{container['name']}: {rule}" for rule, kept in rules.items() if not kept]
-    return told
+        violated += [f"{container['name']}: {rule}" for rule, holds in rules.items() if not holds]
+    return violated
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_pod_is_restricted(overlay: str):
-    """By the rules that their namespaces enforce, so none is refused; as a number, and with a root it can't write."""
-    for thing, pod in workloads(overlay):
-        assert breaches(pod) == [], called(thing)
+    """Pods meet the standard of their namespaces, with a numeric user and a read-only root file system."""
+    for item, pod in workloads(overlay):
+        assert violations(pod) == [], full_name(item)
         for container in containers(pod):
-            secured = pod["spec"].get("securityContext", {}) | container["securityContext"]
-            assert secured["readOnlyRootFilesystem"] is True, called(thing)
-            assert secured["runAsUser"] > 0, called(thing)
+            context = pod["spec"].get("securityContext", {}) | container["securityContext"]
+            assert context["readOnlyRootFilesystem"] is True, full_name(item)
+            assert context["runAsUser"] > 0, full_name(item)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_no_pod_gets_a_token_but_the_tick(overlay: str):
-    """Nobody else asks the API server; what serves is KServe's, whose object says so itself."""
-    given = {
-        called(thing)
-        for thing, pod in workloads(overlay)
-        if thing["kind"] != "ServingRuntime" and pod["spec"]["automountServiceAccountToken"]
+def test_only_the_tick_gets_a_token(overlay: str):
+    """No other pod uses the API server. Predictors are created by KServe; the InferenceService disables their token."""
+    with_token = {
+        full_name(item)
+        for item, pod in workloads(overlay)
+        if item["kind"] != "ServingRuntime" and pod["spec"]["automountServiceAccountToken"]
     }
-    assert given == {"CronJob spira-delivery/spira-delivery"}
+    assert with_token == {"CronJob spira-delivery/spira-delivery"}
     accounts = of_kind(overlay, "ServiceAccount")
-    assert [called(one) for one in accounts if one["automountServiceAccountToken"] is not False] == []
+    assert [full_name(account) for account in accounts if account["automountServiceAccountToken"] is not False] == []
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_every_container_says_what_it_needs(overlay: str):
-    """Requests and limits, of processors and memory; requests within limits."""
-    for thing, pod in workloads(overlay):
+def test_every_container_has_requests_and_limits(overlay: str):
+    """For CPU and memory; requests do not exceed limits."""
+    for item, pod in workloads(overlay):
         for container in containers(pod):
-            needs = container["resources"]
-            for what in ("cpu", "memory"):
-                asked, most = (parse_quantity(needs[kind][what]) for kind in ("requests", "limits"))
-                assert 0 < asked <= most, f"{called(thing)} {container['name']}"
+            resources = container["resources"]
+            for resource in ("cpu", "memory"):
+                request, limit = (parse_quantity(resources[kind][resource]) for kind in ("requests", "limits"))
+                assert 0 < request <= limit, f"{full_name(item)} {container['name']}"
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_images_are_named_exactly(overlay: str):
-    """A tag that isn't latest, or a digest: of ours the digest, where they come from a registry."""
+def test_images_have_a_tag_or_a_digest(overlay: str):
+    """No image is ``latest``, and on GKE the project's images have a digest."""
     images = {container["image"]: pod for _, pod in workloads(overlay) for container in containers(pod)}
     for image in images:
         assert re.search(r":(?!latest)[\w.-]+$|@sha256:[0-9a-f]{64}$", image), image
-    ours = {image for image in images if "spira" in image.split("/", 1)[-1] or image.startswith("spira/")}
+    project = {image for image in images if "spira" in image.split("/", 1)[-1] or image.startswith("spira/")}
     if overlay == "gke":
-        assert ours == {f"REGISTRY/{name.replace('/', '-')}@sha256:{'0' * 64}" for name in OURS}
+        assert project == {f"REGISTRY/{name.replace('/', '-')}@sha256:{'0' * 64}" for name in PROJECT_IMAGES}
     else:
-        assert ours == {f"{name}:dev" for name in OURS}
+        assert project == {f"{name}:dev" for name in PROJECT_IMAGES}
 
 
-def test_secrets_are_for_kind_only():
-    """Where they say so; elsewhere an administrator makes them."""
+def test_only_kind_has_secrets():
+    """Their values say so; elsewhere an administrator creates the Secrets."""
     for folder in set(ALL) - {"kind"}:
         assert of_kind(folder, "Secret") == []
     values = [value for secret in of_kind("kind", "Secret") for value in secret["data"].values()]
@@ -166,109 +172,110 @@ def test_secrets_are_for_kind_only():
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_every_namespace_is_guarded(overlay: str):
-    """Restricted, bounded, with defaults for who says nothing, and closed."""
-    assert {thing["metadata"]["name"] for thing in of_kind(overlay, "Namespace")} == set(NAMESPACES)
-    for thing in of_kind(overlay, "Namespace"):
-        assert thing["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
-        mine = [one for one in rendered(overlay) if one["metadata"].get("namespace") == thing["metadata"]["name"]]
-        (quota,) = (one["spec"]["hard"] for one in mine if one["kind"] == "ResourceQuota")
+def test_every_namespace_has_guards(overlay: str):
+    """Pod security, a quota, default resources, and a policy that denies all connections."""
+    assert {namespace["metadata"]["name"] for namespace in of_kind(overlay, "Namespace")} == set(NAMESPACES)
+    for namespace in of_kind(overlay, "Namespace"):
+        assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+        name = namespace["metadata"]["name"]
+        items = [item for item in rendered(overlay) if item["metadata"].get("namespace") == name]
+        (quota,) = (item["spec"]["hard"] for item in items if item["kind"] == "ResourceQuota")
         assert quota["requests.nvidia.com/gpu"] == "0"
-        bounded = {"pods", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory", "requests.storage"}
-        assert bounded <= set(quota)
-        (limits,) = (one["spec"]["limits"] for one in mine if one["kind"] == "LimitRange")
+        limited = {"pods", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory", "requests.storage"}
+        assert limited <= set(quota)
+        (limits,) = (item["spec"]["limits"] for item in items if item["kind"] == "LimitRange")
         assert {"default", "defaultRequest"} <= set(limits[0])
-        denies = [one["spec"] for one in mine if one["metadata"]["name"] == "default-deny"]
+        denies = [item["spec"] for item in items if item["metadata"]["name"] == "default-deny"]
         assert denies == [{"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}]
 
 
 PODS = {"ServingRuntime": 3}
-"""At once, of what one object makes: while a version is exchanged there is the old pod, the new one and a candidate."""
+"""Pods of one object at a time: during a deployment there are the old pod, the new one and a candidate."""
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_quotas_have_room(overlay: str):
-    """For everything that runs at once: containers side by side, or the largest of those that run before them."""
+def test_quotas_are_large_enough(overlay: str):
+    """A pod needs the sum of its containers, or its largest init container if that is more."""
     for quota in of_kind(overlay, "ResourceQuota"):
         hard, used = quota["spec"]["hard"], dict.fromkeys(quota["spec"]["hard"], Decimal(0))
-        for thing, pod in workloads(overlay):
-            if thing["metadata"]["namespace"] != quota["metadata"]["namespace"]:
+        for item, pod in workloads(overlay):
+            if item["metadata"]["namespace"] != quota["metadata"]["namespace"]:
                 continue
-            count = PODS.get(thing["kind"], thing["spec"].get("replicas", 1))
+            count = PODS.get(item["kind"], item["spec"].get("replicas", 1))
             used["pods"] += count
             for kind in ("requests", "limits"):
-                for what in ("cpu", "memory"):
-                    side_by_side = sum(
-                        parse_quantity(one["resources"][kind][what]) for one in pod["spec"]["containers"]
+                for resource in ("cpu", "memory"):
+                    needs, init_needs = (
+                        [parse_quantity(container["resources"][kind][resource]) for container in listed]
+                        for listed in (pod["spec"]["containers"], pod["spec"].get("initContainers", []))
                     )
-                    first = [
-                        parse_quantity(one["resources"][kind][what]) for one in pod["spec"].get("initContainers", [])
-                    ]
-                    used[f"{kind}.{what}"] += count * max([side_by_side, *first])
+                    used[f"{kind}.{resource}"] += count * max([sum(needs), *init_needs])
         for claim in claims(overlay):
             if claim["metadata"]["namespace"] == quota["metadata"]["namespace"]:
                 used["persistentvolumeclaims"] += 1
                 used["requests.storage"] += parse_quantity(claim["spec"]["resources"]["requests"]["storage"])
-        over = {what: value for what, value in used.items() if value > parse_quantity(hard[what])}
-        assert over == {}, called(quota)
+        exceeded = {name: value for name, value in used.items() if value > parse_quantity(hard[name])}
+        assert exceeded == {}, full_name(quota)
 
 
-def claims(overlay: str) -> Iterator[Thing]:
+def claims(overlay: str) -> Iterator[Object]:
+    """Yield the claims of an overlay, including those of StatefulSets."""
     yield from of_kind(overlay, "PersistentVolumeClaim")
-    for thing in of_kind(overlay, "StatefulSet"):
-        for claim in thing["spec"]["volumeClaimTemplates"]:
-            yield claim | {"metadata": claim["metadata"] | {"namespace": thing["metadata"]["namespace"]}}
+    for item in of_kind(overlay, "StatefulSet"):
+        for claim in item["spec"]["volumeClaimTemplates"]:
+            yield claim | {"metadata": claim["metadata"] | {"namespace": item["metadata"]["namespace"]}}
 
 
 @pytest.mark.parametrize("folder", ALL)
-def test_rights_are_named(folder: str):
-    """No wildcard; a secret only by its name; nobody may give himself more."""
+def test_roles_are_minimal(folder: str):
+    """No wildcard, secrets only by name, and no right to get more rights."""
     for role in of_kind(folder, "Role", "ClusterRole"):
-        assert role["kind"] == "Role"  # of one namespace
+        assert role["kind"] == "Role"  # limited to one namespace
         for rule in role["rules"]:
-            named = [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
-            assert "*" not in named, called(role)
-            assert "secrets" not in rule["resources"] or rule.get("resourceNames"), called(role)
-            assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"]), called(role)
+            values = [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
+            assert "*" not in values, full_name(role)
+            assert "secrets" not in rule["resources"] or rule.get("resourceNames"), full_name(role)
+            assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"]), full_name(role)
             assert not {"roles", "rolebindings", "pods/exec", "serviceaccounts/token"} & set(rule["resources"])
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_services_find_their_pods(overlay: str):
-    """By label, at a port that a container opens."""
+def test_services_select_their_pods(overlay: str):
+    """Each Service selects one pod template, at a port that a container opens."""
     for service in of_kind(overlay, "Service"):
-        found = [
+        pods = [
             pod
-            for thing, pod in workloads(overlay)
-            if thing["metadata"]["namespace"] == service["metadata"]["namespace"]
+            for item, pod in workloads(overlay)
+            if item["metadata"]["namespace"] == service["metadata"]["namespace"]
             and service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
         ]
-        assert len(found) == 1, called(service)
-        opened = {port["containerPort"] for container in containers(found[0]) for port in container.get("ports", [])}
-        assert {port["targetPort"] for port in service["spec"]["ports"]} <= opened
+        assert len(pods) == 1, full_name(service)
+        ports = {port["containerPort"] for container in containers(pods[0]) for port in container.get("ports", [])}
+        assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_settings_of_the_tick_are_taken(overlay: str, tmp_path: Path):
-    """By what reads them; MLflow's name of a model's folder becomes one of the bucket that MLflow was given."""
-    (config,) = (one for one in of_kind(overlay, "ConfigMap") if one["metadata"]["name"].startswith("spira-delivery"))
+def test_the_settings_of_the_tick_are_valid(overlay: str, tmp_path: Path):
+    """They load, and their artifact mapping turns MLflow's URIs into URIs of MLflow's bucket."""
+    config_maps = of_kind(overlay, "ConfigMap")
+    (config,) = (item for item in config_maps if item["metadata"]["name"].startswith("spira-delivery"))
     for name, text in config["data"].items():
         (tmp_path / name).write_text(text)
-    told = settings.load(tmp_path / "delivery.yaml")
-    if told.kubeflow:
-        assert cluster.load(Path(told.kubeflow)).registry_uri == told.registry
-    (target,) = told.targets
+    loaded = settings.load(tmp_path / "delivery.yaml")
+    if loaded.kubeflow:
+        assert cluster.load(Path(loaded.kubeflow)).registry_uri == loaded.registry
+    (target,) = loaded.targets
     assert isinstance(target, KServeTarget)
-    (deployment,) = (one for one in of_kind(overlay, "Deployment") if one["metadata"]["name"] == "mlflow")
+    (deployment,) = (item for item in of_kind(overlay, "Deployment") if item["metadata"]["name"] == "mlflow")
     environment = deployment["spec"]["template"]["spec"]["containers"][0]["env"]
-    (bucket,) = (one["value"] for one in environment if one["name"] == "MLFLOW_ARTIFACTS_DESTINATION")
-    ((known, there),) = target.artifacts.items()
-    assert "mlflow-artifacts:/1/models".replace(known, there, 1) == f"{bucket}/1/models"
-    assert target.service_account in {one["metadata"]["name"] for one in of_kind(overlay, "ServiceAccount")}
+    (bucket,) = (entry["value"] for entry in environment if entry["name"] == "MLFLOW_ARTIFACTS_DESTINATION")
+    ((prefix, replacement),) = target.artifacts.items()
+    assert "mlflow-artifacts:/1/models".replace(prefix, replacement, 1) == f"{bucket}/1/models"
+    assert target.service_account in {item["metadata"]["name"] for item in of_kind(overlay, "ServiceAccount")}
 
 
-def test_a_place_on_gke_is_written_once(tmp_path: Path):
-    """In place.env; nothing of the placeholders is left."""
+def test_place_env_sets_bucket_and_project(tmp_path: Path):
+    """No placeholder is left in the rendered GKE overlay."""
     shutil.copytree(MANIFESTS, tmp_path / "manifests")
     (tmp_path / "manifests/gke/place.env").write_text("bucket=voices\naccounts=lab.iam.gserviceaccount.com\n")
     text = json.dumps(rendered("gke", tmp_path / "manifests"))
@@ -279,7 +286,7 @@ def test_a_place_on_gke_is_written_once(tmp_path: Path):
 
 @dataclass(frozen=True)
 class Peer:
-    """One end of a connection: a pod, or an address outside of the cluster."""
+    """One end of a connection: a pod, or an address outside the cluster."""
 
     namespace: str = ""
     labels: dict[str, str] = field(default_factory=dict)
@@ -287,32 +294,35 @@ class Peer:
     address: str = ""
 
 
-def selects(selector: Thing, labels: dict[str, str]) -> bool:
-    """A label selector, all of it."""
+def selects(selector: Object, labels: dict[str, str]) -> bool:
+    """Return whether a label selector matches."""
     assert set(selector) <= {"matchLabels", "matchExpressions"}
-    for each in selector.get("matchExpressions", []):
-        value, key = labels.get(each["key"]), each["key"]
-        right = {
-            "In": value in each.get("values", []),
-            "NotIn": value not in each.get("values", []),
+    for expression in selector.get("matchExpressions", []):
+        value, key = labels.get(expression["key"]), expression["key"]
+        matches = {
+            "In": value in expression.get("values", []),
+            "NotIn": value not in expression.get("values", []),
             "Exists": key in labels,
             "DoesNotExist": key not in labels,
         }
-        if not right[each["operator"]]:
+        if not matches[expression["operator"]]:
             return False
     return selector.get("matchLabels", {}).items() <= labels.items()
 
 
-def is_named(rule: Thing, policy_namespace: str, peer: Peer) -> bool:
-    """Whether one entry of "from" or "to" names a peer. A block of addresses is for what is outside: whether it holds
-    for pods differs between network plug-ins, so nothing here may need that."""
+def matches_peer(rule: Object, policy_namespace: str, peer: Peer) -> bool:
+    """Return whether an entry of "from" or "to" matches a peer.
+
+    Address blocks match addresses outside the cluster only. Whether they also match pods differs between network
+    plug-ins, so no policy may depend on it.
+    """
     if "ipBlock" in rule:
         assert set(rule) == {"ipBlock"}
         if not peer.address:
             return False
         address = ipaddress.ip_address(peer.address)
         inside = address in ipaddress.ip_network(rule["ipBlock"]["cidr"])
-        return inside and not any(address in ipaddress.ip_network(one) for one in rule["ipBlock"].get("except", []))
+        return inside and not any(address in ipaddress.ip_network(block) for block in rule["ipBlock"].get("except", []))
     assert rule
     assert set(rule) <= {"podSelector", "namespaceSelector"}
     if peer.address:
@@ -325,67 +335,73 @@ def is_named(rule: Thing, policy_namespace: str, peer: Peer) -> bool:
     return selects(rule.get("podSelector", {}), peer.labels)
 
 
-def is_open(rule: Thing, port: int, protocol: str) -> bool:
-    """Whether a rule names a port; none named are all. Ports are numbers here, as the Services' are."""
+def matches_port(rule: Object, port: int, protocol: str) -> bool:
+    """Return whether a rule allows a port. A rule without ports allows all. Ports are numbers, not names."""
     return not rule.get("ports") or any(
-        protocol == one.get("protocol", "TCP")
-        and ("port" not in one or one["port"] <= port <= one.get("endPort", one["port"]))
-        for one in rule["ports"]
+        protocol == entry.get("protocol", "TCP")
+        and ("port" not in entry or entry["port"] <= port <= entry.get("endPort", entry["port"]))
+        for entry in rule["ports"]
     )
 
 
-def lets(policies: list[Thing], direction: str, mine: Peer, other: Peer, port: int, protocol: str) -> bool:
-    """Whether one end of a connection allows it: policies add up, and a pod that none selects is open."""
-    word = {"Ingress": "from", "Egress": "to"}[direction]
-    concerned = []
+def allows(policies: list[Object], direction: str, pod: Peer, other: Peer, port: int, protocol: str) -> bool:
+    """Return whether the policies of one pod allow a connection.
+
+    A connection is allowed if one policy allows it, or if no policy selects the pod.
+    """
+    key = {"Ingress": "from", "Egress": "to"}[direction]
+    selected = []
     for policy in policies:
         spec = policy["spec"]
         types = spec.get("policyTypes") or ["Ingress", *(["Egress"] if "egress" in spec else [])]
         if (
-            policy["metadata"]["namespace"] == mine.namespace
-            and selects(spec["podSelector"], mine.labels)
+            policy["metadata"]["namespace"] == pod.namespace
+            and selects(spec["podSelector"], pod.labels)
             and direction in types
         ):
-            concerned.append(policy)
-    if mine.address or not concerned:
+            selected.append(policy)
+    if pod.address or not selected:
         return True
     return any(
-        (not rule.get(word) or any(is_named(one, policy["metadata"]["namespace"], other) for one in rule[word]))
-        and is_open(rule, port, protocol)
-        for policy in concerned
+        (not rule.get(key) or any(matches_peer(entry, policy["metadata"]["namespace"], other) for entry in rule[key]))
+        and matches_port(rule, port, protocol)
+        for policy in selected
         for rule in policy["spec"].get(direction.lower(), [])
     )
 
 
-def reaches(policies: list[Thing], source: Peer, target: Peer, port: int, protocol: str = "TCP") -> bool:
-    """Whether a connection is allowed at both its ends."""
-    leaves = lets(policies, "Egress", source, target, port, protocol)
-    return leaves and lets(policies, "Ingress", target, source, port, protocol)
+def is_allowed(policies: list[Object], source: Peer, target: Peer, port: int, protocol: str = "TCP") -> bool:
+    """Return whether the policies at both ends allow a connection."""
+    egress = allows(policies, "Egress", source, target, port, protocol)
+    return egress and allows(policies, "Ingress", target, source, port, protocol)
 
 
 def peers(overlay: str) -> dict[str, Peer]:
-    """Who is there: our pods as they are rendered, others' as they are known, and addresses."""
-    spaces = {thing["metadata"]["name"]: thing["metadata"]["labels"] for thing in of_kind(overlay, "Namespace")}
-    spaces |= {"kubeflow": {}, "kube-system": {}, "default": {}}
-    spaces |= {f"{word}-space": {f"spira.internal/{word}": "true"} for word in ("asks", "monitors", "uses-mlflow")}
+    """Return the ends of connections by name: rendered pods, pods of other projects, and addresses."""
+    namespaces = {item["metadata"]["name"]: item["metadata"]["labels"] for item in of_kind(overlay, "Namespace")}
+    namespaces |= {"kubeflow": {}, "kube-system": {}, "default": {}}
+    roles = ("asks", "monitors", "uses-mlflow")
+    namespaces |= {f"{role}-space": {f"spira.internal/{role}": "true"} for role in roles}
 
     def pod(namespace: str, **labels: str) -> Peer:
-        named = {"kubernetes.io/metadata.name": namespace} | spaces[namespace]
-        return Peer(namespace, {key.replace("_", "-"): value for key, value in labels.items()}, named)
+        namespace_labels = {"kubernetes.io/metadata.name": namespace} | namespaces[namespace]
+        return Peer(namespace, {key.replace("_", "-"): value for key, value in labels.items()}, namespace_labels)
 
-    found = {}
-    for thing, made in workloads(overlay):
-        one = pod(thing["metadata"]["namespace"])
-        found[thing["metadata"]["name"]] = Peer(one.namespace, made["metadata"]["labels"], one.namespace_labels)
-    found["predictor"], found["tick"] = found.pop("spira"), found.pop("spira-delivery")
-    return found | {
+    rendered_pods = {}
+    for item, template in workloads(overlay):
+        peer = pod(item["metadata"]["namespace"])
+        name, labels = item["metadata"]["name"], template["metadata"]["labels"]
+        rendered_pods[name] = Peer(peer.namespace, labels, peer.namespace_labels)
+    rendered_pods["predictor"] = rendered_pods.pop("spira")
+    rendered_pods["tick"] = rendered_pods.pop("spira-delivery")
+    return rendered_pods | {
         "task": pod("kubeflow", pipeline="spira"),
         "ml-pipeline": pod("kubeflow", app="ml-pipeline"),
         "ml-pipeline-ui": pod("kubeflow", app="ml-pipeline-ui"),
         "dns": pod("kube-system", k8s_app="kube-dns"),
         "konnectivity": pod("kube-system", k8s_app="konnectivity-agent"),
         "system": pod("kube-system", k8s_app="another"),
-        "asker": pod("asks-space", app="clinic"),
+        "client": pod("asks-space", app="clinic"),
         "monitor": pod("monitors-space", app="prometheus"),
         "user": pod("uses-mlflow-space", app="notebook"),
         "neighbour": pod("mlflow", app="another"),
@@ -400,11 +416,11 @@ def peers(overlay: str) -> dict[str, Peer]:
     }
 
 
-REACHES = {
+ALLOWED = {
     "base": """
         mlflow > postgres:5432          postgres-backup > postgres:5432      tick > mlflow:5000
         task > mlflow:5000              user > mlflow:5000                   tick > ml-pipeline:8888
-        asker > predictor:8080          monitor > predictor:8080             konnectivity > predictor:8080
+        client > predictor:8080          monitor > predictor:8080             konnectivity > predictor:8080
         mlflow > dns:53                 tick > dns:53/UDP                    predictor > dns:53/UDP
         postgres-backup > dns:53/UDP    mlflow > dns-cache:53/UDP            tick > private:443
         tick > gcs:443                  tick > node:6443
@@ -418,15 +434,15 @@ REACHES = {
         mlflow > metadata:53/UDP
     """,
 }
-"""Who must reach whom: by the base in each overlay, and by an overlay."""
+"""Connections that must be allowed: in every overlay, and in one overlay."""
 
 REFUSED = {
     "base": """
-        stranger > mlflow:5000          asker > mlflow:5000                  predictor > mlflow:5000
+        stranger > mlflow:5000          client > mlflow:5000                  predictor > mlflow:5000
         stranger > postgres:5432        tick > postgres:5432                 user > postgres:5432
         neighbour > postgres:5432       neighbour > mlflow:5000              mlflow > postgres:22
         stranger > predictor:8080       task > predictor:8080                tick > predictor:8080
-        system > predictor:8080         other-server > predictor:8080        asker > predictor:8081
+        system > predictor:8080         other-server > predictor:8080        client > predictor:8081
         user > predictor:8080           gcs > predictor:8080                 gcs > mlflow:5000
         tick > gcs:80                   tick > ml-pipeline-ui:3000           tick > ml-pipeline-ui:8888
         tick > task:443                 mlflow > tick:443                    stranger > tick:8080
@@ -438,7 +454,7 @@ REFUSED = {
     """,
     "kind": """
         stranger > seaweedfs:8333       tick > seaweedfs:8333                task > seaweedfs:8333
-        asker > seaweedfs:8333          other-server > seaweedfs:8333        postgres > seaweedfs:8333
+        client > seaweedfs:8333          other-server > seaweedfs:8333        postgres > seaweedfs:8333
         mlflow > seaweedfs:9333         seaweedfs > gcs:443                  mlflow > gcs:443
         predictor > gcs:443             node > mlflow:5000                   node > postgres:5432
         neighbour > seaweedfs:8333      predictor > metadata:80
@@ -448,40 +464,41 @@ REFUSED = {
         mlflow > agent:80443            predictor > metadata:443
     """,
 }
-"""Who must not."""
+"""Connections that must be refused."""
 
 
 def rows(table: str) -> list[tuple[str, str, int, str]]:
-    found = re.findall(r"([\w-]+) > ([\w-]+):(\d+)(?:/(UDP))?", table)
-    assert len(found) == table.count(">")
-    return [(source, target, int(port), protocol or "TCP") for source, target, port, protocol in found]
+    """Return source, target, port and protocol of each connection in a table."""
+    matches = re.findall(r"([\w-]+) > ([\w-]+):(\d+)(?:/(UDP))?", table)
+    assert len(matches) == table.count(">")
+    return [(source, target, int(port), protocol or "TCP") for source, target, port, protocol in matches]
 
 
-def wrong(overlay: str, policies: list[Thing]) -> list[str]:
-    """Of the tables' rows, those that policies don't keep."""
-    there, told = peers(overlay), []
-    for table, expected in ((REACHES, True), (REFUSED, False)):
+def broken_rows(overlay: str, policies: list[Object]) -> list[str]:
+    """Return the rows of the tables that the policies violate."""
+    ends, broken = peers(overlay), []
+    for table, expected in ((ALLOWED, True), (REFUSED, False)):
         for source, target, port, protocol in rows(table["base"] + table[overlay]):
-            if reaches(policies, there[source], there[target], port, protocol) != expected:
-                told.append(f"{source} {'reaches' if not expected else 'misses'} {target}:{port}/{protocol}")
-    return told
+            if is_allowed(policies, ends[source], ends[target], port, protocol) != expected:
+                broken.append(f"{source} {'cannot reach' if expected else 'can reach'} {target}:{port}/{protocol}")
+    return broken
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_who_must_reach_whom_does_and_nobody_else(overlay: str):
-    """By policies at both ends; a stranger least, and nobody by another port."""
-    assert wrong(overlay, of_kind(overlay, "NetworkPolicy")) == []
+def test_policies_allow_only_the_listed_connections(overlay: str):
+    """The policies at both ends are evaluated."""
+    assert broken_rows(overlay, of_kind(overlay, "NetworkPolicy")) == []
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_no_policy_is_idle(overlay: str):
-    """Without any one of them a row of the tables is broken; and every rule names its ports and their protocols."""
+def test_every_policy_is_necessary(overlay: str):
+    """Without any one policy a row of the tables is broken. Every rule has ports with protocols."""
     policies = of_kind(overlay, "NetworkPolicy")
-    for left_out in policies:
-        assert wrong(overlay, [one for one in policies if one is not left_out]), called(left_out)
-        for rule in (*left_out["spec"].get("ingress", []), *left_out["spec"].get("egress", [])):
+    for omitted in policies:
+        assert broken_rows(overlay, [policy for policy in policies if policy is not omitted]), full_name(omitted)
+        for rule in (*omitted["spec"].get("ingress", []), *omitted["spec"].get("egress", [])):
             assert rule["ports"]
-            assert all(set(port) == {"port", "protocol"} for port in rule["ports"]), called(left_out)
+            assert all(set(port) == {"port", "protocol"} for port in rule["ports"]), full_name(omitted)
 
 
 A = Peer("a", {"app": "one"}, {"team": "x"})
@@ -498,7 +515,7 @@ BLOCK = {"ipBlock": {"cidr": "192.0.2.0/24"}}
         ([{}], B, True),
         ([{}], OUTSIDE, True),
         ([{"from": []}], B, True),
-        ([{"from": [ONE]}], B, False),  # of the policy's own namespace
+        ([{"from": [ONE]}], B, False),  # a podSelector alone matches the policy's namespace only
         ([{"from": [ONE]}], Peer("a", {"app": "two"}), True),
         ([{"from": [TEAM]}], B, True),
         ([{"from": [{"podSelector": {}}, TEAM]}], B, True),
@@ -515,32 +532,32 @@ BLOCK = {"ipBlock": {"cidr": "192.0.2.0/24"}}
         ([{"from": [TEAM], "ports": [{"port": 81}]}, {"from": [TEAM], "ports": [{"port": 80}]}], B, True),
     ],
 )
-def test_the_evaluator_reads_policies_as_kubernetes_does(ingress: list[Thing], source: Peer, allowed: bool):
-    """Entries are alternatives, selectors in one entry are not; nothing named is everything; no rule lets nobody in."""
+def test_policies_are_evaluated_as_in_kubernetes(ingress: list[Object], source: Peer, allowed: bool):
+    """Entries are alternatives; selectors in one entry must all match; an empty rule allows all; no rule, none."""
     spec = {"podSelector": {"matchLabels": {"app": "one"}}, "ingress": ingress}
     policies = [{"metadata": {"name": "p", "namespace": "a"}, "spec": spec}]
-    assert reaches(policies, source, A, 80) == allowed
-    assert reaches(policies, source, Peer("a", {"app": "not selected"}), 80)
-    assert reaches(policies, A, B, 80)  # without policyTypes or egress it is about ingress alone
+    assert is_allowed(policies, source, A, 80) == allowed
+    assert is_allowed(policies, source, Peer("a", {"app": "not selected"}), 80)
+    assert is_allowed(policies, A, B, 80)  # without policyTypes or egress, a policy concerns ingress only
 
 
-def test_the_example_can_be_made_to_serve():
-    """By the account that may read the bucket, on the runtime that is there."""
+def test_the_example_refers_to_existing_objects():
+    """Its service account and its runtime are in the base."""
     predictor = yaml.safe_load((MANIFESTS / "base/serving/example.yaml").read_text())["spec"]["predictor"]
-    names = {(thing["kind"], thing["metadata"]["name"]) for thing in rendered("base")}
+    names = {(item["kind"], item["metadata"]["name"]) for item in rendered("base")}
     assert ("ServiceAccount", predictor["serviceAccountName"]) in names
     assert ("ServingRuntime", predictor["model"]["runtime"]) in names
 
 
-def test_of_kubeflow_only_gpus_are_bounded():
-    """Its own pods name no limits; a pipeline may deploy, and nothing else."""
+def test_the_quota_of_kubeflow_limits_only_gpus():
+    """Kubeflow's own pods have no limits. The account of pipelines gets only the right to deploy."""
     (quota,) = of_kind("base/delivery/kubeflow", "ResourceQuota")
     assert list(quota["spec"]["hard"]) == ["requests.nvidia.com/gpu"]
     (claim,) = of_kind("base/delivery/kubeflow", "PersistentVolumeClaim")
     assert claim["metadata"] == {"name": "spira-state", "namespace": "kubeflow"}
-    given = [
-        (one["metadata"]["namespace"], one["roleRef"]["name"])
-        for one in of_kind("base/delivery/kubeflow", "RoleBinding")
-        if one["subjects"] == [{"kind": "ServiceAccount", "name": "pipeline-runner", "namespace": "kubeflow"}]
+    roles = [
+        (binding["metadata"]["namespace"], binding["roleRef"]["name"])
+        for binding in of_kind("base/delivery/kubeflow", "RoleBinding")
+        if binding["subjects"] == [{"kind": "ServiceAccount", "name": "pipeline-runner", "namespace": "kubeflow"}]
     ]
-    assert given == [("spira-serving", "spira-deployer")]
+    assert roles == [("spira-serving", "spira-deployer")]

@@ -1,6 +1,6 @@
-"""What tests share: fixtures, stand-in servers, builders of packages, ledgers and data sets."""
+"""Helpers shared by the tests: fixtures, stand-in servers, builders of packages, ledgers and data sets."""
 
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-"""The checkout."""
+"""Root folder of the repository."""

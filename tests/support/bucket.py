@@ -1,4 +1,4 @@
-"""An emulator of Google Cloud Storage in the cluster, and this machine's way to what it holds."""
+"""An emulator of Google Cloud Storage in the cluster, reached from this machine by a forwarded port."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from urllib.parse import quote
 
 import requests
 
-from tests.support.cluster_fixture import SECURE, Place
+from tests.support.cluster_fixture import SECURE, ClusterNamespace
 
 IMAGE = "spira-e2e/gcs:dev"
 PORT = 4443
 ADDRESS = f"http://gcs:{PORT}"
-"""As pods of its namespace reach it: their ``STORAGE_EMULATOR_HOST``."""
+"""Address for pods of the emulator's namespace: their ``STORAGE_EMULATOR_HOST``."""
 
 
-class Buckets:
-    """The emulator as a pod with a Service ``gcs``, forwarded to a port of this machine while it is open."""
+class BucketEmulator:
+    """The emulator: a pod and a Service, both named ``gcs``, and a forwarded port."""
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
+    def __init__(self, namespace: ClusterNamespace) -> None:
         container = {
             "name": "main",
             "image": IMAGE,
@@ -31,46 +30,50 @@ class Buckets:
             "readinessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 1},
         }
         metadata = {"name": "gcs", "labels": {"app": "gcs"}}
-        place.create({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [container]}})
+        namespace.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [container]}})
         service = {"selector": {"app": "gcs"}, "ports": [{"port": PORT}]}
-        place.create({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "gcs"}, "spec": service})
-        place.kubectl("wait", "--for=condition=Ready", "pod/gcs", "--timeout=120s")
-        self.here = Forward(place, "pod/gcs", PORT)
+        namespace.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "gcs"}, "spec": service})
+        namespace.kubectl("wait", "--for=condition=Ready", "pod/gcs", "--timeout=120s")
+        self.forward = PortForward(namespace, "pod/gcs", PORT)
 
-    def make(self, bucket: str) -> None:
-        """A new bucket."""
-        self._asked("POST", "/storage/v1/b?project=e2e", json={"name": bucket})
+    def create(self, bucket: str) -> None:
+        """Create a bucket."""
+        self._request("POST", "/storage/v1/b?project=e2e", json={"name": bucket})
 
-    def put(self, bucket: str, folder: Path) -> None:
-        """Every file of a folder, by its path in it."""
-        for file in sorted(each for each in folder.rglob("*") if each.is_file()):
+    def upload(self, bucket: str, folder: Path) -> None:
+        """Upload every file of a folder, named by its path in the folder."""
+        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
             name = quote(str(file.relative_to(folder)), safe="")
-            self._asked("POST", f"/upload/storage/v1/b/{bucket}/o?uploadType=media&name={name}", data=file.read_bytes())
+            url = f"/upload/storage/v1/b/{bucket}/o?uploadType=media&name={name}"
+            self._request("POST", url, data=file.read_bytes())
 
-    def bring(self, bucket: str, path: str) -> None:
-        """The file or the folder that is called as a path of this machine, to there."""
-        name = path.lstrip("/")
-        listed = self._asked("GET", f"/storage/v1/b/{bucket}/o?prefix={quote(name, safe='')}").json().get("items", [])
-        for found in (one["name"] for one in listed if one["name"] == name or one["name"].startswith(f"{name}/")):
-            to = Path(f"/{found}")
-            to.parent.mkdir(parents=True, exist_ok=True)
-            content = self._asked("GET", f"/storage/v1/b/{bucket}/o/{quote(found, safe='')}?alt=media").content
-            to.write_bytes(content)
+    def download(self, bucket: str, path: str) -> None:
+        """Download the object, or the folder of objects, named like a local path to that path."""
+        prefix = path.lstrip("/")
+        url = f"/storage/v1/b/{bucket}/o?prefix={quote(prefix, safe='')}"
+        names = [item["name"] for item in self._request("GET", url).json().get("items", [])]
+        for name in names:
+            if name != prefix and not name.startswith(f"{prefix}/"):
+                continue  # another object whose name begins with the prefix
+            file = Path(f"/{name}")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(self._request("GET", f"/storage/v1/b/{bucket}/o/{quote(name, safe='')}?alt=media").content)
 
-    def _asked(self, method: str, path: str, **more: object) -> requests.Response:
-        answer = requests.request(method, f"{self.here.address}{path}", timeout=60, **more)
-        answer.raise_for_status()
-        return answer
+    def _request(self, method: str, path: str, **options: object) -> requests.Response:
+        response = requests.request(method, f"{self.forward.address}{path}", timeout=60, **options)
+        response.raise_for_status()
+        return response
 
     def close(self) -> None:
-        self.here.close()
+        """Stop forwarding the port."""
+        self.forward.close()
 
 
-class Forward:
-    """A port of a pod or Service, forwarded to one of this machine."""
+class PortForward:
+    """A port of a pod or a Service, forwarded to a free port of this machine."""
 
-    def __init__(self, place: Place, target: str, port: int) -> None:
-        command = ["kubectl", "--context", place.context, "-n", place.name, "port-forward", target, f":{port}"]
+    def __init__(self, namespace: ClusterNamespace, target: str, port: int) -> None:
+        command = ["kubectl", "--context", namespace.context, "-n", namespace.name, "port-forward", target, f":{port}"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
@@ -79,5 +82,6 @@ class Forward:
         time.sleep(0.2)
 
     def close(self) -> None:
+        """Stop forwarding the port."""
         self.process.kill()
         self.process.wait()

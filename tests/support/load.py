@@ -1,6 +1,7 @@
-"""Runs in a pod: two clients ask one recording over and over; each second a line of JSON tells what they got.
+"""A load generator that runs in a pod: two clients send one recording again and again.
 
-What they ask, and what each version must answer, lies in /asks: ask.json and the recording in base64.
+The request and the expected probability of each version are in /load/request.json, the recording in base64 in
+/load/wav.b64. Every second a line of JSON reports the responses so far.
 """
 
 import http.client
@@ -11,37 +12,38 @@ import time
 
 PAUSE_SECONDS, TIMEOUT_SECONDS = 0.03, 10
 
-asked = json.loads(pathlib.Path("/asks/ask.json").read_text())
-wav = pathlib.Path("/asks/wav.b64").read_text()
+request = json.loads(pathlib.Path("/load/request.json").read_text())
+wav = pathlib.Path("/load/wav.b64").read_text()
 body = json.dumps({"inputs": [{"name": "audio", "datatype": "BYTES", "shape": [1], "data": [wav]}]})
 answered: dict[str, int] = {}
 failed: list[str] = []
 
 
-def ask(keeps_connections: bool) -> None:
-    connection = http.client.HTTPConnection(asked["host"], timeout=TIMEOUT_SECONDS)
+def send_requests(keep_connection: bool) -> None:
+    """Send requests until the process ends."""
+    connection = http.client.HTTPConnection(request["host"], timeout=TIMEOUT_SECONDS)
     while True:
         try:
-            connection.request("POST", asked["path"], body, {"Content-Type": "application/json"})
+            connection.request("POST", request["path"], body, {"Content-Type": "application/json"})
             response = connection.getresponse()
             content = response.read()
             if response.status != 200:
                 raise ValueError(f"{response.status}: {content[:200]!r}")
-            answer = json.loads(content)
-            version, probability = answer["model_version"], answer["outputs"][0]["data"][0]
-            if abs(probability - asked["probabilities"][version]) > 1e-5:
-                raise ValueError(f"version {version} says {probability}")
+            result = json.loads(content)
+            version, probability = result["model_version"], result["outputs"][0]["data"][0]
+            if abs(probability - request["probabilities"][version]) > 1e-5:
+                raise ValueError(f"version {version} returned probability {probability}")
             answered[version] = answered.get(version, 0) + 1
         except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
             failed.append(f"{time.strftime('%X')} {type(error).__name__}: {error}")
             connection.close()
-        if not keeps_connections:
+        if not keep_connection:
             connection.close()
         time.sleep(PAUSE_SECONDS)
 
 
-for keeps in (True, False):
-    threading.Thread(target=ask, args=(keeps,), daemon=True).start()
+for keep_connection in (True, False):
+    threading.Thread(target=send_requests, args=(keep_connection,), daemon=True).start()
 while True:
     time.sleep(1)
     print(json.dumps({"answered": answered, "failed": failed[:20]}), flush=True)

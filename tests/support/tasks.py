@@ -1,8 +1,9 @@
-"""The compiled pipeline in pods of a cluster: kfp's own local runner decides what runs when, a pod does it.
+"""The compiled pipeline in pods of a cluster: kfp's local runner decides the order of tasks, a pod runs each task.
 
-In place of Kubeflow's driver :class:`Field` makes a pod of what the compiled file says of a task: image, command,
-resources, volumes, node selector, tolerations and deadline, by the run's arguments. In place of its launcher
-``launcher.py`` brings artifacts out of a bucket and into it. What a task is told and what it hands on are kfp's.
+- :class:`PodRunner` replaces Kubeflow's driver. It creates the pod of a task from the compiled file (image, command,
+  resources, volumes, node selector, tolerations, deadline) and the arguments of the run.
+- ``launcher.py`` replaces Kubeflow's launcher. It moves artifacts from a bucket to the pod and back.
+- The inputs of a task and the reading of its outputs are kfp's own.
 """
 
 from __future__ import annotations
@@ -17,52 +18,56 @@ from typing import Any
 import yaml
 from kfp.local import status, task_handler_interface
 
-from tests.support.bucket import ADDRESS, Buckets
-from tests.support.cluster_fixture import SECURE, Place
+from tests.support.bucket import ADDRESS, BucketEmulator
+from tests.support.cluster_fixture import SECURE, ClusterNamespace
 
 ARTIFACTS = "artifacts"
-"""The bucket."""
+"""Name of the bucket for artifacts."""
 LAUNCHER = Path(__file__).parent / "launcher.py"
 WAIT_SECONDS = 900
 
 
 @dataclass
-class Field:
-    """Where tasks run, and everything that is known of a run.
+class PodRunner:
+    """A runner of tasks as pods, with a record of the run.
 
     Args:
-        place: a namespace that enforces ``restricted``.
-        buckets: in it.
-        compiled: the pipeline's file.
-        arguments: of the run.
-            account: service accounts by task, where it isn't the namespace's own.
+        namespace: a namespace that enforces ``restricted``.
+        buckets: the bucket emulator in that namespace.
+        compiled: the file of the compiled pipeline.
+        arguments: arguments of the run.
+        accounts: service account by task, for tasks that need another than ``default``.
     """
 
-    place: Place
-    buckets: Buckets
+    namespace: ClusterNamespace
+    buckets: BucketEmulator
     compiled: Path
     arguments: dict[str, Any]
-    account: dict[str, str] = field(default_factory=dict)
+    accounts: dict[str, str] = field(default_factory=dict)
     pods: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    """Every pod as it ended, by task."""
-    told: dict[str, str] = field(default_factory=dict)
-    """What the executor of each task was told last."""
+    """Every pod after its end, by task."""
+    executor_inputs: dict[str, str] = field(default_factory=dict)
+    """Last executor input, by task."""
 
     def __post_init__(self) -> None:
-        content = {"launcher.py": LAUNCHER.read_text()}
-        self.place.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "launcher"}, "data": content})
+        launcher = {"launcher.py": LAUNCHER.read_text()}
+        self.namespace.apply(
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "launcher"}, "data": launcher}
+        )
         spec, platform = yaml.safe_load_all(self.compiled.read_text())
         self.containers = {
-            name: one["container"] for name, one in spec["deploymentSpec"]["executors"].items() if "container" in one
+            name: executor["container"]
+            for name, executor in spec["deploymentSpec"]["executors"].items()
+            if "container" in executor
         }
         self.platform = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
 
-    def handler(self, **given: Any) -> Pod:
-        """Stands for kfp's own handler of subprocesses."""
-        return Pod(self, **given)
+    def handler(self, **options: Any) -> PodTaskHandler:
+        """Return the handler of a task, in place of kfp's handler of subprocesses."""
+        return PodTaskHandler(self, **options)
 
     def pod(self, task: str, executor_input: str, command: list[str]) -> dict[str, Any]:
-        """What Kubeflow's driver would create for a task; artifacts lie where the executor is told, below /tmp."""
+        """Return the pod that Kubeflow's driver would create for a task. Artifacts are stored below /tmp."""
         container, platform = self.containers[f"exec-{task}"], self.platform[f"exec-{task}"]
         volumes: dict[str, dict[str, Any]] = {
             "/tmp": {"emptyDir": {}},
@@ -84,12 +89,14 @@ class Field:
         }
         spec = {
             "restartPolicy": "Never",
-            "automountServiceAccountToken": task in self.account,
-            "serviceAccountName": self.account.get(task, "default"),
+            "automountServiceAccountToken": task in self.accounts,
+            "serviceAccountName": self.accounts.get(task, "default"),
             "activeDeadlineSeconds": int(platform["activeDeadlineSeconds"]),
             "nodeSelector": self.argument(platform.get("nodeSelector", {}).get("nodeSelectorJson")) or {},
             "tolerations": [
-                one for each in platform.get("tolerations", ()) for one in self.argument(each["tolerationJson"])
+                toleration
+                for entry in platform.get("tolerations", ())
+                for toleration in self.argument(entry["tolerationJson"])
             ],
             "securityContext": {"runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532},
             "containers": [main],
@@ -101,55 +108,56 @@ class Field:
         metadata = {"name": name, "labels": labels, "annotations": annotations}
         return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
-    def resources(self, told: dict[str, Any]) -> dict[str, dict[str, str]]:
-        """Requests and limits, with a GPU only where its number isn't 0."""
-        filled = {key: self.filled(value) for key, value in told.items() if isinstance(value, str)}
-        accelerator = told.get("accelerator", {})
-        count = self.filled(accelerator.get("resourceCount", "0"))
+    def resources(self, compiled: dict[str, Any]) -> dict[str, dict[str, str]]:
+        """Return the requests and limits of a task. A GPU count of 0 is omitted."""
+        resolved = {key: self.resolve(value) for key, value in compiled.items() if isinstance(value, str)}
+        accelerator = compiled.get("accelerator", {})
+        count = self.resolve(accelerator.get("resourceCount", "0"))
         gpu = {accelerator["resourceType"]: count} if int(count) else {}
         names = {"cpu": "resourceCpu", "memory": "resourceMemory"}
-        requests = {kind: filled[f"{key}Request"] for kind, key in names.items() if f"{key}Request" in filled}
-        limits = {kind: filled[f"{key}Limit"] for kind, key in names.items() if f"{key}Limit" in filled}
+        requests = {kind: resolved[f"{key}Request"] for kind, key in names.items() if f"{key}Request" in resolved}
+        limits = {kind: resolved[f"{key}Limit"] for kind, key in names.items() if f"{key}Limit" in resolved}
         return {"requests": requests, "limits": limits | gpu}
 
-    def filled(self, text: str) -> str:
-        """A placeholder of the compiled file, by the run's arguments."""
-        found = re.fullmatch(r"\{\{\$\.inputs\.parameters\['pipelinechannel--(\w+)'\]\}\}", text)
-        return str(self.arguments[found[1]]) if found else text
+    def resolve(self, text: str) -> str:
+        """Replace a placeholder of the compiled file by the run's argument; return any other text unchanged."""
+        match = re.fullmatch(r"\{\{\$\.inputs\.parameters\['pipelinechannel--(\w+)'\]\}\}", text)
+        return str(self.arguments[match[1]]) if match else text
 
     def argument(self, reference: dict[str, str] | None) -> Any:
-        """The argument that a reference of the platform's part means."""
+        """Return the run's argument for a reference in the platform part of the compiled file."""
         if reference is None:
             return None
         return self.arguments[reference["componentInputParameter"].removeprefix("pipelinechannel--")]
 
 
-class Pod(task_handler_interface.ITaskHandler):
-    """One task; kfp's own interface."""
+class PodTaskHandler(task_handler_interface.ITaskHandler):
+    """A handler of one task, by kfp's interface."""
 
-    def __init__(self, where: Field, *, full_command: list[str], **_: Any) -> None:
-        self.where, self.command = where, full_command
-        self.task = self._after("--function_to_execute")
-        self.executor_input = self._after("--executor_input")
+    def __init__(self, runner: PodRunner, *, full_command: list[str], **_: Any) -> None:
+        self.runner, self.command = runner, full_command
+        self.task = self._option("--function_to_execute")
+        self.executor_input = self._option("--executor_input")
 
     def run(self) -> status.Status:
-        """To its end, its log to the standard output; then what it handed on comes to where kfp looks."""
-        place = self.where.place
-        self.where.told[self.task] = self.executor_input
-        body = self.where.pod(self.task, self.executor_input, self.command)
-        name = body["metadata"]["name"]
-        place.create(body)
-        place.wait_for_end(name, WAIT_SECONDS)
-        print(place.kubectl("logs", name))
-        ended = json.loads(place.kubectl("get", "pod", name, "-o", "json"))
-        self.where.pods.setdefault(self.task, []).append(ended)
-        if ended["status"]["phase"] != "Succeeded":
+        """Run the task's pod to its end, print its log, and download its outputs to where kfp reads them."""
+        namespace = self.runner.namespace
+        self.runner.executor_inputs[self.task] = self.executor_input
+        manifest = self.runner.pod(self.task, self.executor_input, self.command)
+        name = manifest["metadata"]["name"]
+        namespace.apply(manifest)
+        namespace.wait_for_end(name, WAIT_SECONDS)
+        print(namespace.kubectl("logs", name))
+        pod = json.loads(namespace.kubectl("get", "pod", name, "-o", "json"))
+        self.runner.pods.setdefault(self.task, []).append(pod)
+        if pod["status"]["phase"] != "Succeeded":
             return status.Status.FAILURE
         outputs = json.loads(self.executor_input)["outputs"]
-        listed = [one["uri"] for each in outputs.get("artifacts", {}).values() for one in each["artifacts"]]
-        for path in [*listed, outputs["outputFile"]]:
-            self.where.buckets.bring(ARTIFACTS, path)
+        lists = outputs.get("artifacts", {}).values()
+        paths = [artifact["uri"] for artifact_list in lists for artifact in artifact_list["artifacts"]]
+        for path in [*paths, outputs["outputFile"]]:
+            self.runner.buckets.download(ARTIFACTS, path)
         return status.Status.SUCCESS
 
-    def _after(self, flag: str) -> str:
+    def _option(self, flag: str) -> str:
         return self.command[self.command.index(flag) + 1]

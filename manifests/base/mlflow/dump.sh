@@ -1,4 +1,4 @@
-# A dump is there whole, and its list of contents can be read, or it isn't there.
+# Write a dump of the database. It gets its final name only after pg_restore has read its table of contents.
 set -eu
 rm -f /backup/*.partial
 dump=/backup/mlflow-$(date -u +%Y%m%dT%H%M%SZ).dump

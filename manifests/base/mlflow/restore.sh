@@ -1,4 +1,4 @@
-# The newest dump in place of all that is there, in one transaction: whole, or nothing is changed.
+# Replace the content of the database by the newest dump in one transaction: either completely or not at all.
 set -eu
 dump=$(ls -1 /backup/*.dump | tail -n 1)
 script=/backup/restore.partial

@@ -1,4 +1,4 @@
-"""The served model: its answers, its contract and its refusals."""
+"""Tests of the model of a package: its probabilities, its contract with the Inference Service, its refusals."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SOURCES = sorted(Path(inference.__file__).parent.glob("*.py"))
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data folder of a package."""
+    """Return the ``data`` folder of a package."""
     return make_package(tmp_path_factory.mktemp("model")) / "data"
 
 
@@ -42,8 +42,8 @@ def wav_bytes(samples: np.ndarray, rate: int = 16_000) -> bytes:
     return file.getvalue()
 
 
-def test_answers_the_inference_service(model: Model) -> None:
-    """A list of Python floats and a diagnosis, in a tuple: anything else fails in the service."""
+def test_the_inference_service_gets_a_list_and_a_diagnosis(model: Model) -> None:
+    """The service accepts only a tuple of a list of Python floats and a diagnosis."""
     content = wav_bytes(signal(6.0))
     answer = model.predict([{"id": "1", "age": None}, {"frase": {"content": content, "filename": "x.wav"}}])
     assert type(answer) is tuple
@@ -55,8 +55,8 @@ def test_answers_the_inference_service(model: Model) -> None:
     assert json.loads(json.dumps(probabilities)) == probabilities
 
 
-def test_only_the_sentence_is_heard(model: Model) -> None:
-    """Of the service's four recordings the other three may hold anything."""
+def test_only_the_sentence_is_used(model: Model) -> None:
+    """The other three of the service's four recordings may have any content."""
     files = {name: {"content": b"", "filename": "x.wav"} for name in ("aceite", "sustentada", "parlenda")}
     files["frase"] = {"content": wav_bytes(signal(6.0)), "filename": "x.wav"}
     assert model.predict([{}, files]) == model.predict([{}, {"frase": files["frase"]}])
@@ -78,13 +78,13 @@ def test_only_the_sentence_is_heard(model: Model) -> None:
     ],
 )
 def test_a_request_without_the_sentence_is_refused(model: Model, request_: object) -> None:
-    """With an error that says what a request is, whatever came instead."""
+    """The error describes a valid request, whatever was sent."""
     with pytest.raises(ModelError, match=r"request|frase"):
         model.predict(request_)
 
 
 @pytest.mark.parametrize(
-    ("samples", "words"),
+    ("samples", "message"),
     [
         (signal(0.3), "less than 0.5 s"),
         (np.zeros(16_000 * 121, np.int16), "more than 120 s"),
@@ -92,20 +92,20 @@ def test_a_request_without_the_sentence_is_refused(model: Model, request_: objec
         (np.full(16_000 * 5, np.nan, np.float32), "not finite"),
     ],
 )
-def test_unusable_recordings_are_refused(model: Model, samples: np.ndarray, words: str) -> None:
-    """By training's rules of what a recording must be."""
-    with pytest.raises(AudioError, match=words):
+def test_unusable_recordings_are_refused(model: Model, samples: np.ndarray, message: str) -> None:
+    """The rules are those of training."""
+    with pytest.raises(AudioError, match=message):
         model.probability(wav_bytes(samples))
 
 
-def test_a_huge_file_is_refused_unread(model: Model) -> None:
-    """Before anything is allocated for it."""
+def test_a_huge_file_is_refused_before_decoding(model: Model) -> None:
+    """No memory is allocated for its samples."""
     with pytest.raises(AudioError, match="more than"):
         model.probability(bytes(MAX_BYTES + 1))
 
 
-def test_rate_and_channels_hardly_matter(model: Model) -> None:
-    """The same signal in another rate and with two channels gives nearly the same probability."""
+def test_two_channels_give_the_same_probability(model: Model) -> None:
+    """The same signal in two channels gives the same probability within 1e-6."""
     mono = signal(6.0)
     stereo = np.stack([mono, mono], axis=1)
     assert math.isclose(model.probability(wav_bytes(stereo)), model.probability(wav_bytes(mono)), abs_tol=1e-6)
@@ -124,26 +124,26 @@ def test_rate_and_channels_hardly_matter(model: Model) -> None:
     ],
 )
 def test_diagnosis_follows_threshold_and_band(model: Model, probability: float, diagnosis: str) -> None:
-    """The band of the gate is open at both ends, as evaluation counts it."""
+    """The abstention band excludes both its ends, as in evaluation."""
     assert model.diagnose(probability) == diagnosis
 
 
-def test_without_a_band_the_threshold_is_positive(data: Path, tmp_path: Path) -> None:
-    """A band of no width leaves nothing inconclusive."""
+def test_without_an_abstention_band_the_threshold_is_positive(data: Path, tmp_path: Path) -> None:
+    """A band of width 0 contains no probability."""
     narrow = altered(data, tmp_path, lambda config: config.update(abstention=[0.5, 0.5]))
     assert Model.load(narrow).diagnose(0.5) == "positive"
 
 
-def test_threads_share_a_model(model: Model) -> None:
-    """The same answers from four threads as from one."""
+def test_threads_can_share_a_model(model: Model) -> None:
+    """Four threads get the same probabilities as one."""
     contents = [wav_bytes(signal(5.0, seed)) for seed in range(8)]
     alone = [model.probability(content) for content in contents]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(model.probability, contents * 3)) == alone * 3
 
 
-def test_a_model_that_gives_no_number_says_so(data: Path, tmp_path: Path) -> None:
-    """NaN would be invalid JSON in the service."""
+def test_a_probability_of_nan_is_refused(data: Path, tmp_path: Path) -> None:
+    """NaN is invalid JSON in the service."""
     broken = altered(data, tmp_path, lambda config: None)
     with np.load(data / "weights.npz") as arrays:
         np.savez(broken / "weights.npz", **{name: np.full_like(arrays[name], np.nan) for name in arrays.files})
@@ -152,29 +152,29 @@ def test_a_model_that_gives_no_number_says_so(data: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         (lambda config: config.update(format=2), "format"),
         (lambda config: config.update(architecture="other"), "architecture"),
         (lambda config: config.pop("windows"), "windows"),
     ],
 )
-def test_a_folder_for_other_code_is_refused(data: Path, tmp_path: Path, change: Callable, words: str) -> None:
-    """By what is wrong with it."""
-    with pytest.raises(ModelError, match=words):
+def test_a_folder_of_another_format_is_refused(data: Path, tmp_path: Path, change: Callable, message: str) -> None:
+    """The error names the wrong field."""
+    with pytest.raises(ModelError, match=message):
         Model.load(altered(data, tmp_path, change))
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 cut"])
 def test_damaged_weights_are_refused(data: Path, tmp_path: Path, damage: bytes) -> None:
-    """A truncated archive is an error that names the folder."""
+    """The error for a truncated archive names the folder."""
     folder = altered(data, tmp_path, lambda config: None)
     (folder / "weights.npz").write_bytes(damage)
     with pytest.raises(ModelError, match=str(folder)):
         Model.load(folder)
 
 
-def test_weights_with_objects_are_refused(data: Path, tmp_path: Path) -> None:
+def test_pickled_weights_are_refused(data: Path, tmp_path: Path) -> None:
     """No pickle is ever loaded."""
     folder = altered(data, tmp_path, lambda config: None)
     np.savez(folder / "weights.npz", weight=np.array([{"a": 1}], dtype=object))
@@ -182,13 +182,13 @@ def test_weights_with_objects_are_refused(data: Path, tmp_path: Path) -> None:
         Model.load(folder)
 
 
-def test_mlflows_loader_gives_the_model(data: Path, model: Model) -> None:
-    """Its predict also takes what later versions of MLflow pass."""
+def test_mlflows_loader_returns_the_model(data: Path, model: Model) -> None:
+    """``predict`` also accepts the parameters of later versions of MLflow."""
     request = [{}, {"frase": {"content": wav_bytes(signal(5.0))}}]
     assert pyfunc._load_pyfunc(str(data)).predict(request, params=None) == model.predict(request)
 
 
-def test_loudness_is_that_of_the_loudest_frame() -> None:
+def test_the_level_is_that_of_the_loudest_frame() -> None:
     """A full-scale square wave is at 0 dBFS, silence at -120."""
     assert loudest_dbfs(np.r_[np.zeros(16_000), np.ones(16_000)]) == pytest.approx(0.0, abs=1e-9)
     assert loudest_dbfs(np.zeros(16_000)) == pytest.approx(-120.0)
@@ -197,18 +197,18 @@ def test_loudness_is_that_of_the_loudest_frame() -> None:
 
 @pytest.mark.parametrize("logit", [-1e9, -50.0, 0.0, 50.0, 1e9])
 def test_sigmoid_never_overflows(logit: float) -> None:
-    """It stays in [0, 1] at any logit."""
+    """The result is in [0, 1] for any logit."""
     assert 0.0 <= sigmoid(logit) <= 1.0
 
 
 def test_sigmoid_keeps_nan() -> None:
-    """A network that gives no number is not turned into a probability."""
+    """A logit of NaN does not become a probability."""
     assert math.isnan(sigmoid(math.nan))
 
 
 @pytest.mark.parametrize("file", SOURCES, ids=lambda file: file.name)
-def test_served_code_is_python_38_with_numpy_and_scipy(file: Path) -> None:
-    """It parses as Python 3.8 and imports numpy, scipy, the standard library and its own folder alone."""
+def test_package_code_is_python_38_with_numpy_and_scipy(file: Path) -> None:
+    """Each file parses as Python 3.8 and imports numpy, scipy, the standard library and its own folder only."""
     tree = ast.parse(file.read_text(), feature_version=(3, 8))
     allowed = {"numpy", "scipy"} | sys.stdlib_module_names
     for node in ast.walk(tree):
@@ -219,7 +219,7 @@ def test_served_code_is_python_38_with_numpy_and_scipy(file: Path) -> None:
 
 
 def altered(data: Path, tmp_path: Path, change: Callable[[dict], object]) -> Path:
-    """A copy of a data folder with another configuration."""
+    """Copy a ``data`` folder with a changed configuration."""
     folder = tmp_path / "altered"
     shutil.copytree(data, folder)
     config = json.loads((folder / "config.json").read_text())

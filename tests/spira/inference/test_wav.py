@@ -1,4 +1,4 @@
-"""The served WAV reader gives libsndfile's numbers, refuses what lies, and resamples as the corpus does."""
+"""Tests of the WAV decoder of a package: libsndfile's numbers, refusal of damaged files, resampling."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ SUBTYPES = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 WAV = Path(wav.__file__)
 
 
-def sounds(channels: int, frames: int = 2_000) -> np.ndarray:
-    """Every level, full scale included: float64 [frames, channels]."""
+def make_samples(channels: int, frames: int = 2_000) -> np.ndarray:
+    """Return samples of every level, full scale included: float64 [frames, channels]."""
     samples = np.random.default_rng(channels).uniform(-1, 1, (frames, channels))
     samples[:3] = [[-1.0], [1.0], [0.0]]
     return samples
@@ -33,31 +33,32 @@ def sounds(channels: int, frames: int = 2_000) -> np.ndarray:
 @pytest.mark.parametrize("container", ["WAV", "WAVEX"])
 @pytest.mark.parametrize("channels", [1, 2, 5])
 @pytest.mark.parametrize("subtype", SUBTYPES)
-def test_same_numbers_as_libsndfile(subtype: str, channels: int, container: str, tmp_path: Path) -> None:
-    """Every encoding, plain and extensible, gives what the corpus holds, bit for bit."""
-    content = bad_input.wav_bytes(sounds(channels), 22_050, format=container, subtype=subtype)
-    frames, _ = soundfile.read(_saved(tmp_path, content), dtype="float32", always_2d=True)
+def test_decoded_samples_equal_those_of_libsndfile(subtype: str, channels: int, container: str, tmp_path: Path) -> None:
+    """Every encoding, plain and extensible, is equal bit for bit."""
+    content = bad_input.wav_bytes(make_samples(channels), 22_050, format=container, subtype=subtype)
+    frames, _ = soundfile.read(save(tmp_path, content), dtype="float32", always_2d=True)
     samples, rate = wav.decode(content)
     assert (samples.dtype, samples.shape, rate) == (np.float32, (2_000,), 22_050)
     np.testing.assert_array_equal(samples, wav.mono(frames))
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
-def test_serving_hears_what_training_heard(rate: int, tmp_path: Path) -> None:
-    """The corpus' samples of a recording and the served ones are equal, bit for bit."""
-    content = bad_input.wav_bytes(sounds(2, frames=2 * rate) / 2, rate)
-    take = decode_for_training(_saved(tmp_path, content), Preprocess(), max_seconds=10)
-    np.testing.assert_array_equal(take.samples, wav.resample(*wav.decode(content)))
+def test_serving_decodes_as_training_does(rate: int, tmp_path: Path) -> None:
+    """The samples in the corpus and those in serving are equal bit for bit."""
+    content = bad_input.wav_bytes(make_samples(2, frames=2 * rate) / 2, rate)
+    decoded = decode_for_training(save(tmp_path, content), Preprocess(), max_seconds=10)
+    np.testing.assert_array_equal(decoded.samples, wav.resample(*wav.decode(content)))
 
 
-def _saved(folder: Path, content: bytes) -> Path:
+def save(folder: Path, content: bytes) -> Path:
+    """Write a WAV file and return its path."""
     bad_input.write(folder, "sound.wav", content)
     return folder / "sound.wav"
 
 
 @pytest.mark.parametrize("rate", [4_000, 8_000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000, 96_000])
 def test_resampling_keeps_a_tone(rate: int) -> None:
-    """A tone of 440 Hz stays one: same length in seconds, same frequency, amplitude within 1 %."""
+    """A tone of 440 Hz keeps its length in seconds, its frequency, and its amplitude within 1 %."""
     tone = np.sin(2 * np.pi * 440 * np.arange(rate) / rate).astype(np.float32)
     resampled = wav.resample(tone, rate)
     assert (len(resampled), resampled.dtype) == (16_000, np.float32)
@@ -66,16 +67,16 @@ def test_resampling_keeps_a_tone(rate: int) -> None:
 
 
 def test_resampling_does_not_alias() -> None:
-    """A tone of 12 kHz, which 16 kHz can't hold, is gone rather than heard at 4 kHz."""
+    """A tone of 12 kHz, above the Nyquist frequency of 16 kHz, is removed and does not appear at 4 kHz."""
     tone = np.sin(2 * np.pi * 12_000 * np.arange(48_000) / 48_000).astype(np.float32)
     assert np.abs(wav.resample(tone, 48_000)[1_000:-1_000]).max() < 0.01
 
 
-def spoil(content: bytes, chunk: bytes, offset: int, layout: str, value: int) -> bytes:
-    """Overwrite a field at an offset from a chunk's name."""
-    spoilt = bytearray(content)
-    struct.pack_into(layout, spoilt, content.index(chunk) + offset, value)
-    return bytes(spoilt)
+def overwrite(content: bytes, chunk: bytes, offset: int, layout: str, value: int) -> bytes:
+    """Overwrite a field at an offset from the name of a chunk."""
+    damaged = bytearray(content)
+    struct.pack_into(layout, damaged, content.index(chunk) + offset, value)
+    return bytes(damaged)
 
 
 GOOD = bad_input.wav_bytes(bad_input.voice(1))
@@ -87,14 +88,14 @@ BAD = {
     "no data chunk": (GOOD[:36], "holds no samples"),
     "no samples": (GOOD[:40] + bytes(4), "holds no samples"),
     "cut in the data": (GOOD[:20_000], "promises 32000 bytes of data, the file holds 19956"),
-    "promises 4 GB": (spoil(GOOD, b"data", 4, "<I", 2**32 - 1), "promises 4294967295 bytes of data"),
-    "other encoding": (spoil(GOOD, b"fmt ", 8, "<H", 6), "encoding 0x0006 with 16 bits is not read"),
-    "odd width": (spoil(GOOD, b"fmt ", 22, "<H", 12), "with 12 bits is not read"),
-    "no channels": (spoil(GOOD, b"fmt ", 10, "<H", 0), "0 channels"),
-    "65535 channels": (spoil(GOOD, b"fmt ", 10, "<H", 65_535), "65535 channels"),
-    "wrong frame size": (spoil(GOOD, b"fmt ", 20, "<H", 4), "4 bytes a frame, is damaged"),
-    "rate 0": (spoil(GOOD, b"fmt ", 12, "<I", 0), "sample rate 0 Hz"),
-    "rate 2 GHz": (spoil(GOOD, b"fmt ", 12, "<I", 2_000_000_000), "sample rate 2000000000 Hz"),
+    "promises 4 GB": (overwrite(GOOD, b"data", 4, "<I", 2**32 - 1), "promises 4294967295 bytes of data"),
+    "other encoding": (overwrite(GOOD, b"fmt ", 8, "<H", 6), "encoding 0x0006 with 16 bits is not supported"),
+    "odd width": (overwrite(GOOD, b"fmt ", 22, "<H", 12), "with 12 bits is not supported"),
+    "no channels": (overwrite(GOOD, b"fmt ", 10, "<H", 0), "0 channels"),
+    "65535 channels": (overwrite(GOOD, b"fmt ", 10, "<H", 65_535), "65535 channels"),
+    "wrong frame size": (overwrite(GOOD, b"fmt ", 20, "<H", 4), "1 channels with 4 bytes per frame"),
+    "rate 0": (overwrite(GOOD, b"fmt ", 12, "<I", 0), "sample rate 0 Hz"),
+    "rate 2 GHz": (overwrite(GOOD, b"fmt ", 12, "<I", 2_000_000_000), "sample rate 2000000000 Hz"),
     "too long": (bad_input.wav_bytes(bad_input.voice(1, seconds=121)), "lasts 121.0 s, more than 120 s"),
     "NaN": (bad_input.AUDIO["NaN"][0], "not finite"),
     "beyond float32": (bad_input.wav_bytes(np.full(9, 1e300), subtype="DOUBLE"), "not finite"),
@@ -102,15 +103,15 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_refused(name: str) -> None:
-    """What is no usable WAV is refused by rule."""
-    content, words = BAD[name]
-    with pytest.raises(wav.AudioError, match=words):
+def test_an_invalid_wav_is_refused(name: str) -> None:
+    """The error names the broken rule."""
+    content, message = BAD[name]
+    with pytest.raises(wav.AudioError, match=message):
         wav.decode(content)
 
 
-def test_other_chunks_are_passed_over() -> None:
-    """Chunks of other programs, of odd length too, before and after the samples change nothing."""
+def test_other_chunks_are_skipped() -> None:
+    """Unknown chunks before and after the samples change nothing, even with an odd length."""
     extra = b"LIST\x05\x00\x00\x00hello\x00"
     start = GOOD.index(b"data")
     expected, _ = wav.decode(GOOD)
@@ -119,11 +120,11 @@ def test_other_chunks_are_passed_over() -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.data())
-def test_no_bytes_get_past(data: st.DataObject) -> None:
-    """Any bytes, and any damage to a good file, give samples within the rules or an AudioError."""
+def test_any_bytes_are_decoded_or_refused(data: st.DataObject) -> None:
+    """Random bytes and damaged files give valid samples or an AudioError, nothing else."""
     content = data.draw(st.one_of(st.binary(max_size=200), st.just(GOOD[:3_000]), st.just(GOOD)))
-    for place, byte in data.draw(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 255)), max_size=4)):
-        content = content[:place] + bytes([byte]) + content[place + 1 :]
+    for offset, byte in data.draw(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 255)), max_size=4)):
+        content = content[:offset] + bytes([byte]) + content[offset + 1 :]
     try:
         samples, rate = wav.decode(content)
     except wav.AudioError:
@@ -132,8 +133,8 @@ def test_no_bytes_get_past(data: st.DataObject) -> None:
     assert 0 < len(samples) <= wav.MAX_SECONDS * rate
 
 
-def test_imports_numpy_and_scipy_alone() -> None:
-    """It loads by itself in a process that knows nothing of spira, torch or libsndfile."""
+def test_the_decoder_imports_only_numpy_and_scipy() -> None:
+    """The module loads on its own, without spira, torch or libsndfile."""
     script = (
         f"import sys; sys.path.insert(0, {str(WAV.parent)!r}); import wav\n"
         "print([name for name in ('spira', 'torch', 'soundfile', 'pandas') if name in sys.modules])"

@@ -1,4 +1,4 @@
-"""The predictor, as a process that clients ask over HTTP: right answers, clear refusals, and never out of breath."""
+"""Tests of the server as a process, over HTTP: predictions, refusals, behaviour under load, shutdown."""
 
 from __future__ import annotations
 
@@ -30,31 +30,31 @@ RATE = 16_000
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A package; to read only."""
+    """Return a package, shared by the tests: do not change it."""
     return make_package(tmp_path_factory.mktemp("serving"), seed=1)
 
 
 @pytest.fixture(scope="module")
 def server(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server of it that is ready and calls it version 7."""
+    """Start a server of the package as version 7 and wait until it is ready."""
     log = tmp_path_factory.mktemp("log") / "log"
-    served = Server(package, log, "--model-version", "7", "--max-bytes", str(4 * 2**20), "--threads", "2")
-    yield served.wait()
-    served.stop()
+    server = Server(package, log, "--model-version", "7", "--max-bytes", str(4 * 2**20), "--threads", "2")
+    yield server.wait()
+    server.stop()
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Start more servers; they end with the test."""
-    started: list[Server] = []
+    """Return a function that starts further servers; they are stopped after the test."""
+    servers: list[Server] = []
 
-    def begin(package: Path, *options: str) -> Server:
-        started.append(Server(package, tmp_path / f"log-{len(started)}", *options))
-        return started[-1]
+    def start_server(package: Path, *options: str) -> Server:
+        servers.append(Server(package, tmp_path / f"log-{len(servers)}", *options))
+        return servers[-1]
 
-    yield begin
-    for served in started:
-        served.stop()
+    yield start_server
+    for server in servers:
+        server.stop()
 
 
 def wav(samples: np.ndarray, rate: int = RATE) -> bytes:
@@ -68,38 +68,38 @@ def voice(seconds: float = 5.0) -> bytes:
 
 
 def golden(package: Path) -> list[tuple[bytes, float]]:
-    """The package's golden recordings and torch's probability of each."""
+    """Return the content of each golden recording and torch's probability."""
     data = package / "data"
-    return [((data / one["file"]).read_bytes(), one["probability"]) for one in listing(package)]
+    return [((data / entry["file"]).read_bytes(), entry["probability"]) for entry in golden_entries(package)]
 
 
-def listing(package: Path) -> list[dict[str, Any]]:
+def golden_entries(package: Path) -> list[dict[str, Any]]:
     return json.loads((package / "data" / "golden.json").read_text())
 
 
-def ask_v1(server: Server, content: bytes) -> Reply:
+def post_v1(server: Server, content: bytes) -> Reply:
     return server.post(V1, v1(content))
 
 
-def ask_v2_base64(server: Server, content: bytes) -> Reply:
+def post_v2_base64(server: Server, content: bytes) -> Reply:
     return server.post(V2, v2_base64(content))
 
 
-def ask_v2_bytes(server: Server, content: bytes) -> Reply:
+def post_v2_bytes(server: Server, content: bytes) -> Reply:
     return server.post(V2, v2("UINT8", list(content)))
 
 
-def ask_v2_binary_uint8(server: Server, content: bytes) -> Reply:
+def post_v2_binary_uint8(server: Server, content: bytes) -> Reply:
     body, headers = v2_binary("UINT8", content)
     return server.post(V2, body, **headers)
 
 
-def ask_v2_binary_bytes(server: Server, content: bytes) -> Reply:
+def post_v2_binary_bytes(server: Server, content: bytes) -> Reply:
     body, headers = v2_binary("BYTES", prefixed(content))
     return server.post(V2, body, **headers)
 
 
-WAYS = [ask_v1, ask_v2_base64, ask_v2_bytes, ask_v2_binary_uint8, ask_v2_binary_bytes]
+PROTOCOLS = [post_v1, post_v2_base64, post_v2_bytes, post_v2_binary_uint8, post_v2_binary_bytes]
 
 
 def probability(reply: Reply) -> float:
@@ -109,40 +109,40 @@ def probability(reply: Reply) -> float:
     return reply.json["outputs"][0]["data"][0]
 
 
-@pytest.mark.parametrize("ask", WAYS)
-def test_every_protocol_gives_torchs_probabilities(server: Server, package: Path, ask: Callable) -> None:
-    """Of every golden recording, at most 1e-5 away."""
-    recordings = [one for one in golden(package) if len(one[0]) < 2**20]
+@pytest.mark.parametrize("post", PROTOCOLS)
+def test_every_protocol_gives_torchs_probabilities(server: Server, package: Path, post: Callable) -> None:
+    """Every golden recording is within 1e-5 of torch."""
+    recordings = [(content, expected) for content, expected in golden(package) if len(content) < 2**20]
     assert len(recordings) >= 5
     for content, expected in recordings:
-        assert abs(probability(ask(server, content)) - expected) <= TOLERANCE
+        assert abs(probability(post(server, content)) - expected) <= TOLERANCE
 
 
-def test_an_answer_tells_diagnosis_and_version(server: Server) -> None:
-    """In either protocol; v2 gives the request's id back."""
-    first, second = ask_v1(server, voice()).json, ask_v2_base64(server, voice()).json
+def test_a_response_has_diagnosis_and_version(server: Server) -> None:
+    """Both protocols return them; v2 also returns the id of the request."""
+    first, second = post_v1(server, voice()).json, post_v2_base64(server, voice()).json
     assert (first["model_name"], first["model_version"]) == ("spira", "7")
     assert (second["model_name"], second["model_version"], second["id"]) == ("spira", "7", "a-1")
     assert first["predictions"][0]["diagnosis"] == second["outputs"][1]["data"][0]
     assert first["predictions"][0]["diagnosis"] in ("positive", "negative", "inconclusive")
 
 
-def test_an_unknown_version_is_not_told(start: Callable[..., Server], package: Path) -> None:
-    """Rather than made up."""
-    assert "model_version" not in ask_v1(start(package).wait(), voice()).json
+def test_an_unknown_version_is_omitted(start: Callable[..., Server], package: Path) -> None:
+    """The response has no ``model_version``."""
+    assert "model_version" not in post_v1(start(package).wait(), voice()).json
 
 
-def test_several_recordings_in_one_request(server: Server) -> None:
-    """Answers come in their order."""
+def test_a_request_can_have_several_recordings(server: Server) -> None:
+    """Predictions are in the order of the recordings."""
     contents = [voice(4.5), voice(6)]
-    alone = [probability(ask_v1(server, content)) for content in contents]
+    alone = [probability(post_v1(server, content)) for content in contents]
     together = server.post(V1, v1(*contents)).json["predictions"]
-    assert [one["probability"] for one in together] == alone
+    assert [prediction["probability"] for prediction in together] == alone
     assert server.post(V2, v2_base64(*contents)).json["outputs"][0]["data"] == alone
 
 
-def test_the_server_tells_what_it_takes(server: Server) -> None:
-    """Metadata and liveness, of both protocols."""
+def test_the_server_describes_its_model(server: Server) -> None:
+    """Metadata and liveness are available in both protocols."""
     assert server.get("/v2/models/spira").json["inputs"] == [{"name": "audio", "datatype": "BYTES", "shape": [-1]}]
     assert server.get("/v2/models").json == {"models": ["spira"]}
     assert server.get("/v1/models/spira").json == {"name": "spira", "ready": True}
@@ -150,7 +150,7 @@ def test_the_server_tells_what_it_takes(server: Server) -> None:
 
 
 def header(size: int, rate: int = RATE, code: int = 1, bits: int = 16) -> bytes:
-    """A WAV's header that promises ``size`` bytes of samples."""
+    """Return a WAV header that promises ``size`` bytes of samples."""
     layout = struct.pack("<HHIIHH", code, 1, rate, rate * bits // 8, bits // 8, bits)
     riff = b"RIFF" + struct.pack("<I", (36 + size) % 2**32) + b"WAVE"
     return riff + b"fmt " + struct.pack("<I", 16) + layout + b"data" + struct.pack("<I", size)
@@ -168,18 +168,18 @@ BAD_AUDIO = {
     "too short": (voice(0.3), 422, "less than"),
     "silent": (wav(np.zeros(5 * RATE, np.int16)), 422, "silent"),
     "NaN": (wav(NOT_FINITE), 422, "finite"),
-    "compressed": (header(1000, code=0x55) + bytes(1000), 422, "not read"),
+    "compressed": (header(1000, code=0x55) + bytes(1000), 422, "not supported"),
     "an absurd rate": (header(1000, rate=2_000_000) + bytes(1000), 422, "sample rate"),
     "empty": (b"", 400, "empty|no recording"),
 }
 
 
-@pytest.mark.parametrize("ask", WAYS)
+@pytest.mark.parametrize("post", PROTOCOLS)
 @pytest.mark.parametrize("bad", BAD_AUDIO)
-def test_bad_audio_is_refused(server: Server, ask: Callable, bad: str) -> None:
-    """By every protocol, with the rule that it breaks."""
-    content, status, words = BAD_AUDIO[bad]
-    refused(ask(server, content), status, words)
+def test_unusable_audio_is_refused(server: Server, post: Callable, bad: str) -> None:
+    """Every protocol refuses it and names the broken rule."""
+    content, status, message = BAD_AUDIO[bad]
+    refusal(post(server, content), status, message)
 
 
 def instance(audio: Any) -> bytes:
@@ -200,7 +200,7 @@ BAD_BODIES = {
     "v1 no audio": (V1, instance({"text": "a"}), "no_audio"),
     "v1 audio as text": (V1, instance({"audio": TEXT}), "no_audio"),
     "v1 a number": (V1, instance(3), "no_audio"),
-    "v1 b64 a number": (V1, instance({"audio": {"b64": 3}}), "base64"),
+    "v1 b64 is a number": (V1, instance({"audio": {"b64": 3}}), "base64"),
     "v1 bad base64": (V1, instance({"audio": {"b64": TEXT[:-5] + "?" + TEXT[-4:]}}), "base64"),
     "v1 not ASCII": (V1, instance({"audio": {"b64": "é"}}), "base64"),
     "v1 too many": (V1, json.dumps({"instances": [{"audio": {"b64": "AAAA"}}] * 17}).encode(), "too_many"),
@@ -219,27 +219,27 @@ BAD_BODIES = {
 
 
 @pytest.mark.parametrize("bad", BAD_BODIES)
-def test_a_bad_body_is_refused(server: Server, bad: str) -> None:
-    """With a code for programs and a message for people."""
+def test_a_malformed_body_is_refused(server: Server, bad: str) -> None:
+    """The response has a code for programs and a message for people."""
     path, body, code = BAD_BODIES[bad]
-    assert refused(server.post(path, body), 400)["code"] == code
+    assert refusal(server.post(path, body), 400)["code"] == code
 
 
 @pytest.mark.parametrize("raw", [prefixed(voice())[:-1], b"\x01\x00"])
-def test_a_binary_tensor_that_is_cut_short_is_refused(server: Server, raw: bytes) -> None:
-    """Not read beyond its end."""
+def test_a_truncated_binary_tensor_is_refused(server: Server, raw: bytes) -> None:
+    """The server does not read beyond its end."""
     body, headers = v2_binary("BYTES", raw)
-    assert refused(server.post(V2, body, **headers), 400)["code"] == "no_bytes"
+    assert refusal(server.post(V2, body, **headers), 400)["code"] == "no_bytes"
 
 
-def test_a_binary_header_that_is_no_number_is_refused(server: Server) -> None:
-    """KServe would answer 500."""
-    refused(server.post(V2, v2_base64(voice()), Inference_Header_Content_Length="-1"), 400, "whole number")
+def test_an_invalid_binary_header_is_refused(server: Server) -> None:
+    """KServe alone answers 500."""
+    refusal(server.post(V2, v2_base64(voice()), Inference_Header_Content_Length="-1"), 400, "whole number")
 
 
-def test_a_body_that_is_too_large_is_refused(server: Server) -> None:
-    """Whether its size is announced or not, and before it is kept."""
-    assert refused(server.post(V1, bytes(5 * 2**20)), 413)["code"] == "too_large"
+def test_a_large_body_is_refused(server: Server) -> None:
+    """With and without Content-Length, before the whole body is in memory."""
+    assert refusal(server.post(V1, bytes(5 * 2**20)), 413)["code"] == "too_large"
     chunk = b"100000\r\n" + bytes(2**20) + b"\r\n"
     request = f"POST {V1} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + 5 * chunk + b"0\r\n\r\n"
     with socket.create_connection(("127.0.0.1", server.port)) as client:
@@ -260,23 +260,23 @@ def test_a_body_that_is_too_large_is_refused(server: Server) -> None:
     ],
 )
 def test_other_paths_are_refused(server: Server, path: str, status: int) -> None:
-    """Nobody unloads the model over HTTP."""
-    refused(server.post(path, b"{}"), status)
+    """No client can unload the model."""
+    refusal(server.post(path, b"{}"), status)
     assert server.readiness() == 200
 
 
-def refused(reply: Reply | None, status: int, words: str = "") -> dict[str, str]:
-    """The refusal, which must have this status, a code and a message of these words."""
+def refusal(reply: Reply | None, status: int, message: str = "") -> dict[str, str]:
+    """Check status, code and message of a refusal, and return its content."""
     assert reply is not None
     assert reply.status == status, reply.content
     assert reply.json.keys() == {"code", "error"}
-    assert re.search(words, reply.json["error"]), reply.json
-    assert len(reply.content) < 500, "what was sent must not come back"
+    assert re.search(message, reply.json["error"]), reply.json
+    assert len(reply.content) < 500, "the response must not repeat the request"
     return reply.json
 
 
-def test_no_audio_stands_in_the_log(server: Server) -> None:
-    """Nor a traceback of what clients do wrong."""
+def test_the_log_contains_no_audio(server: Server) -> None:
+    """Nor a traceback for an invalid request."""
     server.post(V1, instance({"audio": {"b64": "c2VjcmV0IHZvaWNl"}}))
     body, headers = v2_binary("BYTES", prefixed(b"secret voice"))
     server.post(V2, body, **headers)
@@ -286,10 +286,10 @@ def test_no_audio_stands_in_the_log(server: Server) -> None:
     assert "Traceback" not in log
 
 
-def test_metrics_count(server: Server) -> None:
-    """Requests by status, refusals by code, seconds."""
+def test_metrics_count_requests_and_refusals(server: Server) -> None:
+    """Requests by status, refusals by code, and seconds."""
     before = metrics(server)
-    ask_v1(server, voice())
+    post_v1(server, voice())
     server.post(V1, b"{")
     after = metrics(server)
     for name in ('spira_requests_total{status="200"}', 'spira_requests_total{status="400"}'):
@@ -304,155 +304,166 @@ def metrics(server: Server) -> dict[str, float]:
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
 
 
-def change(package: Path, folder: Path, edit: Callable[[Path], None]) -> Path:
-    """A copy of a package, changed and listed anew."""
+def changed_copy(package: Path, folder: Path, edit: Callable[[Path], None]) -> Path:
+    """Copy a package, edit the copy and update its digests."""
     changed = Path(shutil.copytree(package, folder))
     edit(changed)
-    described = json.loads((changed / "package.json").read_text()) | {"files": verify.digests(changed)}
-    (changed / "package.json").write_text(json.dumps(described))
+    contents = json.loads((changed / "package.json").read_text()) | {"files": verify.digests(changed)}
+    (changed / "package.json").write_text(json.dumps(contents))
     return changed
 
 
 def rewrite_golden(edit: Callable[[list[dict]], list[dict]]) -> Callable[[Path], None]:
-    return lambda package: (package / "data" / "golden.json").write_text(json.dumps(edit(listing(package)))) and None
+    """Return an edit of a package that changes the entries of ``golden.json``."""
+
+    def edit_package(package: Path) -> None:
+        (package / "data" / "golden.json").write_text(json.dumps(edit(golden_entries(package))))
+
+    return edit_package
 
 
-def test_ready_only_once_it_is_checked(start: Callable[..., Server], package: Path, tmp_path: Path) -> None:
-    """Until then it listens, is alive, and refuses to answer."""
-    served = start(change(package, tmp_path / "slow", rewrite_golden(lambda entries: entries * 30)))
-    while served.get("/v2/health/live") is None:
+def test_the_server_is_ready_after_the_package_is_checked(
+    start: Callable[..., Server], package: Path, tmp_path: Path
+) -> None:
+    """Until then it listens, is alive, and refuses predictions."""
+    started = start(changed_copy(package, tmp_path / "slow", rewrite_golden(lambda entries: entries * 30)))
+    while started.get("/v2/health/live") is None:
         time.sleep(0.01)
-    refused(served.get("/v2/models/spira/ready"), 503)
-    assert refused(ask_v1(served, voice()), 503)["code"] == "model_not_ready"
-    assert served.get("/v2/health/live").status == 200
-    assert ask_v1(served.wait(), voice()).status == 200
+    refusal(started.get("/v2/models/spira/ready"), 503)
+    assert refusal(post_v1(started, voice()), 503)["code"] == "model_not_ready"
+    assert started.get("/v2/health/live").status == 200
+    assert post_v1(started.wait(), voice()).status == 200
 
 
-def off(entries: list[dict]) -> list[dict]:
+def shift(entries: list[dict]) -> list[dict]:
     return [entry | {"probability": entry["probability"] + 2e-5} for entry in entries]
 
 
 def damage(package: Path) -> None:
-    (package / "code" / "spira_inference" / "network.py").write_text("raise ValueError('broken code')")
+    (package / "code" / "spira_inference" / "networks.py").write_text("raise ValueError('broken code')")
 
 
 BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
-    "golden recordings off by 2e-5": (rewrite_golden(off), "must not be served"),
+    "golden recordings differ by 2e-5": (rewrite_golden(shift), "must not be served"),
     "no golden recording": (rewrite_golden(lambda entries: []), "no golden recording"),
     "code that fails": (damage, "broken code"),
-    "weights missing": (lambda package: (package / "data" / "weights.npz").unlink(), "no model"),
+    "weights missing": (lambda package: (package / "data" / "weights.npz").unlink(), "no valid model"),
 }
 
 
-@pytest.mark.parametrize("how", BROKEN)
-def test_a_broken_package_is_never_ready(start: Callable[..., Server], package: Path, tmp_path: Path, how: str) -> None:
-    """The process ends and says why, for Kubernetes to show."""
-    edit, words = BROKEN[how]
-    served = start(change(package, tmp_path / "broken", edit))
-    seen = set()
-    while served.process.poll() is None:
-        seen.add(served.readiness())
+@pytest.mark.parametrize("damage_name", BROKEN)
+def test_a_broken_package_is_never_ready(
+    start: Callable[..., Server], package: Path, tmp_path: Path, damage_name: str
+) -> None:
+    """The process ends, and its last line is the reason, so that Kubernetes shows it."""
+    edit, message = BROKEN[damage_name]
+    started = start(changed_copy(package, tmp_path / "broken", edit))
+    statuses = set()
+    while started.process.poll() is None:
+        statuses.add(started.readiness())
         time.sleep(0.01)
-    assert 200 not in seen
-    assert served.process.returncode == 1
-    assert words in served.log.read_text().splitlines()[-1]
+    assert 200 not in statuses
+    assert started.process.returncode == 1
+    assert message in started.log.read_text().splitlines()[-1]
 
 
-def test_a_changed_file_is_never_served(start: Callable[..., Server], package: Path, tmp_path: Path) -> None:
-    """Files must be those that the package lists."""
+def test_a_package_with_a_changed_file_is_not_served(
+    start: Callable[..., Server], package: Path, tmp_path: Path
+) -> None:
+    """The digests in ``package.json`` must match."""
     changed = Path(shutil.copytree(package, tmp_path / "changed"))
     with (changed / "data" / "config.json").open("a") as file:
         file.write(" ")
-    served = start(changed)
-    assert served.process.wait(30) == 1
-    assert "data/config.json was changed" in served.log.read_text()
+    started = start(changed)
+    assert started.process.wait(30) == 1
+    assert "data/config.json was changed" in started.log.read_text()
 
 
-def test_mlflows_layout_is_served(start: Callable[..., Server], package: Path, tmp_path: Path) -> None:
-    """MLflow keeps a package's data in ``data/data``, among files of its own."""
+def test_the_layout_of_mlflow_is_served(start: Callable[..., Server], package: Path, tmp_path: Path) -> None:
+    """MLflow stores the data of a package in ``data/data``, beside its own files."""
     artifacts = Path(shutil.copytree(package, tmp_path / "artifacts"))
     (artifacts / "data").rename(artifacts / "moved")
     (artifacts / "data").mkdir()
     (artifacts / "moved").rename(artifacts / "data" / "data")
     (artifacts / "MLmodel").write_text("flavors: {}")
     content, expected = golden(package)[0]
-    assert abs(probability(ask_v1(start(artifacts).wait(), content)) - expected) <= TOLERANCE
+    assert abs(probability(post_v1(start(artifacts).wait(), content)) - expected) <= TOLERANCE
 
 
 def test_probes_answer_while_all_threads_compute(server: Server) -> None:
-    """Long recordings from many clients at once; each probe comes back in far less than a probe's second."""
+    """During long recordings of many clients each probe is answered in less than half of its timeout."""
     content = voice(60)
     with ThreadPoolExecutor(8) as clients:
-        asked = [clients.submit(ask_v1, server, content) for _ in range(8)]
+        pending = [clients.submit(post_v1, server, content) for _ in range(8)]
         probes = []
-        while not all(one.done() for one in asked):
+        while not all(future.done() for future in pending):
             probes.append(server.get("/v2/models/spira/ready"))
             time.sleep(0.02)
     assert {reply.status for reply in probes} == {200}
     assert len(probes) > 10
     assert max(reply.seconds for reply in probes) < 0.5
-    assert len({probability(one.result()) for one in asked}) == 1
+    assert len({probability(future.result()) for future in pending}) == 1
 
 
-def test_past_saturation_it_refuses_at_once(start: Callable[..., Server], package: Path) -> None:
-    """What has a place is answered, the rest gets 429 in a fraction of the time; then all is as before."""
-    served = start(package, "--threads", "1", "--queue", "2").wait()
+def test_an_overloaded_server_refuses_at_once(start: Callable[..., Server], package: Path) -> None:
+    """Admitted requests are answered, the rest get 429 in a fraction of the time; then the server recovers."""
+    started = start(package, "--threads", "1", "--queue", "2").wait()
     content = voice(60)
     with ThreadPoolExecutor(12) as clients:
-        replies = list(clients.map(lambda _: ask_v1(served, content), range(12)))
+        replies = list(clients.map(lambda _: post_v1(started, content), range(12)))
     answered = [reply for reply in replies if reply.status == 200]
-    told = [reply for reply in replies if reply.status == 429]
+    rejected = [reply for reply in replies if reply.status == 429]
     assert len(answered) >= 3
-    assert len(answered) + len(told) == 12
-    assert all(refused(reply, 429)["code"] == "saturated" and reply.headers["retry-after"] for reply in told)
-    assert max(reply.seconds for reply in told) < min(1.0, max(reply.seconds for reply in answered))
-    assert ask_v1(served, content).status == 200
+    assert len(answered) + len(rejected) == 12
+    assert all(refusal(reply, 429)["code"] == "saturated" and reply.headers["retry-after"] for reply in rejected)
+    assert max(reply.seconds for reply in rejected) < min(1.0, max(reply.seconds for reply in answered))
+    assert post_v1(started, content).status == 200
 
 
-def test_a_slow_client_keeps_nobody_out(start: Callable[..., Server], package: Path) -> None:
-    """An unfinished body holds its own place only, and not for ever."""
-    served = start(package, "--threads", "1", "--queue", "1").wait()
-    with socket.create_connection(("127.0.0.1", served.port)) as slow:
+def test_a_slow_client_does_not_block_others(start: Callable[..., Server], package: Path) -> None:
+    """An unfinished body counts as one request, and only until it times out or its connection closes."""
+    started = start(package, "--threads", "1", "--queue", "1").wait()
+    with socket.create_connection(("127.0.0.1", started.port)) as slow:
         slow.sendall(f"POST {V1} HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n{{".encode())
         time.sleep(0.2)
-        assert ask_v1(served, voice()).status == 200
+        assert post_v1(started, voice()).status == 200
     time.sleep(0.2)
-    assert metrics(served)["spira_requests_inside"] == 0
+    assert metrics(started)["spira_requests_inside"] == 0
 
 
-def test_told_to_end_it_loses_no_request(start: Callable[..., Server], package: Path) -> None:
-    """It answers for a while longer, asks clients to go elsewhere, and ends by itself."""
-    served = start(package, "--drain-seconds", "1.5").wait()
+def test_shutdown_loses_no_request(start: Callable[..., Server], package: Path) -> None:
+    """After SIGTERM the server answers for a while longer and then ends."""
+    started = start(package, "--drain-seconds", "1.5").wait()
     replies: list[Reply | None] = []
-    asking = threading.Event()
+    stopped = threading.Event()
 
-    def ask() -> None:
-        while not asking.is_set():
-            replies.append(ask_v1(served, voice()))
+    def post() -> None:
+        while not stopped.is_set():
+            replies.append(post_v1(started, voice()))
 
     with ThreadPoolExecutor(2) as clients:
-        running = [clients.submit(ask) for _ in range(2)]
+        running = [clients.submit(post) for _ in range(2)]
         time.sleep(0.3)
-        served.terminate()
+        started.terminate()
         time.sleep(1.0)
-        asking.set()
-        for one in running:
-            one.result()
+        stopped.set()
+        for future in running:
+            future.result()
     assert {reply.status for reply in replies if reply} == {200}
     assert None not in replies
-    served.process.wait(10)
+    started.process.wait(10)
 
 
-def test_answers_close_their_connections_once_it_ends(start: Callable[..., Server], package: Path) -> None:
-    """So that clients that keep one open find another server in time."""
-    served = start(package, "--drain-seconds", "2").wait()
-    with socket.create_connection(("127.0.0.1", served.port)) as client:
+def test_responses_close_their_connections_during_shutdown(start: Callable[..., Server], package: Path) -> None:
+    """Clients with an open connection therefore change to another server in time."""
+    started = start(package, "--drain-seconds", "2").wait()
+    with socket.create_connection(("127.0.0.1", started.port)) as client:
         for closing in (False, True):
             client.sendall(b"GET /v2/models/spira/ready HTTP/1.1\r\nHost: a\r\n\r\n")
-            answer = b""
-            while not answer.endswith(b"}"):
-                answer += client.recv(4096)
-            assert answer.startswith(b"HTTP/1.1 200")
-            assert (b"connection: close" in answer) == closing
-            served.terminate()
+            response = b""
+            while not response.endswith(b"}"):
+                response += client.recv(4096)
+            assert response.startswith(b"HTTP/1.1 200")
+            assert (b"connection: close" in response) == closing
+            started.terminate()
             time.sleep(0.2)

@@ -1,9 +1,9 @@
 #!/bin/sh
-# What our manifest asks of the official entrypoint: an empty PGDATA becomes a cluster with a user, password and database.
+# The part of the official entrypoint that the manifest uses: initialise an empty PGDATA (user, password, database).
 set -eu
 if [ "$1" = postgres ] && [ ! -s "$PGDATA/PG_VERSION" ]; then
   user=${POSTGRES_USER:-postgres}
-  password=${POSTGRES_PASSWORD:-$(cat "${POSTGRES_PASSWORD_FILE:?no password is given}")}
+  password=${POSTGRES_PASSWORD:-$(cat "${POSTGRES_PASSWORD_FILE:?password missing}")}
   mkdir -p "$PGDATA"
   chmod 700 "$PGDATA"
   file=$(mktemp)
