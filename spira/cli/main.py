@@ -3,6 +3,7 @@
     spira run --demo
     spira run --data DIR --set training.max_epochs=30 --seed 1 --seed 2
     spira predict RECORDING.wav
+    spira data check DIR
     spira models list
     spira deliver watch
     spira deploy status
@@ -25,8 +26,9 @@ from spira.cli.console import ErrorHandlingGroup
 HELP = """SPIRA's detector of respiratory insufficiency: train, judge, keep and serve it.
 
 Exit code 0 for a finished run whatever its verdict, 2 for what is refused."""
-DELIVERY, SINGLE = "Models and delivery", "Single stages"
+GROUPED, SINGLE = "Data, models and delivery", "Single stages"
 GROUPS = {
+    "data": "Check a data set before training.",
     "models": "List, show, compare and fetch versions in the model repository.",
     "deliver": "Continuous delivery: train, judge and serve when data, settings or code change.",
     "deploy": "Move versions on and off the targets by hand.",
@@ -47,7 +49,7 @@ class LazyGroup(ErrorHandlingGroup):
         if cmd_name not in GROUPS:
             return super().get_command(ctx, cmd_name)
         if self._shows_help:  # one line of help is no reason to import the module
-            return typer.core.TyperGroup(name=cmd_name, help=GROUPS[cmd_name], rich_help_panel=DELIVERY)
+            return typer.core.TyperGroup(name=cmd_name, help=GROUPS[cmd_name], rich_help_panel=GROUPED)
         return typer.main.get_group(import_module(f"spira.cli.{cmd_name}").app)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:

@@ -13,6 +13,7 @@ when it is complete. Building it again from the same content and settings does n
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -179,6 +180,45 @@ def build(
     return Corpus.open(out).quality
 
 
+@dataclass(frozen=True)
+class Inspection:
+    """Result of checking a data set without keeping a corpus."""
+
+    problems: tuple[str, ...]
+    """Everything that :func:`build` would refuse, each with file, row and rule; empty if the data set is in order."""
+    recordings: pd.DataFrame
+    """One row a recording or noise: its row of the tables, ``accepted``, ``rule`` (that it breaks) and its measures."""
+    quality: CorpusQuality | None
+    """Report on the accepted recordings; None if the tables are refused or a class is left without recordings."""
+
+
+def inspect(
+    dataset_uri: Path | str, preprocess: Preprocess | None = None, progress: Callable[[int, int], None] | None = None
+) -> Inspection:
+    """Check every table and recording of a data set. Decoded audio goes to a temporary folder and is deleted.
+
+    Raises:
+        StorageError: a file cannot be read.
+    """
+    settings = preprocess or Preprocess()
+    store = open_store(dataset_uri)
+    try:
+        dataset = read_dataset(store, settings, missing_ok=True)
+    except DataError as error:
+        return Inspection(tuple(error.problems), pd.DataFrame(), None)
+    with tempfile.TemporaryDirectory(prefix="spira-inspect-") as folder:
+        builder = _Builder(store, dataset, settings, Path(folder))
+        builder.decode_all(progress)
+        problems, quality = [skipped.message for skipped in builder.skipped], None
+        try:
+            builder.refuse_missing_classes()
+        except DataError as error:
+            problems = error.problems
+        else:
+            quality = builder.quality()
+    return Inspection(tuple(problems), builder.table(), quality)
+
+
 class _Builder:
     """State of one build: the recordings written so far, and the problems."""
 
@@ -194,16 +234,20 @@ class _Builder:
 
     def run(self, skip_bad: bool, progress: Callable[[int, int], None] | None) -> None:
         """Decode, check and append every recording, then write the tables."""
+        self.decode_all(progress)
+        if self.skipped and not skip_bad:
+            raise DataError(skipped.message for skipped in self.skipped)
+        self.refuse_missing_classes()
+        self._write_tables()
+
+    def decode_all(self, progress: Callable[[int, int], None] | None) -> None:
+        """Decode, check and append every recording; list those that break a rule."""
         catalogue = _catalogue(self.dataset)
         with _GrowingArray(self.folder / AUDIO) as audio_array, _GrowingArray(self.folder / NOISE) as noise_array:
             for done, (row, audio) in enumerate(_map_in_order(self._decode, catalogue), start=1):
                 self._add(row, audio, noise_array if row["split"] == "noise" else audio_array)
                 if progress:
                     progress(done, len(catalogue))
-        if self.skipped and not skip_bad:
-            raise DataError(skipped.message for skipped in self.skipped)
-        self._refuse_missing_classes()
-        self._write_tables()
 
     def _decode(self, row: dict[str, Any]) -> tuple[dict[str, Any], DecodedAudio | wav.AudioError]:
         """Decode and check one recording; runs in a worker thread."""
@@ -261,7 +305,7 @@ class _Builder:
             SkippedRecording(file_path=path, split=row["split"], where=where, rule=rule, message=message)
         )
 
-    def _refuse_missing_classes(self) -> None:
+    def refuse_missing_classes(self) -> None:
         """Refuse a corpus that lacks a class in a split, or noise, after bad recordings were skipped."""
         rows = pd.DataFrame([row for row in self.rows if row["split"] != "noise"], columns=["split", "label"])
         problems = metadata.missing_classes(rows.rename(columns={"label": "class"}))
@@ -279,11 +323,27 @@ class _Builder:
         first = ["file_path", "label", "split", "offset", "samples", "seconds", "sha256"]
         index = index[first + [name for name in index if name not in first]]
         index.to_parquet(self.folder / INDEX)
-        measures = pd.DataFrame(self.measures).assign(speaker=index.get("speaker"))
-        quality = quality_report(measures, self.repeats, self.skipped, _readme(self.store))
-        write_json(self.folder / QUALITY, quality.model_dump(mode="json"))
+        write_json(self.folder / QUALITY, self.quality().model_dump(mode="json"))
         manifest = _manifest(self.dataset, self.settings, self.files)
         write_json(self.folder / MANIFEST, manifest.model_dump(mode="json"))
+
+    def quality(self) -> CorpusQuality:
+        """Return the report on the recordings that were accepted."""
+        measures = pd.DataFrame(self.measures).assign(speaker=pd.DataFrame(self.rows).get("speaker"))
+        return quality_report(measures, self.repeats, self.skipped, _readme(self.store))
+
+    def table(self) -> pd.DataFrame:
+        """Return one row a recording, accepted or not, in the order of the tables."""
+        accepted = {
+            row["file_path"]: {**row, **measures, "accepted": True, "rule": ""}
+            for row, measures in zip(self.rows, self.measures, strict=True)
+        }
+        refused = {skipped.file_path: {"accepted": False, "rule": skipped.rule} for skipped in self.skipped}
+        rows = _catalogue(self.dataset)
+        table = pd.DataFrame(
+            [{**row, **accepted.get(row["file_path"], refused.get(row["file_path"], {}))} for row in rows]
+        )
+        return table.drop(columns=["offset", "samples"], errors="ignore")
 
 
 class _GrowingArray:

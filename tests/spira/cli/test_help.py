@@ -12,7 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from spira.cli.main import DELIVERY, GROUPS, SINGLE, app
+from spira.cli.main import GROUPED, GROUPS, SINGLE, app
 
 HEAVY = ("kfp", "kubernetes", "matplotlib", "mlflow", "numba", "numpy", "pandas", "scipy", "torch", "yaml")
 """Not pydantic: typer itself imports it for some commands."""
@@ -21,7 +21,7 @@ HEAVY = ("kfp", "kubernetes", "matplotlib", "mlflow", "numba", "numpy", "pandas"
 def test_the_help_has_its_groups():
     """Every command stands in one of three."""
     printed = CliRunner().invoke(app, ["--help"]).stdout
-    for text in ("Commands", SINGLE, DELIVERY, *GROUPS, "run", "predict", "experiments", "config", "import-checkpoint"):
+    for text in ("Commands", SINGLE, GROUPED, *GROUPS, "run", "predict", "experiments", "config", "import-checkpoint"):
         assert text in printed
 
 

@@ -1,0 +1,81 @@
+"""``spira data``: checks of a data set before it is trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from spira.cli.console import out, print_json, print_line, say
+from spira.cli.options import ConfigFile, ConfigValues, Json, absolute, resolve_config
+
+if TYPE_CHECKING:
+    from spira.data.corpus import Inspection
+
+app = typer.Typer(no_args_is_help=True, help="Check a data set before training.")
+
+
+@app.callback()
+def data() -> None:
+    """Keep ``check`` a verb of its own: a group of one command would lose its name."""
+
+
+@app.command()
+def check(
+    data: Annotated[str, typer.Argument(metavar="DIR", help="Data set: folder or gs:// prefix.")],
+    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write one row a recording.")] = None,
+    config: ConfigFile = None,
+    setting: ConfigValues = [],  # noqa: B006 (typer makes a new list)
+    as_json: Json = False,
+) -> None:
+    """Report everything that a run would refuse, and the data-quality warnings; train nothing.
+
+    Exit code 0 if the data set is in order, 2 if a run would refuse it.
+    """
+    from spira.data.corpus import inspect
+    from spira.stage_logging import progress_log, stage_logging
+
+    settings = resolve_config(config, setting, []).preprocess
+    with stage_logging():
+        inspection = inspect(absolute(data), settings, progress_log("check", "recordings"))
+    if csv:
+        inspection.recordings.to_csv(csv, index=False)
+        say(f"wrote {csv}: {len(inspection.recordings)} rows")
+    if as_json:
+        print_json(to_json(inspection))
+    else:
+        show(inspection)
+    if inspection.problems:
+        raise typer.Exit(2)
+
+
+def to_json(inspection: Inspection) -> dict[str, Any]:
+    """Return the problems, the number of accepted recordings and the quality report."""
+    accepted = int(inspection.recordings["accepted"].sum()) if len(inspection.recordings) else 0
+    quality = inspection.quality and inspection.quality.model_dump(mode="json")
+    return {"problems": list(inspection.problems), "accepted": accepted, "quality": quality}
+
+
+def show(inspection: Inspection) -> None:
+    """Print counts by split, warnings, problems, and the verdict."""
+    from rich.table import Table
+
+    if inspection.quality:
+        table = Table("split", "recordings", "minutes", "controls", "patients", "speakers")
+        for name, split in inspection.quality.splits.items():
+            counts = (str(split.classes.get(label, 0)) for label in ("0", "1"))
+            table.add_row(
+                name, str(split.files), f"{split.seconds / 60:.1f}", *counts, str(split.speakers or "unknown")
+            )
+        noise = inspection.quality.noise
+        table.add_row("noise", str(noise.files), f"{noise.seconds / 60:.1f}", "", "", "")
+        out.print(table)
+        for warning in inspection.quality.warnings:
+            print_line(f"warning: {warning}")
+    for problem in inspection.problems:
+        print_line(f"refused: {problem}")
+    if inspection.problems:
+        print_line(f"{len(inspection.problems)} problems: correct them, or leave bad recordings out with --skip-bad")
+    else:
+        print_line("The data set is in order.")
