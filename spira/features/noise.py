@@ -1,4 +1,4 @@
-"""Insertion of ward noise into recordings, so that the ward is not evidence for a class."""
+"""Inserting ward noise into recordings, so that the ward is not evidence for a class."""
 
 from __future__ import annotations
 

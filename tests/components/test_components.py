@@ -113,7 +113,7 @@ def test_train_refuses_a_cpu_where_a_gpu_is_required(
 
     with pytest.raises(RuntimeError):
         run(alone, "train")
-    assert "spira error: a GPU is asked for" in capfd.readouterr().out
+    assert "spira error: a GPU is required and torch finds none" in capfd.readouterr().out
 
 
 def test_evaluate_judges_all_seeds(run: Run, prepared: Path, trained: list[Path], tmp_path: Path):
