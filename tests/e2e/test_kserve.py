@@ -114,7 +114,7 @@ def test_a_version_serves_and_answers_rightly(serving: Serving) -> None:
     assert serving.target.verify() <= 1e-5
     before = serving.target.status()
     assert (before.version, before.previous, before.ready, before.message) == ("1", None, True, "")
-    assert [step.split()[0] for step in serving.target.plan(serving.releases["1"]).steps] == ["ask"]
+    assert [step.split()[0] for step in serving.target.plan(serving.releases["1"]).steps] == ["check"]
     assert serving.target.apply(serving.releases["1"]) == before
 
 
@@ -127,7 +127,7 @@ def test_replaced_and_rolled_back_under_load(serving: Serving, load: Load) -> No
     assert heard.answered["2"] > 10
     status = serving.target.rollback("too many alarms", bad="2")
     assert (status.version, status.previous, status.ready) == ("1", None, True)
-    assert [one["action"] for one in status.history] == ["apply", "apply", "rollback"]
+    assert [change.action for change in status.history] == ["apply", "apply", "rollback"]
     assert serving.target.rollback("too many alarms", bad="2").version == "1"
     later = load.heard_more(load.heard())
     assert later.answered["1"] > heard.answered["1"]
@@ -176,10 +176,10 @@ def test_drift_is_told_and_repaired(serving: Serving) -> None:
     message = serving.target.status().message
     assert "storageUri" in message
     assert "minReplicas" in message
-    assert any("put back" in step for step in serving.target.plan(serving.releases["1"]).steps)
+    assert any("repair" in step for step in serving.target.plan(serving.releases["1"]).steps)
     status = serving.target.apply(serving.releases["1"])
     assert (status.version, status.previous, status.ready, status.message) == ("1", None, True, "")
-    assert [one["action"] for one in status.history] == ["apply", "repair"]
+    assert [change.action for change in status.history] == ["apply", "repair"]
 
 
 def test_nobody_else_is_needed(serving: Serving) -> None:

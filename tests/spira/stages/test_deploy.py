@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from spira.deployment import golden_check
+from spira.deployment.kserve import golden_check
 from spira.deployment.kserve import target as kserve
 from spira.deployment.local import Local
 from spira.errors import SpiraError
@@ -91,7 +91,7 @@ def test_a_forced_version_says_why_in_the_history(place: Path, registry: Registr
     """And is champion."""
     target = json.dumps({"kind": "local", "serving": str(place / "serving")})
     deploy(place, 2, target, "to compare")
-    assert Local(place / "serving").status().history[-1]["reason"] == "to compare"
+    assert Local(place / "serving").status().history[-1].reason == "to compare"
     assert registry.champion().version == 2
 
 
