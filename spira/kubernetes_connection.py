@@ -43,5 +43,6 @@ def connect(context: str | None = None, kubeconfig: Path | None = None, *, retri
     try:
         config.load_kube_config(file, context, client_configuration=configuration)
     except (config.ConfigException, OSError) as error:
-        raise NoClusterError(f"no cluster: {error}; set KUBECONFIG, or name a context that it holds") from error
+        reason = f"context {context}: {error}" if context else str(error)
+        raise NoClusterError(f"no cluster: {reason}; set KUBECONFIG, or name a context that it holds") from error
     return client.ApiClient(configuration)

@@ -1,8 +1,12 @@
 """The target for SPIRA's Inference Service: one process per version, switched without losing or mis-answering messages.
 
+Files
+-----
     folder/serving.json, versions/    version that serves, and its package: see :mod:`spira.deployment.local`
     folder/processes/0003/            processes, the serving one among them: see :mod:`.processes`
 
+Steps of a change
+-----------------
 The service loads its model once, receives every message on its channel even if other processes listen there too, and
 does not answer a request that fails. A version is therefore switched to in these steps:
 
@@ -224,11 +228,11 @@ class InferenceService:
             return "serves nothing yet: apply a version first"
         process, path = self._serving(), self.service.model_path(version)
         if process is None:
-            return f"serves nothing: the process of {path} has ended: apply the version again{self._log_tail(version)}"
+            return f"serves nothing: the process of {path} has ended: apply it again{self._log_tail(version)}"
         running = process.running_environment.get("model_path")
         if running == path:
             return ""
-        return f"process {process.pid} runs with {running}, not {path}: apply the version again"
+        return f"process {process.pid} runs with {running}, not {path}: apply it again"
 
     def _log_tail(self, version: str) -> str:
         verified = self._verified(version)

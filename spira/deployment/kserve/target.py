@@ -1,8 +1,12 @@
 """The KServe target: one InferenceService per model in Standard mode, updated without losing a request.
 
+Objects
+-------
     spira               the InferenceService that clients use; its annotation ``spira/history`` is the history
     spira-candidate     a second InferenceService, without clients, in which a new version is checked first
 
+Steps of an apply
+-----------------
 Standard mode has no canary traffic (``canaryTrafficPercent`` is silently ignored). An apply needs none:
 
 1. *Candidate.* The version starts as ``spira-candidate`` and must pass the golden check through its own Service. If it
@@ -18,9 +22,11 @@ Why not switch a Service's selector between two InferenceServices? It would save
 its status and its scaling would be ours beside KServe's own, and the pods left behind would still lose requests
 unless they drain.
 
+Locations and drift
+-------------------
 Each version must have its own location, which never changes: otherwise the cluster would not notice a new version.
 ``status`` reports and ``apply`` repairs drift: changes that others made in the object, and pods that differ from their
-ServingRuntime, such as an older image (not every KServe replaces those pods by itself, and it can be told not to).
+ServingRuntime, such as an older image (not every KServe replaces those pods by itself, and users can turn that off).
 Every method can be killed and called again.
 """
 

@@ -74,7 +74,7 @@ def test_apply_serves_a_version_and_makes_it_champion(
 
 
 def test_apply_to_one_target_leaves_the_champion(deploy: Command, world: World) -> None:
-    """Which is printed in one line."""
+    """One line reports it."""
     without_delivery(world)
     result = deploy("apply", "3", "--target", "local")
     assert (result.exit_code, result.stdout) == (0, "target   local\nversion  version 3 serves\n")

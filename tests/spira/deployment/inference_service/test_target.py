@@ -180,7 +180,7 @@ def test_a_process_that_died_is_reported_and_replaced(world: ServiceWorld) -> No
     status = world.target().status()
     assert (status.version, status.ready) == ("1", False)
     assert "waiting for inference" in status.message
-    with pytest.raises(DeploymentError, match="has ended: apply the version again"):
+    with pytest.raises(DeploymentError, match="has ended: apply it again"):
         world.target().verify()
     status = world.target().apply(world.release("1"))
     assert (status.ready, status.history) == (True, history)
