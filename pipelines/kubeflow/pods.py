@@ -7,7 +7,6 @@ Nothing depends on these answers, so what can't be asked is said in their place.
 from __future__ import annotations
 
 import logging
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from typing import Any
 
 import urllib3
 
+from spira.kubernetes_connection import NoClusterError, connect
 from spira.stage_logging import MARKS
 
 SECONDS = (3, 10)
@@ -46,18 +46,12 @@ class Pods:
     @classmethod
     def here(cls, namespace: str = "kubeflow") -> Pods | None:
         """By the pod's own account, or the user's kubeconfig; None where there is neither."""
-        from kubernetes import client, config
+        from kubernetes import client
 
         try:
-            config.load_incluster_config()
-        except config.ConfigException:
-            try:
-                config.load_kube_config(os.environ.get("KUBECONFIG"))  # as it is now, not at its import
-            except (config.ConfigException, OSError):
-                return None
-        configuration = client.Configuration.get_default_copy()
-        configuration.retries = False
-        return cls(client.CoreV1Api(client.ApiClient(configuration)), namespace)
+            return cls(client.CoreV1Api(connect(retries=False)), namespace)
+        except NoClusterError:
+            return None
 
     def waiting(self, run_id: str) -> str:
         """Why pods of a run don't begin; empty where all do."""

@@ -1,17 +1,19 @@
-"""What serves, and another version in its place, by hand.
+"""Move versions on and off the targets by hand.
 
     spira deploy status
-    spira deploy plan 7                # what apply would do
-    spira deploy apply 7               # or an alias, such as champion
-    spira deploy verify                # asks it the golden recordings
-    spira deploy rollback --reason R   # serves what served before
+    spira deploy plan 7                # the steps of an apply
+    spira deploy apply 7               # a number, or an alias such as champion
+    spira deploy verify                # send the golden recordings
+    spira deploy rollback --reason R   # serve the previous version again
 
-It acts on the targets of delivery.yaml alone: the champion of the model
-repository stays who it is. Where continuous delivery is in use, its next
-tick puts back what it wants: spira deliver pin and rollback last.
+The targets are those of delivery.yaml; with --work FOLDER, or without a
+settings file, the local target FOLDER/serving. Once every target serves
+the version, it becomes the champion; with --target KIND the champion stays.
+If continuous delivery is in use, its next tick restores the version that
+it wants: use spira deliver pin or rollback for a lasting change.
 
-Exit code 2 for what is refused; 1 where a target can't do it, and the
-other targets are gone on with.
+Exit code 2 if the command is refused; 1 if a target fails, after the
+other targets have been tried.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,11 +33,17 @@ import typer
 
 from spira.cli.console import print_rows, say
 from spira.cli.deliver import DEFAULT, Json, SettingsFile
+from spira.cli.models import check_repository
+from spira.cli.options import DEFAULT_WORK
 from spira.delivery import settings as settings_file
 from spira.delivery.decide import wanted
 from spira.delivery.settings import Settings
 from spira.delivery.state import DeliveryState, state_of
+from spira.deployment import promotion
+from spira.deployment.promotion import NotServedError
 from spira.deployment.target import DeploymentError, Release, Status, Target
+from spira.deployment.targets import LocalTarget
+from spira.deployment.version_stack import Change, to_json
 from spira.errors import SpiraError
 from spira.packaging.verify import TOLERANCE
 
@@ -43,243 +52,415 @@ if TYPE_CHECKING:
     from spira.delivery.repository import MLflowRepository
     from spira.registry import RegisteredVersion
 
-app = typer.Typer(no_args_is_help=True, help=__doc__.replace("    spira", "\b\n    spira", 1))  # as it stands: indented
+# In the help the examples keep their lines: \b turns off wrapping for a paragraph.
+app = typer.Typer(no_args_is_help=True, help=__doc__.replace("    spira", "\b\n    spira", 1))
 CHANGES_SHOWN = 5
-FIRST_BEAT_SECONDS, BEAT_SECONDS = 2.0, 10.0
-"""After which what goes on is told."""
+FIRST_PROGRESS_SECONDS, PROGRESS_SECONDS = 2.0, 10.0
+"""Time until the last line is repeated for the first time, and between further repetitions."""
 
 Version = Annotated[str, typer.Argument(help="Number of a version, or an alias such as champion.")]
-Only = Annotated[str, typer.Option("--target", metavar="KIND", help="One of the targets; all if not given.")]
+Kind = Annotated[str, typer.Option("--target", metavar="KIND", help="One of the targets only; the champion stays.")]
+WorkFolder = Annotated[
+    Path | None, typer.Option("--work", help="Work folder: its local target and repository, without a settings file.")
+]
+MLflow = Annotated[str, typer.Option("--mlflow", metavar="URL", help="MLflow server [default: SQLite in --work].")]
 Rows = list[tuple[str, str]]
+Call = Callable[[Target], dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Given:
-    """What the verbs act on."""
+class Scope:
+    """Model repository and targets that a command acts on."""
 
     models: MLflowRepository
-    places: list[LazyTarget]
+    targets: list[LazyTarget]
     state: DeliveryState
-    """What continuous delivery has recorded; nothing where it isn't in use."""
+    """State of continuous delivery; empty if it is not in use."""
+    is_partial: bool
+    """Whether ``--target`` limits the targets."""
 
     @classmethod
-    def of(cls, settings: Path, only: str) -> Given:
-        """As the settings say, the targets those of a kind if it is given.
+    def load(cls, settings: Path, work: Path | None, mlflow: str, kind: str) -> Scope:
+        """Return the scope of the options.
 
         Raises:
-            SpiraError: there are none.
+            SpiraError: the settings have no such target, or the work folder has no model repository.
         """
         from spira.cli.compose import repository, targets
 
-        chosen = settings_file.load(settings)
+        chosen = _settings(settings, work, mlflow)
         models = repository(chosen)
-        there = targets(chosen, models)
-        places = [target for target in there if only in ("", target.name)]
-        if not places:
-            names = ", ".join(target.name for target in there)
-            raise SpiraError(f"--target {only}: the settings have no such target, but {names or 'none at all'}")
-        return cls(models, places, _state(chosen))
+        available = targets(chosen, models)
+        selected = [target for target in available if kind in ("", target.name)]
+        if not selected:
+            names = ", ".join(target.name for target in available)
+            raise SpiraError(f"--target {kind}: the settings have no such target, only {names or 'none'}")
+        return cls(models, selected, _delivery_state(chosen), bool(kind))
 
     def release(self, version: str) -> tuple[Release, str]:
-        """A version by number or alias, and why it should not serve; empty where it may."""
+        """Return the release of a version or alias, and why it should not serve, empty if it may."""
+        check_repository(self.models.uri)
         with _progress("model repository"):
             registered = self.models.registry.show(version)
             return self.models.release(str(registered.version)), _unfit(registered, self.state.rolled_back)
 
 
-def _state(chosen: Settings) -> DeliveryState:
-    """By hand goes on where the ledger can't be asked."""
+def _settings(file: Path, work: Path | None, mlflow: str) -> Settings:
+    """Return the settings of the file, or those of a work folder if ``--work`` is given or no file exists.
+
+    Raises:
+        SpiraError: the options contradict each other, or the work folder has no model repository.
+    """
+    if work is None and (file.exists() or file != DEFAULT):
+        if mlflow:
+            raise SpiraError(f"--mlflow {mlflow}: {file} names the model repository: leave one out, or give --work too")
+        return settings_file.load(file)
+    if file != DEFAULT:
+        raise SpiraError("--work and --settings: give only one of them")
+    folder = work or DEFAULT_WORK
+    if not mlflow:
+        check_repository(str(folder))
+    root = folder.resolve()
+    return Settings(
+        data="",
+        work=str(root),
+        ledger=str(root / "ledger"),
+        registry=mlflow or str(root),
+        targets=(LocalTarget(serving=str(root / "serving")),),
+    )
+
+
+def _delivery_state(chosen: Settings) -> DeliveryState:
+    """Return the state of continuous delivery. Manual deployment still works when the ledger is unreachable."""
     from spira.cli.compose import ledger
 
     try:
         return state_of(ledger(chosen).read())
     except SpiraError as error:
-        say(f"the ledger can't be asked, so it isn't known what continuous delivery wants: {error}")
+        say(f"the ledger cannot be read, so the version that continuous delivery wants is unknown: {error}")
         return DeliveryState()
 
 
 @app.command()
-def plan(version: Version, settings: SettingsFile = DEFAULT, only: Only = "", as_json: Json = False) -> None:
-    """What apply would do, step by step; changes nothing."""
-    given = Given.of(settings, only)
-    release, unfit = given.release(version)
+def plan(
+    version: Version,
+    settings: SettingsFile = DEFAULT,
+    work: WorkFolder = None,
+    mlflow: MLflow = "",
+    kind: Kind = "",
+    as_json: Json = False,
+) -> None:
+    """Print the steps of an apply; change nothing."""
+    scope = Scope.load(settings, work, mlflow, kind)
+    release, unfit = scope.release(version)
     if unfit:
-        say(f"version {release.version} {unfit}: apply refuses it, unless --force REASON says why it may serve")
-    _tell_wanted(given.state, release.version)
-    _each(given.places, lambda target: asdict(target.plan(release)), _planned, as_json)
+        say(f"version {release.version} {unfit}: apply refuses it, unless --force REASON gives a reason to serve it")
+    _warn_if_not_wanted(scope.state, release.version)
+    results = Results(_plan_rows, as_json)
+    results.call_all(scope.targets, lambda target: asdict(target.plan(release)))
+    results.finish()
 
 
-def _planned(told: Mapping[str, Any]) -> Rows:
-    steps = [(f"{number}.", step) for number, step in enumerate(told["steps"], 1)]
-    return [("serves", f"version {told['serving']}" if told["serving"] else "nothing"), *steps]
+def _plan_rows(result: Mapping[str, Any]) -> Rows:
+    steps = [(f"{number}.", step) for number, step in enumerate(result["steps"], 1)]
+    return [("serves", f"version {result['serving']}" if result["serving"] else "nothing"), *steps]
 
 
 @app.command()
 def apply(
     version: Version,
     force: Annotated[
-        str, typer.Option("--force", metavar="REASON", help="Though it was rolled back or isn't approved; is kept.")
+        str, typer.Option("--force", metavar="REASON", help="Serve it although rolled back or not approved; recorded.")
     ] = "",
     settings: SettingsFile = DEFAULT,
-    only: Only = "",
+    work: WorkFolder = None,
+    mlflow: MLflow = "",
+    kind: Kind = "",
     as_json: Json = False,
 ) -> None:
-    """Serve a version, once its golden recordings come out right there; the champion stays who it is."""
-    given = Given.of(settings, only)
-    release, unfit = given.release(version)
+    """Serve a version after the golden check on each target, then make it champion."""
+    scope = Scope.load(settings, work, mlflow, kind)
+    release, unfit = scope.release(version)
     if unfit and not force:
-        raise SpiraError(f"version {release.version} {unfit}; to serve it all the same, say why: --force REASON")
-    _tell_wanted(given.state, release.version)
+        raise SpiraError(f"version {release.version} {unfit}; to serve it anyway, give a reason: --force REASON")
+    _warn_if_not_wanted(scope.state, release.version)
     forced = replace(release, reason=force)
-    _each(given.places, lambda target: _told(target.apply(forced)), _served, as_json)
+
+    def set_champion() -> None:
+        scope.models.promote(release.version, force)
+        say(f"version {release.version} is champion")
+
+    replaced: dict[str, str | None] = {}
+
+    def serve(target: Target) -> Status:
+        replaced[target.name] = promotion.apply(target, forced)
+        return target.status()
+
+    _move(scope, serve, set_champion, replaced, as_json)
 
 
 @app.command()
-def verify(settings: SettingsFile = DEFAULT, only: Only = "", as_json: Json = False) -> None:
-    """Ask what serves for its golden recordings, as its users ask; exit code 1 if one is off by more than 1e-5."""
+def verify(
+    settings: SettingsFile = DEFAULT,
+    work: WorkFolder = None,
+    mlflow: MLflow = "",
+    kind: Kind = "",
+    as_json: Json = False,
+) -> None:
+    """Send the golden recordings as a client would; exit code 1 if an answer differs by more than 1e-5."""
 
-    def ask(target: Target) -> dict[str, Any]:
+    def verify_target(target: Target) -> dict[str, Any]:
         return {"version": target.status().version, "largest_difference": target.verify(), "bound": TOLERANCE}
 
-    _each(Given.of(settings, only).places, ask, _verified, as_json)
+    results = Results(_verify_rows, as_json)
+    results.call_all(Scope.load(settings, work, mlflow, kind).targets, verify_target)
+    results.finish()
 
 
-def _verified(told: Mapping[str, Any]) -> Rows:
-    difference = f"at most {told['largest_difference']:.1e} from torch, {told['bound']:g} is allowed"
-    return [("version", f"version {told['version']} answers rightly: {difference}")]
+def _verify_rows(result: Mapping[str, Any]) -> Rows:
+    difference = f"largest difference from torch {result['largest_difference']:.1e} (limit {result['bound']:g})"
+    return [("version", f"version {result['version']} answers correctly: {difference}")]
 
 
 @app.command()
-def status(settings: SettingsFile = DEFAULT, only: Only = "", as_json: Json = False) -> None:
-    """What serves, what served before, whether it answers and is as it was applied; changes nothing."""
-    _each(Given.of(settings, only).places, lambda target: _told(target.status()), _described, as_json)
+def status(
+    settings: SettingsFile = DEFAULT,
+    work: WorkFolder = None,
+    mlflow: MLflow = "",
+    kind: Kind = "",
+    as_json: Json = False,
+) -> None:
+    """Print the serving and the previous version, readiness, drift and the last changes; change nothing."""
+    results = Results(_status_rows, as_json)
+    results.call_all(Scope.load(settings, work, mlflow, kind).targets, lambda target: _status_json(target.status()))
+    results.finish()
 
 
-def _described(told: Mapping[str, Any]) -> Rows:
-    changes = told["history"][-CHANGES_SHOWN:]
+def _status_rows(result: Mapping[str, Any]) -> Rows:
+    changes = [Change.model_validate(entry) for entry in result["history"][-CHANGES_SHOWN:]]
     return [
-        ("version", told["version"] or "none"),
-        ("previous", told["previous"] or "none"),
-        ("ready", "yes" if told["ready"] else "NO"),
-        ("drift", "YES: apply the version again" if told["drifted"] else "none"),
-        *([("message", told["message"])] if told["message"] else []),
-        *(("change", f"{one['at']}  {_changed(one)}") for one in reversed(changes)),
+        ("version", result["version"] or "none"),
+        ("previous", result["previous"] or "none"),
+        ("ready", "yes" if result["ready"] else "NO"),
+        ("drift", "YES: apply the version again" if result["drifted"] else "none"),
+        *([("message", result["message"])] if result["message"] else []),
+        *(("change", f"{change.at}  {_describe(change)}") for change in reversed(changes)),
     ]
 
 
-def _changed(one: Mapping[str, Any]) -> str:
-    from_to = f"from version {one['left']} to" if "left" in one else "version"
-    return f"{one['action']} {from_to} {one['version']}" + (f": {one['reason']}" if one.get("reason") else "")
+def _describe(change: Change) -> str:
+    from_to = f"from version {change.left} to" if change.left else "version"
+    return f"{change.action} {from_to} {change.version}" + (f": {change.reason}" if change.reason else "")
 
 
 @app.command()
 def rollback(
-    reason: Annotated[str, typer.Option("--reason", help="Kept in the target's history.")],
+    reason: Annotated[str, typer.Option("--reason", help="Recorded in the history of the target.")],
     bad: Annotated[
-        str, typer.Option("--bad", metavar="VERSION", help="Only where this one serves: so it is safe to repeat.")
+        str, typer.Option("--bad", metavar="VERSION", help="Only while this version serves: safe to repeat.")
     ] = "",
     settings: SettingsFile = DEFAULT,
-    only: Only = "",
+    work: WorkFolder = None,
+    mlflow: MLflow = "",
+    kind: Kind = "",
     as_json: Json = False,
 ) -> None:
-    """Serve what served before; in each target that which served there. The champion stays who it is."""
-    given = Given.of(settings, only)
-    state = given.state
+    """Serve the previous version of each target again, then make it champion."""
+    scope = Scope.load(settings, work, mlflow, kind)
+    moves: list[tuple[str | None, str | None]] = []
+    """Version that each target left, and version that it serves now."""
 
-    def back(target: Target) -> dict[str, Any]:
-        now = target.status()
-        why = state.rolled_back.get(now.previous or "")
-        if why and bad in ("", now.version):
-            raise DeploymentError(f"version {now.previous} served before, and was rolled back ({why}): apply another")
-        served = target.rollback(reason, bad or None)
-        _tell_wanted(state, served.version)
-        return _told(served)
+    def go_back(target: Target) -> Status:
+        before = target.status()
+        earlier_reason = scope.state.rolled_back.get(before.previous or "")
+        if earlier_reason and bad in ("", before.version):
+            raise DeploymentError(
+                f"version {before.previous} was rolled back ({earlier_reason}): apply another version"
+            )
+        after = target.rollback(reason, bad or None)
+        moves.append((bad or before.version, after.version))
+        _warn_if_not_wanted(scope.state, after.version)
+        return after
 
-    _each(given.places, back, _served, as_json)
-
-
-def _told(status: Status) -> dict[str, Any]:
-    return asdict(status) | {"history": list(status.history)}
-
-
-def _served(told: Mapping[str, Any]) -> Rows:
-    serves = f"version {told['version']} serves" if told["version"] else "nothing serves"
-    rows = [("version", serves if told["ready"] else f"{serves}, NOT READY")]
-    return rows + ([("message", told["message"])] if told["message"] else [])
+    # No version to restore: the targets must not serve the bad version again if the alias cannot be moved.
+    _move(scope, go_back, lambda: _set_champion_back(scope, moves, reason), {}, as_json)
 
 
-def _unfit(version: RegisteredVersion, bad: Mapping[str, str]) -> str:
-    """Why a version should not serve; empty where it may."""
-    if held := bad.get(str(version.version)) or version.tags.get("rolled_back_reason"):
-        return f"was rolled back ({held})"
-    return "" if version.approved else f"isn't approved ({version.tags.get('reasons') or 'no reason recorded'})"
+def _set_champion_back(scope: Scope, moves: Sequence[tuple[str | None, str | None]], reason: str) -> None:
+    """Move the champion alias from the version that all targets left to the version that all serve now."""
+    versions = set(moves)
+    if len(versions) > 1:
+        say(
+            "the champion stays: the targets serve different versions; spira deploy apply VERSION serves one everywhere"
+        )
+        return
+    left, serving = versions.pop()
+    check_repository(scope.models.uri)
+    registry = scope.models.registry
+    aliases = {alias: str(version.version) for version in registry.list_versions() for alias in version.aliases}
+    champion, previous = aliases.get("champion"), aliases.get("previous")
+    if champion is None or serving is None or champion not in (left, serving):
+        say(f"the champion stays: {f'version {champion}' if champion else 'none'}")
+        return
+    if not scope.state.last and previous == serving:
+        # Also holds the version that is left, which then needs --force to serve again. Where both aliases are one
+        # version, an earlier rollback was killed half-way: this call completes it.
+        registry.rollback(reason, int(champion))
+    elif champion != serving:
+        # Continuous delivery decides itself which versions it holds: only the alias follows the targets.
+        scope.models.promote(serving, "")
+    say(f"version {serving} is champion")
 
 
-def _tell_wanted(state: DeliveryState, version: str | None) -> None:
-    """That what was, or will be, done by hand doesn't last where continuous delivery is in use."""
-    want = wanted(state, state.rolled_back)
-    if state.last and version != want:
-        wants = f"wants version {want}, and its next tick puts that back" if want else "serves what it delivers next"
-        say(f"continuous delivery {wants}; what lasts is spira deliver pin {version} or spira deliver rollback")
-
-
-def _each(
-    places: Sequence[LazyTarget], ask: Callable[[Target], dict[str, Any]], rows: Callable[[Any], Rows], as_json: bool
+def _move(
+    scope: Scope,
+    serve: Callable[[Target], Status],
+    set_champion: Callable[[], None],
+    replaced: Mapping[str, str | None],
+    as_json: bool,
 ) -> None:
-    """Ask one target after the other; what one can't do is told, and the others are gone on with.
+    """Serve on every target and print the results, then move the champion alias, unless ``--target`` is given.
+
+    Args:
+        scope: targets to serve on.
+        serve: serves the version on one target.
+        set_champion: moves the alias.
+        replaced: filled by ``serve``: version to restore, by target, if the alias cannot be moved.
+        as_json: whether to print JSON.
 
     Raises:
-        typer.Exit: with code 1, where one couldn't.
+        SpiraError: the alias could not be moved.
+        typer.Exit: with code 1, if a target failed.
     """
-    answers = []
-    for place in places:
-        with _progress(place.name):
+    results = Results(_served_rows, as_json)
+
+    def serve_and_report(target: Target) -> str | None:
+        results.call(target, lambda target: _status_json(serve(target)))
+        return replaced.get(target.name)
+
+    if scope.is_partial:
+        set_champion = partial(say, "the champion stays: --target moves one target only")
+    try:
+        promotion.move_champion(scope.targets, serve_and_report, set_champion, try_all=True)
+    except NotServedError:
+        say("the champion stays: a target does not serve the version")
+    except SpiraError:
+        results.print_json()
+        raise
+    results.finish()
+
+
+def _status_json(status: Status) -> dict[str, Any]:
+    return {**asdict(status), "history": to_json(status.history)}
+
+
+def _served_rows(result: Mapping[str, Any]) -> Rows:
+    serving = f"version {result['version']} serves" if result["version"] else "nothing serves"
+    rows = [("version", serving if result["ready"] else f"{serving}, NOT READY")]
+    return rows + ([("message", result["message"])] if result["message"] else [])
+
+
+def _unfit(version: RegisteredVersion, rolled_back: Mapping[str, str]) -> str:
+    """Return why a version should not serve, empty if it may."""
+    if reason := rolled_back.get(str(version.version)) or version.tags.get("rolled_back_reason"):
+        return f"was rolled back ({reason})"
+    return "" if version.approved else f"is not approved ({version.tags.get('reasons') or 'no reason recorded'})"
+
+
+def _warn_if_not_wanted(state: DeliveryState, version: str | None) -> None:
+    """Warn that a manual change does not last if continuous delivery wants another version."""
+    want = wanted(state, state.rolled_back)
+    if state.last and version != want:
+        wants = f"wants version {want}, and its next tick restores it" if want else "serves what it delivers next"
+        lasting = f"spira deliver pin {version} or spira deliver rollback"
+        say(f"continuous delivery {wants}; for a lasting change use {lasting}")
+
+
+@dataclass
+class Results:
+    """Results of the targets, printed as they come, or at the end as JSON."""
+
+    rows: Callable[[Mapping[str, Any]], Rows]
+    """Formats one result."""
+    as_json: bool
+    results: list[dict[str, Any]] = field(default_factory=list)
+
+    def call(self, target: Target, call: Call) -> None:
+        """Call one target and record its result.
+
+        Raises:
+            DeploymentError: the target failed.
+        """
+        with _progress(target.name):
             try:
-                answers.append({"target": place.name, **ask(place)})
-            except (SpiraError, OSError) as error:  # a full disk is a target's trouble too
-                answers.append({"target": place.name, "error": str(error)})
-        if not as_json:
-            told = answers[-1]
-            print_rows([("target", place.name), *([("error", told["error"])] if "error" in told else rows(told))])
-    if as_json:
-        print(json.dumps(answers, indent=1))
-    if any("error" in told for told in answers):
-        raise typer.Exit(1)
+                self._record({"target": target.name, **call(target)})
+            except (SpiraError, OSError) as error:  # a full disk is a failure of one target too
+                self._record({"target": target.name, "error": str(error)})
+                raise DeploymentError(str(error)) from error
+
+    def call_all(self, targets: Sequence[Target], call: Call) -> None:
+        """Call all targets; a target that fails does not stop the others."""
+        for target in targets:
+            try:
+                self.call(target, call)
+            except DeploymentError:
+                continue  # recorded; finish() sets the exit code
+
+    def print_json(self) -> None:
+        """Print the results as JSON if ``--json`` is given."""
+        if self.as_json:
+            print(json.dumps(self.results, indent=1))
+
+    def finish(self) -> None:
+        """Print the JSON.
+
+        Raises:
+            typer.Exit: with code 1, if a target failed.
+        """
+        self.print_json()
+        if any("error" in result for result in self.results):
+            raise typer.Exit(1)
+
+    def _record(self, result: dict[str, Any]) -> None:
+        self.results.append(result)
+        if not self.as_json:
+            rows = [("error", result["error"])] if "error" in result else self.rows(result)
+            print_rows([("target", result["target"]), *rows])
 
 
 @contextmanager
 def _progress(name: str) -> Iterator[None]:
-    """What is begun, and that it goes on where it takes its time, is told."""
-    logger, teller, ended = logging.getLogger("spira.deployment"), _Teller(name), Event()
+    """Print what ``spira.deployment`` logs, and repeat the last line with the elapsed time while a call takes long."""
+    logger, handler, ended = logging.getLogger("spira.deployment"), _ProgressHandler(name), Event()
     level = logger.level
-    logger.addHandler(teller)
+    logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-    beats = Thread(target=teller.beat, args=(ended,), daemon=True)
-    beats.start()
+    thread = Thread(target=handler.repeat, args=(ended,), daemon=True)
+    thread.start()
     try:
         yield
     finally:
         ended.set()
-        beats.join()
-        logger.removeHandler(teller)
+        thread.join()
+        logger.removeHandler(handler)
         logger.setLevel(level)
 
 
-class _Teller(logging.Handler):
-    """Says each line of a target's, to the person."""
+class _ProgressHandler(logging.Handler):
+    """Print each log line with the name of the target, on standard error."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        self.told = f"{name}: asked"
+        self.prefix = name
+        self.line = f"{name}: waiting for an answer"
 
     def emit(self, record: logging.LogRecord) -> None:
-        name = self.told.partition(": ")[0]
-        self.told = f"{name}: {record.getMessage()}"
-        say(self.told)
+        self.line = f"{self.prefix}: {record.getMessage()}"
+        say(self.line)
 
-    def beat(self, ended: Event) -> None:
-        """Say the last line again with its time, until all has ended."""
-        began, pause = time.monotonic(), FIRST_BEAT_SECONDS
+    def repeat(self, ended: Event) -> None:
+        """Repeat the last line with the elapsed time until ``ended`` is set."""
+        began, pause = time.monotonic(), FIRST_PROGRESS_SECONDS
         while not ended.wait(pause):
-            say(f"{self.told} ({time.monotonic() - began:.0f} s)")
-            pause = BEAT_SECONDS
+            say(f"{self.line} ({time.monotonic() - began:.0f} s)")
+            pause = PROGRESS_SECONDS

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spira.cli.console import out, print_json, say
+from spira.cli.console import out, print_json, print_line, say
 from spira.cli.options import DEFAULT_WORK, Json, MLflow, Out, Work
+from spira.errors import SpiraError
 
 if TYPE_CHECKING:
     from spira.registry import RegisteredVersion, Registry
@@ -18,11 +20,37 @@ app = typer.Typer(no_args_is_help=True, help="List, show, compare and fetch vers
 VersionName = Annotated[str, typer.Argument(metavar="VERSION", help="Number of a version, or an alias: champion.")]
 
 
+class NoRepositoryError(SpiraError):
+    """A work folder without a model repository."""
+
+
+def check_repository(uri: str) -> None:
+    """Refuse a folder without a model repository: opening it would create an empty one.
+
+    Args:
+        uri: MLflow URL, or a work folder.
+
+    Raises:
+        NoRepositoryError: the folder has no MLflow database.
+    """
+    if "://" not in uri and not (Path(uri) / "mlflow.db").is_file():
+        raise NoRepositoryError(
+            f"no model repository in {uri} (versions: none yet): run `spira run --work {shlex.quote(uri)}` first, "
+            "or name another folder with --work"
+        )
+
+
 def open_registry(work: Path, mlflow: str) -> Registry:
-    """Open the model repository of the options."""
+    """Open the model repository of the options; create nothing.
+
+    Raises:
+        NoRepositoryError: the work folder has no MLflow database.
+    """
+    uri = mlflow or str(work)
+    check_repository(uri)
     from spira.registry import open_at
 
-    return open_at(mlflow or str(work))
+    return open_at(uri)
 
 
 def fetch_package(version: str, work: Path, mlflow: str) -> Path:
@@ -35,12 +63,21 @@ def fetch_package(version: str, work: Path, mlflow: str) -> Path:
 @app.command("list")
 def list_models(work: Work = DEFAULT_WORK, mlflow: MLflow = "", as_json: Json = False) -> None:
     """List all versions, newest first."""
-    from rich.table import Table
-
-    versions = open_registry(work, mlflow).list_versions()
+    try:
+        versions = open_registry(work, mlflow).list_versions()
+    except NoRepositoryError:
+        versions = []
     if as_json:
         print_json([to_json(version) for version in versions])
-        return
+    elif versions:
+        _print_table(versions)
+    else:
+        print_line(f"no versions yet: spira run --work {shlex.quote(str(work))}")
+
+
+def _print_table(versions: list[RegisteredVersion]) -> None:
+    from rich.table import Table
+
     table = Table("version", "aliases", "approved", "noisy accuracy", "created")
     for version in versions:
         accuracy = version.metrics.get("noisy.by_file.accuracy")
@@ -51,11 +88,11 @@ def list_models(work: Work = DEFAULT_WORK, mlflow: MLflow = "", as_json: Json = 
             "" if accuracy is None else f"{accuracy:.3f}",
             f"{version.created:%Y-%m-%d %H:%M}",
         )
-    out.print(table if versions else "no versions yet: spira run")
+    out.print(table)
 
 
 def to_json(version: RegisteredVersion) -> dict[str, Any]:
-    """Return a version as JSON holds it; ``created`` is ISO 8601."""
+    """Return a version as a JSON object; ``created`` is ISO 8601."""
     return {**vars(version), "created": version.created.isoformat()}
 
 
@@ -84,36 +121,19 @@ def compare(
     table = Table("", "name", a, b)
     for difference in open_registry(work, mlflow).compare(a, b):
         table.add_row(difference.kind, difference.name, str(difference.a), str(difference.b))
-    out.print(table if table.row_count else "they don't differ")
+    out.print(table if table.row_count else "no differences")
 
 
-@app.command()
-def promote(
-    version: str,
-    force: Annotated[str, typer.Option("--force", metavar="REASON", help="Though it isn't approved.")] = "",
-    work: Work = DEFAULT_WORK,
-    mlflow: MLflow = "",
-) -> None:
-    """Serve a version, check it there, and make it champion."""
-    from spira.deployment.targets import LocalTarget
-    from spira.stages.deploy import deploy
-
-    package = fetch_package(version, work, mlflow)
-    target = LocalTarget(serving=str(work / "serving")).model_dump_json()
-    deploy(package, int(package.name), target, registry_uri=mlflow or str(work), force_reason=force)
+ANY_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
-@app.command()
-def rollback(
-    reason: Annotated[str, typer.Option("--reason", help="Kept with the version that is left.")],
-    work: Work = DEFAULT_WORK,
-    mlflow: MLflow = "",
-) -> None:
-    """Make the previous version champion again, and serve it."""
-    from spira.deployment.local import Local
-    from spira.deployment.target import Release
+@app.command(hidden=True, context_settings=ANY_ARGUMENTS)
+def promote() -> None:
+    """Refuse, and name the replacement."""
+    raise SpiraError("`spira models promote` was removed: use spira deploy apply VERSION --work W")
 
-    champion = open_registry(work, mlflow).rollback(reason)
-    number = str(champion.version)
-    Local(work / "serving").apply(Release(number, fetch_package(number, work, mlflow)))
-    say(f"version {number} serves and is champion again")
+
+@app.command(hidden=True, context_settings=ANY_ARGUMENTS)
+def rollback() -> None:
+    """Refuse, and name the replacement."""
+    raise SpiraError("`spira models rollback` was removed: use spira deploy rollback --reason R --work W")

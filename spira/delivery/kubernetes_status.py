@@ -75,18 +75,14 @@ def connect() -> Any:
     Raises:
         ResourceError: there is neither.
     """
-    from kubernetes import client, config
+    from kubernetes import client
 
-    configuration = client.Configuration()
+    from spira import kubernetes_connection
+
     try:
-        config.load_incluster_config(configuration)
-    except config.ConfigException:
-        try:
-            config.load_kube_config(client_configuration=configuration)
-        except (config.ConfigException, OSError) as error:
-            raise ResourceError(f"no cluster to tell: {error}; leave resource out of the settings") from error
-    configuration.retries = False
-    return client.CustomObjectsApi(client.ApiClient(configuration))
+        return client.CustomObjectsApi(kubernetes_connection.connect(retries=False))
+    except kubernetes_connection.NoClusterError as error:
+        raise ResourceError(f"{error}; or leave resource out of the settings") from error
 
 
 def _found(api: Any, place: dict[str, str], name: str) -> dict[str, Any]:

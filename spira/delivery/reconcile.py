@@ -22,6 +22,7 @@ from spira.delivery.ledger import Ledger, OvertakenError, Record
 from spira.delivery.runner import Run, Runner
 from spira.delivery.state import DeliveryState, state_of
 from spira.delivery.training_request import TrainingRequest
+from spira.deployment.promotion import NotServedError, move_champion
 from spira.deployment.target import Release, Status, Target
 from spira.errors import SpiraError
 
@@ -225,20 +226,29 @@ class Reconciler:
     def _promote(self, action: deciding.Promote, view: Snapshot) -> str:
         if view.state.promoting != action.version:
             self._append(view, "promoting", {"version": action.version, "why": action.why})
+
+        def serve(target: Target) -> None:  # restores nothing: if the alias cannot be moved, the next tick repeats this
+            target.apply(release)
+
         try:
-            release = self.dependencies.repository.release(action.version)
-            for target in self.dependencies.targets:
-                self._check_not_superseded(view)
-                target.apply(release)
-        except OvertakenError:
-            raise
-        except SpiraError as error:
+            release = self._release(action.version)
+            move_champion(
+                self.dependencies.targets,
+                serve,
+                lambda: self.dependencies.repository.promote(action.version, ""),
+                before_effect=lambda: self._check_not_superseded(view),
+            )
+        except NotServedError as error:
             self._append(view, "refused", {"version": action.version, "message": str(error)})
             return f"version {action.version} could not be served: {error}"
-        self._check_not_superseded(view)
-        self.dependencies.repository.promote(action.version, "")
         self._append(view, "promoted", {"version": action.version, "why": action.why})
         return f"version {action.version} serves and is champion: {action.why}"
+
+    def _release(self, version: str) -> Release:
+        try:
+            return self.dependencies.repository.release(version)
+        except SpiraError as error:
+            raise NotServedError(str(error)) from error
 
     def _setchampion(self, action: deciding.SetChampion, view: Snapshot) -> str:
         self._check_not_superseded(view)

@@ -1,28 +1,24 @@
-"""The local target: a ``serving`` folder whose pointer says which package answers.
+"""The local target: a ``serving`` folder whose pointer names the package that serves.
 
     serving/versions/7/     the package of version 7, never changed
-    serving/serving.json    {"history": [{"version", "action", "at", ...}, ...]}, replaced whole
+    serving/serving.json    {"history": [{"version", "action", "at", ...}, ...]}, replaced as a whole
 
-A version is copied and checked with its golden recordings before the pointer moves. The pointer is the history, so
-what served at any time is known. Every verb may be killed and called again.
+A version is copied and passes the golden check before the pointer moves. The pointer is the history, so the version
+that served at any time is known. Every method can be killed and called again.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
 import logging
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 from spira import files
 from spira.deployment.target import DeploymentError, Plan, Release, Status
-from spira.deployment.version_stack import change, versions
-from spira.packaging import verify as proof
+from spira.deployment.version_stack import Change, current_and_previous, read_history, to_json
+from spira.packaging import verify
 
 log = logging.getLogger(__name__)
 
@@ -42,125 +38,116 @@ class Local:
             DeploymentError: the pointer is damaged.
         """
         history = _read(self.serving)
-        return Status(*versions(history), history=tuple(history))
+        return Status(*current_and_previous(history), history=history)
 
     @property
     def package(self) -> Path | None:
-        """The folder of the package that serves."""
+        """Folder of the package that serves."""
         version = self.status().version
-        return self._place(version) if version else None
+        return self._version_folder(version) if version else None
 
     def plan(self, release: Release) -> Plan:
         """See :class:`~spira.deployment.target.Target`.
 
         Raises:
-            DeploymentError: the version is there with other content.
-            PackageError: the package is incomplete or was changed.
+            DeploymentError: the folder holds the version with another content.
+            PackageError: the package is incomplete or was modified.
         """
-        place, serves = self._place(release.version), self.status().version
-        proof.check_files(release.package)
+        folder, serving = self._version_folder(release.version), self.status().version
+        verify.check_files(release.package)
         steps = []
-        if not _is_copied(place, release.package):
-            steps.append(f"copy {release.package} to {place}")
+        if not _is_copied(folder, release.package):
+            steps.append(f"copy {release.package} to {folder}")
         steps.append("check its golden recordings")
-        if serves != release.version:
-            steps.append(f"serve version {release.version} instead of {serves or 'nothing'}")
-        return Plan(release.version, serves, tuple(steps))
+        if serving != release.version:
+            steps.append(f"serve version {release.version} instead of {serving or 'nothing'}")
+        return Plan(release.version, serving, tuple(steps))
 
     def apply(self, release: Release) -> Status:
         """See :class:`~spira.deployment.target.Target`.
 
         Raises:
-            DeploymentError: the version is there with other content.
-            PackageError: the package was changed, or its probabilities are not torch's.
+            DeploymentError: the folder holds the version with another content.
+            PackageError: the package was modified, or its probabilities differ from torch's.
         """
-        place = self._place(release.version)
-        with _locked(self.serving):
-            log.info("checks the golden recordings of version %s", release.version)
-            proof.check_files(release.package)
-            if _is_copied(place, release.package):
-                proof.verify(place)
+        folder = self._version_folder(release.version)
+        with self._lock():
+            log.info("checking the golden recordings of version %s", release.version)
+            verify.check_files(release.package)
+            if _is_copied(folder, release.package):
+                verify.verify(folder)
             else:
-                _copy(release.package, place)
+                _copy(release.package, folder)
             if self.status().version != release.version:
-                _point(self.serving, release.version, "apply", reason=release.reason)
+                _append(self.serving, Change.now(release.version, "apply", reason=release.reason))
         return self.status()
 
     def verify(self) -> float:
         """See :class:`~spira.deployment.target.Target`.
 
         Raises:
-            DeploymentError: nothing serves.
-            PackageError: it was changed, or a probability is off.
+            DeploymentError: no version serves.
+            PackageError: the package was modified, or a probability differs.
         """
         package = self.package
         if package is None:
             raise DeploymentError(f"{self.serving} serves nothing yet: apply a version first")
-        return proof.verify(package)
+        return verify.verify(package)
 
     def rollback(self, reason: str, bad: str | None = None) -> Status:
         """See :class:`~spira.deployment.target.Target`.
 
         Raises:
-            DeploymentError: there is nothing to go back to.
-            PackageError: what served before was changed, or its probabilities are off.
+            DeploymentError: there is no previous version.
+            PackageError: the previous package was modified, or its probabilities differ.
         """
-        with _locked(self.serving):
-            now = self.status()
-            if bad is not None and now.version != bad:
-                return now
-            if now.previous is None:
-                serves = now.version or "now"
-                raise DeploymentError(f"{self.serving}: nothing served before {serves}: apply a version instead")
-            proof.verify(self._place(now.previous))
-            _point(self.serving, now.previous, "rollback", reason=reason, left=now.version)
+        with self._lock():
+            status = self.status()
+            if bad is not None and status.version != bad:
+                return status
+            if status.previous is None:
+                serving = status.version or "now"
+                raise DeploymentError(f"{self.serving}: nothing served before {serving}: apply a version instead")
+            verify.verify(self._version_folder(status.previous))
+            _append(self.serving, Change.now(status.previous, "rollback", reason=reason, left=status.version or ""))
         return self.status()
 
-    def _place(self, version: str) -> Path:
+    def _version_folder(self, version: str) -> Path:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", version):
             raise DeploymentError(f"version {version!r}: use letters, digits, - and _ only")
         return self.serving / "versions" / version
 
+    def _lock(self) -> AbstractContextManager[None]:
+        """Allow one change at a time; the kernel releases the lock when the process ends."""
+        return files.lock(self.serving / ".lock")
 
-def _is_copied(there: Path, package: Path) -> bool:
-    if not there.exists():
+
+def _is_copied(folder: Path, package: Path) -> bool:
+    if not folder.exists():
         return False
-    if proof.is_identical(there, package):
+    if verify.is_identical(folder, package):
         return True
-    raise DeploymentError(f"{there} holds another package: a version never changes, give this one a new number")
+    raise DeploymentError(
+        f"{folder} holds another package: a version never changes, register this one as a new version"
+    )
 
 
-def _copy(package: Path, to: Path) -> None:
-    """Copy under another name, check, then rename: what stands under ``versions`` has been checked."""
-    copying = to.with_name(f".{to.name}.copying")
-    shutil.rmtree(copying, ignore_errors=True)  # left by a kill
-    shutil.copytree(package, copying, ignore=shutil.ignore_patterns("__pycache__"))
-    try:
-        proof.verify(copying)
-        copying.rename(to)
-    finally:
-        shutil.rmtree(copying, ignore_errors=True)
+def _copy(package: Path, folder: Path) -> None:
+    """Copy under a temporary name, check, then rename: every folder under ``versions`` has passed the golden check."""
+    with files.new_folder(folder) as copying:
+        shutil.copytree(package, copying, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+        verify.verify(copying)
 
 
-def _read(serving: Path) -> list[dict[str, Any]]:
+def _read(serving: Path) -> tuple[Change, ...]:
     pointer = serving / "serving.json"
     try:
-        return json.loads(pointer.read_text())["history"]
+        return read_history(files.read_json(pointer)["history"])
     except FileNotFoundError:
-        return []
+        return ()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DeploymentError(f"{pointer} is damaged ({error}): restore it, or delete it and apply again") from error
 
 
-def _point(serving: Path, version: str, action: str, **told: Any) -> None:
-    history = [*_read(serving), change(version, action, **told)]
-    files.write_text(serving / "serving.json", json.dumps({"history": history}, indent=1))
-
-
-@contextmanager
-def _locked(serving: Path) -> Iterator[None]:
-    """One change at a time; the lock goes with its process."""
-    (serving / "versions").mkdir(parents=True, exist_ok=True)
-    with (serving / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _append(serving: Path, change: Change) -> None:
+    files.write_json(serving / "serving.json", {"history": to_json([*_read(serving), change])})

@@ -1,96 +1,99 @@
-"""Where a model is served. Every target has the same verbs, each safe to repeat and to kill at any moment."""
+"""The protocol of a deployment target. Every method can be repeated, and killed at any moment."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+from spira.deployment.version_stack import Change
 from spira.errors import SpiraError
 
 
 class DeploymentError(SpiraError):
-    """What is asked can't be served; the message says why and what to do."""
+    """A release that cannot be served; the message names the reason and the remedy."""
 
 
 @dataclass(frozen=True)
 class Release:
-    """A version to serve."""
+    """A model version to serve."""
 
     version: str
     package: Path
-    """Its package folder, here."""
+    """Local folder of the version's package."""
     uri: str = ""
-    """The folder of its artifacts, which never changes, as the model repository names it; empty where none needs it."""
+    """Immutable location of the version's artifacts, as the model repository gives it; empty if no target needs it."""
     reason: str = ""
-    """Why it serves all the same, where it should not; kept in the history."""
+    """Reason to serve a version that is not approved or was rolled back; recorded in the history."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """What a target serves."""
+    """State of a target."""
 
     version: str | None
-    """None before the first apply."""
+    """Version that serves; None before the first apply."""
     previous: str | None = None
-    """What a rollback goes back to."""
+    """Version that a rollback goes back to."""
     ready: bool = True
-    """Whether it answers."""
+    """Whether the target answers requests."""
     message: str = ""
-    """What is wrong where it doesn't answer or has drifted, or what else a person should know."""
-    history: tuple[dict[str, Any], ...] = field(default=())
-    """Every change, oldest first, as :mod:`.changes` has it; a rollback has a reason, a forced apply too."""
+    """Why the target is not ready or has drifted, or other details for the operator."""
+    history: tuple[Change, ...] = ()
+    """All changes, oldest first."""
     drifted: bool = False
-    """Whether what runs isn't what should, as somebody changed it, or its runtime; to apply again puts that right."""
+    """Whether the running state differs from the applied one; another apply repairs it."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What an apply would do."""
+    """Steps of an apply."""
 
     version: str
     serving: str | None
-    """What serves now."""
+    """Version that serves now."""
     steps: tuple[str, ...]
-    """In order; the check alone where the version serves already."""
+    """Descriptions in order; only the golden check if the version already serves."""
 
 
 class Target(Protocol):
-    """A place that serves one version at a time."""
+    """A system that serves one version at a time."""
 
     @property
     def name(self) -> str:
-        """What the history calls it: ``local``, ``kserve``, ``inference-service``."""
+        """Kind of the target: ``local``, ``kserve`` or ``inference-service``."""
 
     def status(self) -> Status:
-        """What serves now, asked of the place itself."""
+        """Read the state from the serving system itself."""
 
     def plan(self, release: Release) -> Plan:
-        """What :meth:`apply` would do; changes nothing."""
+        """Return what :meth:`apply` would do; change nothing."""
 
     def apply(self, release: Release) -> Status:
-        """Serve a version once its golden recordings come out right there; else what served serves on.
+        """Serve a version after it has passed the golden check on the target.
+
+        On an error the version that served before keeps serving.
 
         Raises:
-            DeploymentError: the place refuses it, or can't be reached.
-            PackageError: the package was changed, or its probabilities are not torch's.
+            DeploymentError: the target refuses the version or is unreachable.
+            PackageError: the package was modified, or its probabilities differ from torch's.
         """
 
     def verify(self) -> float:
-        """Ask what serves about its golden recordings, by the way its users ask; the largest difference from torch.
+        """Send the golden recordings to the serving version as a client would; return the largest difference.
 
         Raises:
-            DeploymentError: nothing serves, or it doesn't answer.
-            PackageError: a probability is off by more than 1e-5.
+            DeploymentError: nothing serves, or the target does not answer.
+            PackageError: a probability differs from torch's by more than 1e-5.
         """
 
     def rollback(self, reason: str, bad: str | None = None) -> Status:
-        """Serve what served before, if it still checks.
+        """Serve the previous version again after it has passed the golden check.
 
         Args:
-            reason: kept in the history.
-            bad: only while this version serves, which makes the call safe to repeat.
+            reason: recorded in the history.
+            bad: roll back only while this version serves, so that the call can be repeated.
 
         Raises:
-            DeploymentError: there is nothing to go back to.
+            DeploymentError: there is no previous version.
         """

@@ -1,4 +1,4 @@
-"""The targets as settings name them, and the way to each.
+"""The settings of the targets, and the connection to each.
 
 {"kind": "local", "serving": "work/serving"}
 {"kind": "kserve", "namespace": "spira-serving", "artifacts": {"mlflow-artifacts:/": "s3://mlflow/"}}
@@ -19,30 +19,31 @@ from spira.deployment.target import DeploymentError, Target
 
 
 class LocalTarget(FrozenModel):
-    """A folder that the local server reads."""
+    """A folder that a local server reads."""
 
     kind: Literal["local"] = "local"
     serving: str = ""
-    """The folder; in ``delivery.yaml`` ``serving`` in the work folder if empty."""
+    """Folder of the target. In ``delivery.yaml`` the default is ``serving`` in the work folder."""
 
 
 class KServeTarget(FrozenModel):
-    """An InferenceService of KServe; ``manifests/base/serving`` is applied in its namespace."""
+    """An InferenceService of KServe; ``manifests/base/serving`` must be applied in its namespace."""
 
     kind: Literal["kserve"]
     namespace: str
+    """Namespace of the InferenceService."""
     model: str = "spira"
     """Name of the InferenceService."""
     runtime: str = "spira"
     """Name of the ServingRuntime."""
     service_account: str = Field("spira-predictor", min_length=1)
-    """By whose rights the model is read from its bucket."""
+    """ServiceAccount with read access to the model's bucket."""
     artifacts: dict[str, str] = Field(default_factory=dict)
-    """Beginning of an address in MLflow -> what the cluster finds there, where it knows it by another name."""
+    """Prefix of a location in MLflow -> prefix of the same location as the cluster reads it."""
     context: str | None = None
-    """Of the kubeconfig; in a pod its ServiceAccount, elsewhere the current one, if not given."""
+    """Context of the kubeconfig. Default: the ServiceAccount in a pod, else the current context."""
     timeout_seconds: float = Field(300.0, gt=0)
-    """For a version's pods to become ready."""
+    """Maximum time for the pods of a version to become ready."""
 
 
 class InferenceServiceTarget(FrozenModel):
@@ -50,18 +51,21 @@ class InferenceServiceTarget(FrozenModel):
 
     kind: Literal["inference-service"]
     folder: str = ""
-    """Its state, on a disk of this machine; in ``delivery.yaml`` ``inference-service`` in the work folder if empty."""
+    """State folder on a local disk. In ``delivery.yaml`` the default is ``inference-service`` in the work folder."""
     command: tuple[str, ...]
-    """Starts the service in the foreground; ``{env_file}`` in it stands for the file with its environment."""
+    """Command that runs the service in the foreground; ``{env_file}`` is replaced by the path of its environment."""
     nats_url: str
+    """URL of the NATS server."""
     minio: str
-    """Host and port, no scheme."""
+    """Host and port of the bucket, without a scheme."""
     access_key_variable: str = "MINIO_ACCESS_KEY"
-    """Environment variable with the key, and likewise the secret one: no settings hold either."""
+    """Environment variable with the access key. The settings hold no keys."""
     secret_key_variable: str = "MINIO_SECRET_KEY"
+    """Environment variable with the secret key."""
     bucket: str = "audio-files"
+    """Name of the bucket with the recordings."""
     variables: dict[str, str] = Field(default_factory=dict)
-    """Further ones of the service's environment."""
+    """Additional variables for the service's environment."""
 
 
 AnyTarget = Annotated[LocalTarget | KServeTarget | InferenceServiceTarget, Field(discriminator="kind")]
@@ -70,10 +74,10 @@ ANY: TypeAdapter[AnyTarget] = TypeAdapter(AnyTarget)
 
 
 def read(text: str) -> AnyTarget:
-    """A target from JSON.
+    """Return the target settings in a JSON text.
 
     Raises:
-        ConfigError: it is none; the message names the key and the rule.
+        ConfigError: the JSON or a key is invalid; the message names the key and the rule.
     """
     try:
         return ANY.validate_json(text)
@@ -82,14 +86,15 @@ def read(text: str) -> AnyTarget:
 
 
 def connect(target: AnyTarget, registry: str, package: Callable[[str], Path]) -> Target:
-    """The way to a target.
+    """Return the target of the settings.
 
     Args:
-        registry: MLflow URL, or a folder, where a server fetches versions itself.
-        package: fetches the package of a version.
+        target: settings of the target.
+        registry: MLflow URL or folder, for a service that loads versions from MLflow itself.
+        package: returns the package folder of a version.
 
     Raises:
-        DeploymentError: it can't be reached, or a key is missing.
+        DeploymentError: the target is unreachable, or a key is missing.
     """
     match target:
         case LocalTarget():

@@ -1,33 +1,82 @@
-"""The history of a place: every change that it has seen, as :attr:`spira.deployment.target.Status.history` tells it."""
+"""The history of a target, and the stack of versions that rollbacks go back along."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
-Change = dict[str, Any]
-"""``version``, ``action`` (apply, rollback or repair), ``at`` (UTC), and what else the place tells of it."""
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from spira.config import FrozenModel, explain
 
-def change(version: str, action: str, **told: Any) -> Change:
-    """A change of now; what is told of it is left out where it is empty."""
-    at = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"version": version, "action": action, "at": at} | {key: value for key, value in told.items() if value}
+Action = Literal["apply", "rollback", "repair"]
 
 
-def line(history: Sequence[Change]) -> list[Change]:
-    """The changes that rollbacks go back along, that which serves last; repairs are no change of version."""
-    going: list[Change] = []
-    for one in history:
-        if one["action"] == "rollback":
-            going = going[:-1] or [one]  # where it went back to may be cut off the history
-        elif one["action"] == "apply":
-            going.append(one)
-    return going
+class Change(FrozenModel):
+    """One entry of a target's history."""
+
+    model_config = ConfigDict(extra="allow")  # a newer program may write more fields: they are kept
+
+    version: str
+    """Version that serves after the change."""
+    action: Action
+    """``repair`` restores a target that has drifted; it does not change the version."""
+    at: str = ""
+    """Time, ISO 8601 in UTC."""
+    uri: str = ""
+    """Location of the model, where the target loads it from one."""
+    reason: str = ""
+    """Reason of a rollback or of a forced apply."""
+    left: str = ""
+    """Version that a rollback left."""
+
+    @classmethod
+    def now(cls, version: str, action: Action, *, uri: str = "", reason: str = "", left: str = "") -> Change:
+        """Return a change with the present time."""
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        return cls(version=version, action=action, at=at, uri=uri, reason=reason, left=left)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry as stored; empty fields are left out."""
+        return self.model_dump(exclude_defaults=True)
 
 
-def versions(history: Sequence[Change]) -> tuple[str | None, str | None]:
-    """What serves, and what a rollback goes back to; None where there is none."""
-    going = [one["version"] for one in line(history)]
-    return going[-1] if going else None, going[-2] if len(going) > 1 else None
+HISTORY = TypeAdapter(tuple[Change, ...])
+
+
+def read_history(entries: object) -> tuple[Change, ...]:
+    """Return the changes of a parsed JSON list, oldest first.
+
+    Raises:
+        ValueError: the list or an entry is malformed.
+    """
+    try:
+        return HISTORY.validate_python(entries)
+    except ValidationError as error:
+        raise ValueError(explain(error)) from None
+
+
+def to_json(history: Iterable[Change]) -> list[dict[str, Any]]:
+    """Return a history as a list for JSON."""
+    return [change.to_json() for change in history]
+
+
+def version_stack(history: Sequence[Change]) -> list[Change]:
+    """Return the changes whose versions a rollback can reach, the one that serves last.
+
+    An apply pushes, a rollback pops, a repair changes nothing.
+    """
+    stack: list[Change] = []
+    for change in history:
+        if change.action == "rollback":
+            stack = stack[:-1] or [change]  # the history may be cut: the change that it went back to is then missing
+        elif change.action == "apply":
+            stack.append(change)
+    return stack
+
+
+def current_and_previous(history: Sequence[Change]) -> tuple[str | None, str | None]:
+    """Return the version that serves and the version that a rollback goes back to, each None if there is none."""
+    versions = [change.version for change in version_stack(history)]
+    return versions[-1] if versions else None, versions[-2] if len(versions) > 1 else None

@@ -1,4 +1,4 @@
-"""Registered version to a target that serves it."""
+"""The stage that serves a registered version on a target and makes it champion."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from spira.errors import SpiraError
 from spira.stage_logging import stage
 
 log = logging.getLogger(__name__)
@@ -15,39 +14,39 @@ log = logging.getLogger(__name__)
 
 @stage
 def deploy(package: Path, version: int, target: str, *, registry_uri: str, force_reason: str = "") -> dict[str, Any]:
-    """A registered version -> it serves, and only then is champion.
+    """Serve a registered version on a target, then make it champion.
 
     Args:
-        package: the version's package folder.
-        target: where, as JSON of :mod:`spira.deployment.targets`; empty where continuous delivery promotes and serves.
-        force_reason: why a version that isn't approved, or was rolled back, may serve; empty if it may not.
+        package: package folder of the version.
+        target: JSON of a target (:mod:`spira.deployment.targets`); empty if continuous delivery deploys the version.
+        registry_uri: MLflow URL, or a work folder.
+        force_reason: reason to serve a version that is not approved or was rolled back; empty to refuse such a version.
 
     Raises:
-        SpiraError: its golden recordings come out wrong or it can't be champion; what served before serves on.
+        SpiraError: the golden check failed, or the version cannot be champion; the version before keeps serving.
     """
     if not target:
-        log.info("deploy: version %d waits as challenger for continuous delivery", version)
+        log.info("deploy: version %d is challenger and waits for continuous delivery", version)
         return {"model_version": version}
     from spira.deployment import targets
-    from spira.deployment.target import Release
+    from spira.deployment.promotion import apply, move_champion
+    from spira.deployment.target import Release, Target
     from spira.registry import open_at
 
-    chosen, registry = targets.read(target), open_at(registry_uri)
+    settings, registry = targets.read(target), open_at(registry_uri)
     release = Release(str(version), package, registry.show(version).uri, force_reason)
+
+    def serve(target: Target) -> str | None:
+        replaced = apply(target, release)
+        log.info("deploy: version %d serves on target %s and passed the golden check", version, target.name)
+        return replaced
+
     with tempfile.TemporaryDirectory() as folder:
 
-        def packages(which: str) -> Path:
-            return package if which == release.version else registry.fetch(which, Path(folder) / which)
+        def package_of(number: str) -> Path:
+            return package if number == release.version else registry.fetch(number, Path(folder) / number)
 
-        place = targets.connect(chosen, registry_uri, packages)
-        before = place.status().version
-        place.apply(release)
-        log.info("deploy: version %d serves in %s, its golden recordings are right", version, place.name)
-        try:
-            registry.promote(version, force_reason or None)
-        except SpiraError as error:
-            if before not in (None, release.version):
-                place.rollback(str(error), bad=release.version)
-            raise
+        connected = targets.connect(settings, registry_uri, package_of)
+        move_champion([connected], serve, lambda: registry.promote(version, force_reason or None))
     log.info("deploy: version %d is champion", version)
     return {"model_version": version}

@@ -117,7 +117,7 @@ def test_a_version_serves_its_golden_recordings(serving: Serving) -> None:
     assert serving.target.verify() <= 1e-5
     before = serving.target.status()
     assert (before.version, before.previous, before.ready, before.message) == ("1", None, True, "")
-    assert [step.split()[0] for step in serving.target.plan(serving.releases["1"]).steps] == ["ask"]
+    assert [step.split()[0] for step in serving.target.plan(serving.releases["1"]).steps] == ["check"]
     assert serving.target.apply(serving.releases["1"]) == before
 
 
@@ -130,7 +130,7 @@ def test_deploy_and_rollback_under_load(serving: Serving, load: LoadGenerator) -
     assert result.answered["2"] > 10
     status = serving.target.rollback("too many alarms", bad="2")
     assert (status.version, status.previous, status.ready) == ("1", None, True)
-    assert [entry["action"] for entry in status.history] == ["apply", "apply", "rollback"]
+    assert [change.action for change in status.history] == ["apply", "apply", "rollback"]
     assert serving.target.rollback("too many alarms", bad="2").version == "1"
     later = load.wait_for_answers(load.result())
     assert later.answered["1"] > result.answered["1"]
@@ -180,10 +180,10 @@ def test_drift_is_reported_and_repaired(serving: Serving) -> None:
     message = serving.target.status().message
     assert "storageUri" in message
     assert "minReplicas" in message
-    assert any("put back" in step for step in serving.target.plan(serving.releases["1"]).steps)
+    assert any("repair" in step for step in serving.target.plan(serving.releases["1"]).steps)
     status = serving.target.apply(serving.releases["1"])
     assert (status.version, status.previous, status.ready, status.message) == ("1", None, True, "")
-    assert [entry["action"] for entry in status.history] == ["apply", "repair"]
+    assert [change.action for change in status.history] == ["apply", "repair"]
 
 
 def test_the_deployer_has_no_further_rights(serving: Serving) -> None:

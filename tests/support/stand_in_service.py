@@ -1,9 +1,9 @@
-"""The Inference Service as its contract has it, for the tests; MLflow is a folder ``<model>/<version>/package``.
+"""A stand-in for the Inference Service that follows its contract; MLflow is a folder ``<model>/<version>/package``.
 
     env model_path=models:/spira/3 receiving_channel=... python stand_in_service.py
 
-One message after the other, no queue group, no reply where it fails. A file ``<version>/faults.json`` beside the
-package makes it fail on purpose: {"fault": name, "on": the channel on which it does}.
+It handles one message after the other, without a queue group, and does not answer a request that fails. A file
+``<version>/faults.json`` beside the package injects a fault: {"fault": name, "on": channel with the fault}.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ FIELDS = ("id", "model_id", "rgh", "mask_type", "gender", "covid_status", "local
 
 
 def version_folder() -> Path:
-    """Where the pinned version lies."""
+    """Return the folder of the version in ``model_path``."""
     scheme, model, version = ENVIRONMENT["model_path"].split("/")
     assert scheme == "models:"
     return Path(ENVIRONMENT["MLFLOW_TRACKING_URI"], model, version)
 
 
 def load_model() -> Any:
-    """Once, with the package's own code."""
+    """Load the model with the package's own code."""
     package = version_folder() / "package"
     sys.path.insert(0, str(package / "code"))
     from spira_inference.pyfunc import _load_pyfunc
@@ -45,24 +45,27 @@ def load_model() -> Any:
 
 
 def fault() -> str:
-    """What goes wrong on this channel."""
-    file = version_folder() / "faults.json"
-    told = json.loads(file.read_text()) if file.exists() else {"on": None}
-    return told["fault"] if told["on"] == ENVIRONMENT["receiving_channel"] else ""
+    """Return the fault to inject on this process's channel; empty for none."""
+    path = version_folder() / "faults.json"
+    faults = json.loads(path.read_text()) if path.exists() else {"on": None}
+    return faults["fault"] if faults["on"] == ENVIRONMENT["receiving_channel"] else ""
 
 
 def recording(inference_id: str, name: str) -> bytes:
-    """From the bucket; signed here, since a whole S3 client takes as long to start as everything else."""
-    place = f"http://{ENVIRONMENT['minio_conn_url']}/{ENVIRONMENT['bucket_name']}/{inference_id}/{name}.wav"
-    signed = AWSRequest("GET", place)
+    """Return a recording from the bucket.
+
+    The request is signed here: a complete S3 client would take as long to start as the rest of the process.
+    """
+    url = f"http://{ENVIRONMENT['minio_conn_url']}/{ENVIRONMENT['bucket_name']}/{inference_id}/{name}.wav"
+    signed = AWSRequest("GET", url)
     keys = Credentials(ENVIRONMENT["minio_access_key"], ENVIRONMENT["minio_secret_key"])
     S3SigV4Auth(keys, "s3", "us-east-1").add_auth(signed)
-    with urllib.request.urlopen(urllib.request.Request(place, headers=dict(signed.headers)), timeout=10) as response:
+    with urllib.request.urlopen(urllib.request.Request(url, headers=dict(signed.headers)), timeout=10) as response:
         return response.read()
 
 
 def answer(model: Any, message: bytes) -> bytes:
-    """A request -> what is sent to the central channel."""
+    """Return the answer to a request, for the central channel."""
     inference = json.loads(message)
     assert all(type(inference[name]) is str for name in FIELDS)
     files = {name: {"content": recording(inference["id"], name), "filename": f"{name}.wav"} for name in RECORDINGS}
@@ -73,7 +76,7 @@ def answer(model: Any, message: bytes) -> bytes:
 
 
 async def serve(model: Any) -> None:
-    """Listen for ever."""
+    """Answer requests until the process is killed."""
     client = await nats.connect(ENVIRONMENT["nats_conn_url"])
     requests = await client.subscribe(ENVIRONMENT["receiving_channel"])
     await client.flush()
@@ -81,9 +84,9 @@ async def serve(model: Any) -> None:
         logging.info("waiting for inference on channel %s.", ENVIRONMENT["receiving_channel"])
         message = (await requests.next_msg(timeout=None)).data
         try:
-            told = answer(model, message)
+            response = answer(model, message)
             if fault() != "silent":
-                await client.publish(ENVIRONMENT["central_channel"], told)
+                await client.publish(ENVIRONMENT["central_channel"], response)
                 await client.flush()
         except (OSError, ValueError, LookupError, AssertionError):
             logging.exception("could not answer")

@@ -1,1 +1,1 @@
-"""SPIRA's Inference Service as a target: a process on this machine, asked over NATS."""
+"""The target for SPIRA's Inference Service: a process on this machine that answers over NATS."""

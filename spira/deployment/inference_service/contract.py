@@ -1,9 +1,9 @@
-"""What SPIRA's Inference Service agrees on with the world: its environment, channels, requests and answers.
+"""The contract of SPIRA's Inference Service: environment, channels, requests and answers. Nothing here does I/O.
 
-Nothing here talks to anything. The names ``model_path``, ``receiving_channel``, ``central_channel`` and
-``MLFLOW_TRACKING_URI``, the log line, the four recordings, the fields of an inference and the answer are those of the
-contract. It doesn't tell the other variables, where a recording lies, or the form of a request on the channel: these
-follow the service's public source (spirabr/SPIRA-Inference-Service), each in one place below.
+The contract itself defines the variables ``model_path``, ``receiving_channel``, ``central_channel`` and
+``MLFLOW_TRACKING_URI``, the log line, the four recordings, the fields of an inference and the answer. It leaves open
+the other variables, the location of a recording and the form of a request on the channel. These follow the service's
+public source (spirabr/SPIRA-Inference-Service), each in one function below.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 from spira.deployment.target import DeploymentError
 
 WAITING = "waiting for inference on channel"
-"""In the service's log once it listens."""
+"""Text in the service's log once it listens."""
 
 RECORDINGS = ("aceite", "sustentada", "parlenda", "frase")
-"""That belong to every inference."""
+"""Names of the recordings of every inference."""
 
 DIAGNOSES = ("positive", "negative", "inconclusive")
 
@@ -37,30 +37,35 @@ class Channels(NamedTuple):
 
 @dataclass(frozen=True)
 class Service:
-    """How the Inference Service is started, and where its messages and recordings are, as seen from here."""
+    """Command of the Inference Service, and the addresses of its servers as seen from this machine."""
 
     command: tuple[str, ...]
-    """Starts one in the foreground; ``{env_file}`` in it stands for the file with its environment, as in
-    ``("docker", "run", "--rm", "--env-file", "{env_file}", "spira-inference-service")``."""
+    """Command that runs the service in the foreground; ``{env_file}`` is replaced by the path of its environment, as
+    in ``("docker", "run", "--rm", "--env-file", "{env_file}", "spira-inference-service")``."""
     mlflow_uri: str
-    """Of an MLflow server that proxies artifacts."""
+    """URL of an MLflow server that proxies artifacts."""
     nats_url: str
+    """URL of the NATS server."""
     minio: str
-    """Host and port, no scheme."""
+    """Host and port of the bucket, without a scheme."""
     access_key: str
+    """Access key of the bucket."""
     secret_key: str = field(repr=False)
+    """Secret key of the bucket."""
     bucket: str = "audio-files"
+    """Name of the bucket with the recordings."""
     model: str = "spira"
     """Name of the registered model."""
     central_channel: str = "result_updates"
+    """NATS subject of the answers to clients."""
     variables: Mapping[str, str] = field(default_factory=dict)
-    """Further ones of the service's environment, or others than above where it sees a place by another name."""
+    """Additional environment variables; they override addresses that the service reaches under another name."""
     start_seconds: float = 120
-    """The longest that it may take to listen."""
+    """Maximum time from the start until the service listens."""
     answer_seconds: float = 30
-    """The longest that it may take to answer one request."""
+    """Maximum time for the answer to one request."""
     stop_seconds: float = 30
-    """After which a process that was asked to end is killed."""
+    """Time between SIGTERM and SIGKILL."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-zA-Z0-9_-]+", self.model):
@@ -68,20 +73,23 @@ class Service:
 
     @property
     def channels(self) -> Channels:
-        """Where users' requests come in, and their answers go."""
+        """Channels of the clients' requests and answers."""
         return Channels(f"{self.model}-topic", self.central_channel)
 
     @property
     def probe_channels(self) -> Channels:
-        """Where nobody listens but us."""
+        """Channels without clients, for the golden check."""
         return Channels(f"{self.model}-probe-topic", f"{self.model}-probe-updates")
 
     def model_path(self, version: str) -> str:
-        """A version's own address; never an alias, or a restart after a crash could serve another."""
+        """Return the MLflow address of a version.
+
+        The address is never an alias: a service that restarts after a crash would load another version.
+        """
         return f"models:/{self.model}/{version}"
 
     def environment(self, version: str, channels: Channels) -> dict[str, str]:
-        """Of a process that serves a version on channels."""
+        """Return the environment of a process that serves a version on channels."""
         return {
             "nats_conn_url": self.nats_url,
             "minio_conn_url": self.minio,
@@ -100,25 +108,25 @@ class Service:
 
 
 def version_of(environment: Mapping[str, str]) -> str:
-    """The version that an environment is pinned to; empty where it is to none."""
+    """Return the version that an environment names; empty if it names none."""
     return environment.get("model_path", "").rpartition("/")[2]
 
 
 def new_id() -> str:
-    """24 hexadecimal digits, as the database of SPIRA's API numbers inferences; no user's has this one."""
+    """Return a unique inference id: 24 hexadecimal digits, like the ids of SPIRA's API."""
     return uuid.uuid4().hex[:24]
 
 
 def recording_key(inference_id: str, recording: str) -> str:
-    """Where the service looks for a recording of an inference in the bucket."""
+    """Return the key of an inference's recording in the bucket."""
     return f"{inference_id}/{recording}.wav"
 
 
 def request(inference_id: str, model: str) -> bytes:
-    """A synthetic request: the inference's fields that are not optional, as JSON.
+    """Return a synthetic request: the required fields of an inference, as JSON.
 
-    The contract says what ``predict`` gets, and so which fields there are, but not how they travel: the service's
-    source reads the message as the inference itself, and the recordings by its id from the bucket.
+    The contract defines the arguments of ``predict``, and so the fields, but not the message. The service's source
+    parses the message as the inference itself, and reads the recordings of its id from the bucket.
     """
     inference = {
         "id": inference_id,
@@ -136,14 +144,14 @@ def request(inference_id: str, model: str) -> bytes:
 
 
 def read_answer(message: bytes, inference_id: str) -> dict[str, Any] | None:
-    """What a message says to an inference: probability and diagnosis, or error; None where it answers another."""
+    """Return the probability in the answer to an inference, or its error; None for the answer to another inference."""
     try:
-        told = json.loads(message)
+        answer = json.loads(message)
     except ValueError:
         return None
-    if not isinstance(told, dict) or told.get("inference_id") != inference_id:
+    if not isinstance(answer, dict) or answer.get("inference_id") != inference_id:
         return None
-    match told:
-        case {"output": [float(probability)], "diagnosis": str(word)} if word in DIAGNOSES:
+    match answer:
+        case {"output": [float(probability)], "diagnosis": str(diagnosis)} if diagnosis in DIAGNOSES:
             return {"probability": probability} if math.isfinite(probability) else {"error": "no number"}
-    return {"error": f"output {told.get('output')!r} with diagnosis {told.get('diagnosis')!r}"}
+    return {"error": f"output {answer.get('output')!r} with diagnosis {answer.get('diagnosis')!r}"}

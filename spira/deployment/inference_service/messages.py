@@ -1,4 +1,4 @@
-"""Asking the Inference Service as its users do: recordings into the bucket, a request over NATS, the answers back."""
+"""Requests to the Inference Service as its clients make them: recordings in the bucket, messages over NATS."""
 
 from __future__ import annotations
 
@@ -27,60 +27,62 @@ CONNECT_SECONDS = 5
 
 
 class Messages:
-    """A user of the service who has nothing but synthetic recordings."""
+    """A client of the service that sends synthetic recordings only."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
 
     def check(self, package: Path, channels: Channels, count: int | None = None, replies: int = 1) -> float:
-        """Ask about a package's golden recordings; the largest difference from torch.
+        """Send the golden recordings of a package; return the largest difference from torch's probabilities.
 
         Args:
-            count: of recordings, all without it.
-            replies: processes that listen. It is waited for all of them, but one right answer is enough.
+            package: package folder.
+            channels: channels of the process or processes.
+            count: number of golden recordings to send; None for all.
+            replies: number of processes that listen. The call waits for all of them; one correct answer is enough.
 
         Raises:
-            DeploymentError: no answer came in time, or NATS or the bucket can't be reached.
-            PackageError: a probability is off by more than 1e-5, or an answer is none by the contract.
+            DeploymentError: no answer came in time, or NATS or the bucket is unreachable.
+            PackageError: a probability differs by more than 1e-5, or an answer violates the contract.
         """
         golden = json.loads((package / "data" / "golden.json").read_text())[:count]
-        answers = []
+        compared = []
         for entry in golden:
-            told = self._ask_all(channels, (package / "data" / entry["file"]).read_bytes(), replies)
-            if not told:
+            answers = self._ask_all(channels, (package / "data" / entry["file"]).read_bytes(), replies)
+            if not answers:
                 seconds = self.service.answer_seconds
                 raise DeploymentError(f"no answer to {entry['file']} came on {channels.central} within {seconds:g} s")
-            answers.append(
-                nearest(told, entry["probability"]) | {"file": entry["file"], "expected": entry["probability"]}
-            )
-        return verify.largest_difference(answers)
+            nearest = nearest_answer(answers, entry["probability"])
+            compared.append(nearest | {"file": entry["file"], "expected": entry["probability"]})
+        return verify.largest_difference(compared)
 
     def _ask_all(self, channels: Channels, wav: bytes, replies: int) -> list[dict[str, Any]]:
-        """Ask as often as there are processes, until all of them have answered the same request.
+        """Repeat a request, at most once per process, until all processes have answered the same request.
 
-        SPIRA's API removes the recordings of an inference that it hears an answer to. A process still busy with users'
-        messages then finds none and says nothing, but has caught up when it is asked again.
+        SPIRA's API deletes the recordings of an inference after the first answer. A process that is still busy with
+        clients' messages then finds no recording and does not answer, but it has caught up by the next request.
         """
-        told: list[dict[str, Any]] = []
+        collected: list[dict[str, Any]] = []
         for _ in range(replies):
             answers = self.ask(channels, wav, replies)
-            told += answers
+            collected += answers
             if len(answers) == replies:
                 break
-        return told
+        return collected
 
     def ask(self, channels: Channels, wav: bytes, replies: int = 1) -> list[dict[str, Any]]:
-        """Ask about a recording; what is answered until so many answers have come, or ``answer_seconds`` are over.
+        """Send one request; return its answers once all have come, or those that came within ``answer_seconds``.
 
         Args:
-            wav: taken for each of the four recordings; removed from the bucket in the end.
-            replies: processes that listen. There is no queue group: each answers.
+            channels: channels of the process or processes.
+            wav: content of each of the four recordings, which are deleted from the bucket at the end.
+            replies: number of processes that listen. There is no queue group, so each of them answers.
 
         Returns:
-            Probability and diagnosis, or error, an answer; the service doesn't answer what it can't do.
+            For each answer its probability or error. The service does not answer a request that fails.
 
         Raises:
-            DeploymentError: NATS or the bucket can't be reached.
+            DeploymentError: NATS or the bucket is unreachable.
         """
         inference_id = new_id()
         with self._stored(inference_id, wav):
@@ -91,7 +93,7 @@ class Messages:
 
         try:
             client = await nats.connect(
-                self.service.nats_url, connect_timeout=CONNECT_SECONDS, allow_reconnect=False, error_cb=_unheard
+                self.service.nats_url, connect_timeout=CONNECT_SECONDS, allow_reconnect=False, error_cb=_ignore
             )
             try:
                 answers = await client.subscribe(channels.central)
@@ -101,10 +103,10 @@ class Messages:
             finally:
                 await client.close()
         except (OSError, nats.errors.Error) as error:
-            raise DeploymentError(f"NATS can't be reached, check nats_url: {error}") from error
+            raise DeploymentError(f"NATS cannot be reached, check nats_url: {error}") from error
 
     async def _collect(self, messages: Any, inference_id: str, replies: int) -> list[dict[str, Any]]:
-        """The answers to an inference among all that come by."""
+        """Return the answers to an inference; other clients' answers on the channel are skipped."""
         collected: list[dict[str, Any]] = []
         with suppress(TimeoutError):
             async with asyncio.timeout(self.service.answer_seconds):
@@ -116,17 +118,17 @@ class Messages:
 
     @contextmanager
     def _stored(self, inference_id: str, wav: bytes) -> Iterator[None]:
-        """The recordings of an inference, in the bucket as long as it is asked about."""
+        """Keep the recordings of an inference in the bucket while the block runs."""
         from botocore.exceptions import BotoCoreError, ClientError
 
-        place = [{"Bucket": self.service.bucket, "Key": recording_key(inference_id, name)} for name in RECORDINGS]
+        objects = [{"Bucket": self.service.bucket, "Key": recording_key(inference_id, name)} for name in RECORDINGS]
         try:
-            for recording in place:
+            for recording in objects:
                 self._bucket.put_object(**recording, Body=wav)
             try:
                 yield
             finally:
-                for recording in place:
+                for recording in objects:
                     self._bucket.delete_object(**recording)
         except (BotoCoreError, ClientError) as error:
             raise DeploymentError(f"bucket {self.service.bucket} at {self.service.minio}: {error}") from error
@@ -145,16 +147,16 @@ class Messages:
             config=Config(
                 connect_timeout=CONNECT_SECONDS,
                 s3={"addressing_style": "path"},
-                request_checksum_calculation="when_required",  # older MinIO knows no others
+                request_checksum_calculation="when_required",  # older MinIO supports no other checksums
                 response_checksum_validation="when_required",
             ),
         )
 
 
-async def _unheard(error: Exception) -> None:
-    """What goes wrong is raised where it is asked for; nats-py would log it as well."""
+async def _ignore(error: Exception) -> None:
+    """Drop an error of the connection: the failing call raises it, and nats-py would log it as well."""
 
 
-def nearest(answers: list[dict[str, Any]], expected: float) -> dict[str, Any]:
-    """The answer whose probability is nearest to that expected; processes don't sign what they say."""
+def nearest_answer(answers: list[dict[str, Any]], expected: float) -> dict[str, Any]:
+    """Return the answer with the probability nearest to the expected one; answers do not name their process."""
     return min(answers, key=lambda answer: abs(answer.get("probability", math.inf) - expected))

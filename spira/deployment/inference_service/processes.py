@@ -1,13 +1,13 @@
-"""Processes that outlive who started them; a folder each, which tells all that is to be known of it.
+"""Processes that outlive the program that started them, each with a folder that holds its whole state.
 
-    processes/0003/service.env    its environment, KEY=VALUE a line
+    processes/0003/service.env    environment, one KEY=VALUE per line
     processes/0003/pid            written by the process itself, before it becomes the command
-    processes/0003/log            its output, locked for as long as it lives
-    processes/0003/proven         there once it has answered rightly
+    processes/0003/log            output, locked while the process lives
+    processes/0003/proven         exists once the process has passed the golden check
 
-The lock is taken before the process is and inherited by it, so whether it lives is the kernel's word, and no pid that
-belongs to another by now is ever signalled. A starter that is killed at any moment leaves a process that stands here,
-or none. Linux only.
+The process inherits a lock on its log, taken before it starts. The kernel therefore decides whether it is alive, and
+a pid that now belongs to another process is never signalled. A program that is killed while it starts a process leaves
+either a process with a folder or no process. Linux only.
 """
 
 from __future__ import annotations
@@ -25,42 +25,43 @@ from spira import files
 from spira.deployment.target import DeploymentError
 
 ENV_FILE = "{env_file}"
-"""In a command: the path of the environment file."""
+"""Placeholder in a command for the path of the environment file."""
 
 DETACH = 'setsid sh -c "$0" "$@" &'
 BECOME = 'echo $$ >"$0.writing" && mv "$0.writing" "$0" && exec "$@"'
-"""A session of its own, no child of ours; it says its pid, which stays the same, then becomes the command."""
+"""Shell commands that start a new session, so that the process is no child of this program; the process writes its
+pid, which ``exec`` keeps, then becomes the command."""
 
 POLL_SECONDS = 0.05
-PID_SECONDS = 30
-"""The longest that a process may take from its start to saying its pid."""
+MAX_PID_SECONDS = 30
+"""Maximum time from the start of a process until its pid file exists."""
 
-LOG_LINES, LOG_BYTES = 8, 2**14
-"""The end of a log in a message: so many lines at most, of so many bytes."""
+MAX_LOG_LINES, MAX_LOG_BYTES = 8, 2**14
+"""Size of the end of a log in a message."""
 
 
 class Process:
-    """A process that was started in a folder, alive or not."""
+    """A process that was started in a folder, alive or ended."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.log = folder / "log"
 
     @property
-    def alive(self) -> bool:
-        """Whether it, or a process that it started, runs."""
+    def is_alive(self) -> bool:
+        """Whether the process or one of its children runs."""
         try:
             with self.log.open() as log:
                 fcntl.flock(log, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except FileNotFoundError:
-            return False  # its start was killed
+            return False  # the program was killed before the start
         except BlockingIOError:
             return True
         return False
 
     @property
     def pid(self) -> int | None:
-        """None in the moments before it has one."""
+        """Process id; None until the process has written it."""
         try:
             return int((self.folder / "pid").read_text())
         except FileNotFoundError:
@@ -68,7 +69,7 @@ class Process:
 
     @property
     def environment(self) -> dict[str, str]:
-        """As it was started, its own variables only."""
+        """Variables that the process was started with, without inherited ones."""
         try:
             lines = (self.folder / "service.env").read_text().splitlines()
         except FileNotFoundError:
@@ -77,70 +78,70 @@ class Process:
 
     @property
     def running_environment(self) -> dict[str, str]:
-        """As the system tells it, all variables; empty where the process has ended."""
+        """All variables of the running process, read from the kernel; empty after it has ended."""
         try:
-            told = Path(f"/proc/{self.pid}/environ").read_bytes().decode(errors="replace")
+            content = Path(f"/proc/{self.pid}/environ").read_bytes().decode(errors="replace")
         except OSError:
             return {}
-        return dict(entry.split("=", 1) for entry in told.split("\0") if "=" in entry)
+        return dict(entry.split("=", 1) for entry in content.split("\0") if "=" in entry)
 
     @property
-    def proven(self) -> bool:
-        """Whether :meth:`prove` was called."""
+    def is_verified(self) -> bool:
+        """Whether :meth:`mark_verified` was called."""
         return (self.folder / "proven").exists()
 
-    def prove(self) -> None:
-        """Keep in its folder that it has answered rightly."""
+    def mark_verified(self) -> None:
+        """Record that the process has passed the golden check."""
         (self.folder / "proven").touch()
 
-    def wait_for(self, line: str, seconds: float) -> None:
-        """Wait until the log holds a text.
+    def wait_for(self, text: str, seconds: float) -> None:
+        """Wait until the log contains a text.
 
         Raises:
-            DeploymentError: the process ends before, or the time does.
+            DeploymentError: the process ended first, or the time is over.
         """
-        if not _within(seconds, lambda: line in self._logged() or not self.alive):
-            raise DeploymentError(f"its log doesn't say '{line}' within {seconds:g} s")
-        if not self.alive:
-            raise DeploymentError("the process ended by itself")
+        if not _wait_until(lambda: text in self._read_log() or not self.is_alive, seconds):
+            raise DeploymentError(f"its log does not contain '{text}' after {seconds:g} s")
+        if not self.is_alive:
+            raise DeploymentError("the process exited")
 
     def stop(self, seconds: float) -> None:
-        """End it and what it started: asked first, after so many seconds killed.
+        """End the process and its children: SIGTERM, and SIGKILL after ``seconds``.
 
         Raises:
-            DeploymentError: it can't be ended.
+            DeploymentError: the process does not end.
         """
         for number in (signal.SIGTERM, signal.SIGKILL):
-            _within(PID_SECONDS, lambda: self.pid is not None or not self.alive)
-            if self.alive and self.pid is not None:
+            _wait_until(lambda: self.pid is not None or not self.is_alive, MAX_PID_SECONDS)
+            if self.is_alive and self.pid is not None:
                 _signal_group(self.pid, number)
-            if _within(seconds, lambda: not self.alive):
+            if _wait_until(lambda: not self.is_alive, seconds):
                 return
-        raise DeploymentError(f"{self.folder}: process {self.pid} can't be ended: end it by hand, then call again")
+        raise DeploymentError(f"{self.folder}: process {self.pid} does not end: end it by hand, then run again")
 
-    def last_words(self) -> str:
-        """The end of its log as the end of a message, from a new line on."""
-        lines = self._logged(LOG_BYTES).splitlines()[-LOG_LINES:]
-        return "\n".join([f"\nThe end of {self.log}:", *(lines or ["(it is empty)"])])
+    def log_tail(self) -> str:
+        """Return the end of the log, to append to a message."""
+        lines = self._read_log(MAX_LOG_BYTES).splitlines()[-MAX_LOG_LINES:]
+        return "\n".join([f"\nThe end of {self.log}:", *(lines or ["(empty)"])])
 
-    def _logged(self, last: int | None = None) -> str:
-        """The log, or its last bytes."""
+    def _read_log(self, max_bytes: int | None = None) -> str:
+        """Return the log, or its last bytes."""
         if not self.log.exists():
             return ""
         with self.log.open("rb") as log:
-            log.seek(max(0, self.log.stat().st_size - last) if last else 0)
+            log.seek(max(0, self.log.stat().st_size - max_bytes) if max_bytes else 0)
             return log.read().decode(errors="replace")
 
 
-def listed(root: Path) -> list[Process]:
-    """All that were started in a folder and not pruned, oldest first."""
+def find_all(root: Path) -> list[Process]:
+    """Return all processes with a folder in ``root``, oldest first."""
     return [Process(folder) for folder in sorted(root.glob("[0-9]*"), key=lambda folder: int(folder.name))]
 
 
-def prune(root: Path, kept: int) -> None:
-    """Remove the folders of those that have ended, but for so many of the last."""
-    ended = [process for process in listed(root) if not process.alive]
-    for process in ended[: max(0, len(ended) - kept)]:
+def prune(root: Path, keep: int) -> None:
+    """Remove the folders of processes that have ended, except the last ``keep`` ones."""
+    ended = [process for process in find_all(root) if not process.is_alive]
+    for process in ended[: max(0, len(ended) - keep)]:
         shutil.rmtree(process.folder)
 
 
@@ -148,31 +149,34 @@ def start(root: Path, command: Sequence[str], environment: Mapping[str, str]) ->
     """Start a command in a new folder under ``root``.
 
     Args:
-        command: in which ``{env_file}`` stands for the file with the environment.
-        environment: given to the process besides our own, and in the file, which only its owner can read.
+        root: folder of the processes.
+        command: command line; ``{env_file}`` is replaced by the path of the environment file.
+        environment: variables that the process gets besides inherited ones, also written to the environment file,
+            which only the owner can read.
 
     Raises:
-        DeploymentError: a variable spans lines, or there is no shell to start with.
+        DeploymentError: a variable contains a line break, or the shell cannot be started.
     """
     if any("\n" in value for value in environment.values()):
-        raise DeploymentError("a variable of the service's environment spans lines: an environment file can't hold it")
+        raise DeploymentError("a variable of the service's environment contains a line break: remove it")
     process = Process(_new_folder(root))
     env_file = process.folder / "service.env"
     files.write_text(env_file, "".join(f"{name}={value}\n" for name, value in environment.items()))
-    parts = [part.replace(ENV_FILE, str(env_file)) for part in command]
-    launch = ["sh", "-c", DETACH, BECOME, str(process.folder / "pid"), *parts]
+    arguments = [part.replace(ENV_FILE, str(env_file)) for part in command]
+    launch = ["sh", "-c", DETACH, BECOME, str(process.folder / "pid"), *arguments]
+    # No files.lock: the process inherits this descriptor, so the lock lives as long as the process does.
     with process.log.open("a") as log:
         fcntl.flock(log, fcntl.LOCK_EX)
         try:
-            subprocess.run(launch, env=os.environ | environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            subprocess.run(launch, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         except OSError as error:
-            raise DeploymentError(f"no process can be started: {error}") from error
+            raise DeploymentError(f"the process cannot be started: {error}") from error
     return process
 
 
 def _new_folder(root: Path) -> Path:
-    last = listed(root)
-    folder = root.resolve() / f"{int(last[-1].folder.name) + 1 if last else 1:04d}"
+    processes = find_all(root)
+    folder = root.resolve() / f"{int(processes[-1].folder.name) + 1 if processes else 1:04d}"
     folder.mkdir(mode=0o700, parents=True)
     return folder
 
@@ -181,11 +185,11 @@ def _signal_group(pid: int, number: int) -> None:
     try:
         os.killpg(pid, number)
     except ProcessLookupError:
-        return  # it has just ended
+        return  # the group has just ended
 
 
-def _within(seconds: float, condition: Callable[[], bool]) -> bool:
-    """Whether a condition holds in time."""
+def _wait_until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Wait for a condition; return whether it holds in time."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

@@ -1,1 +1,1 @@
-"""KServe as a target: an InferenceService a model, replaced pod by pod."""
+"""The KServe target: one InferenceService per model, replaced pod by pod."""

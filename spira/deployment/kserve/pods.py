@@ -1,4 +1,4 @@
-"""Why an InferenceService doesn't answer: what its objects say, in words that tell what to do."""
+"""Diagnosis of an InferenceService that does not answer, from the states of its pods, Deployment and conditions."""
 
 from __future__ import annotations
 
@@ -8,81 +8,82 @@ from typing import Any
 
 Object = dict[str, Any]
 
-IMAGE = ("ErrImagePull", "ErrImageNeverPull", "ImagePullBackOff", "InvalidImageName")
+IMAGE_ERRORS = ("ErrImagePull", "ErrImageNeverPull", "ImagePullBackOff", "InvalidImageName")
 
-RESTARTS = 2
-"""So often a container may end before it is given up."""
+MAX_RESTARTS = 2
+"""Restarts of a container after which waiting is pointless."""
 
 
 def explain(inference_service: Object | None, deployment: Object | None, pods: Iterable[Object]) -> str:
-    """One line, empty where nothing is wrong; a pod's trouble before the Deployment's, before KServe's."""
-    troubles = chain(
-        (said for pod in pods for said in of_pod(pod)),
-        map(_who_is_missing, of_conditions(deployment or {}, {"ReplicaFailure": "True"})),
-        of_inference_service(inference_service or {}),
+    """Return the first problem as one line, empty if there is none: of the pods, then the Deployment, then KServe."""
+    problems = chain(
+        (problem for pod in pods for problem in pod_problems(pod)),
+        map(_replica_failure, conditions(deployment or {}, {"ReplicaFailure": "True"})),
+        inference_service_problems(inference_service or {}),
     )
-    return next(troubles, "")
+    return next(problems, "")
 
 
-def of_pod(pod: Object) -> Iterator[str]:
-    """What keeps a pod from answering."""
+def pod_problems(pod: Object) -> Iterator[str]:
+    """Yield the reasons why a pod is not ready."""
     name, status = pod["metadata"]["name"], pod.get("status", {})
-    for said in of_conditions(pod, {"PodScheduled": "False"}):
-        yield f"pod {name} has no node: {said}; {_where_to_look(said)}"
+    for message in conditions(pod, {"PodScheduled": "False"}):
+        yield f"pod {name} is not scheduled: {message}; {_scheduling_advice(message)}"
     containers = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
     for container in containers:
-        yield from (f"pod {name}: {said}" for said in of_container(container))
+        yield from (f"pod {name}: {problem}" for problem in container_problems(container))
 
 
-def of_container(container: Object) -> Iterator[str]:
-    """What a container waits for, or its last words."""
+def container_problems(container: Object) -> Iterator[str]:
+    """Yield the reason why a container waits or has ended."""
     waiting = container.get("state", {}).get("waiting", {})
     last = container.get("state", {}).get("terminated") or container.get("lastState", {}).get("terminated") or {}
-    if waiting.get("reason") in IMAGE:
-        yield f"image {container['image']} is not to be had ({waiting['reason']}): push it, or load it into the node"
+    if waiting.get("reason") in IMAGE_ERRORS:
+        yield f"image {container['image']} is not available ({waiting['reason']}): push it, or load it into the node"
     elif last.get("reason") == "OOMKilled":
-        yield "it was killed for its memory: raise the limit in the ServingRuntime"
+        yield "the container exceeded its memory limit: raise the limit in the ServingRuntime"
     elif last.get("exitCode"):
         lines = (last.get("message") or last.get("reason", "")).strip().splitlines()
-        yield f"it ended with code {last['exitCode']}: {lines[-1] if lines else 'it says nothing'}"
+        yield f"the container exited with code {last['exitCode']}: {lines[-1] if lines else 'no output'}"
     elif waiting.get("message"):
         yield f"{waiting['reason']}: {waiting['message']}"
 
 
-def hopeless(pods: Iterable[Object]) -> bool:
-    """Whether a container ends again and again: waiting longer would not help."""
+def is_crash_looping(pods: Iterable[Object]) -> bool:
+    """Return whether a container keeps restarting, so that waiting longer cannot help."""
     return any(
-        container.get("restartCount", 0) >= RESTARTS and "waiting" in container.get("state", {})
+        container.get("restartCount", 0) >= MAX_RESTARTS and "waiting" in container.get("state", {})
         for pod in pods
         for container in pod.get("status", {}).get("containerStatuses", ())
     )
 
 
-def of_conditions(thing: Object, bad: dict[str, str]) -> Iterator[str]:
-    """The messages of conditions that have a bad status, by type."""
-    for condition in thing.get("status", {}).get("conditions", ()):
-        if bad.get(condition["type"]) == condition["status"]:
+def conditions(resource: Object, failing: dict[str, str]) -> Iterator[str]:
+    """Yield the messages of the conditions whose status is the failing one of their type."""
+    for condition in resource.get("status", {}).get("conditions", ()):
+        if failing.get(condition["type"]) == condition["status"]:
             yield condition.get("message") or condition.get("reason", condition["type"])
 
 
-def of_inference_service(thing: Object) -> Iterator[str]:
-    """What KServe itself found wrong."""
-    failure = thing.get("status", {}).get("modelStatus", {}).get("lastFailureInfo", {})
+def inference_service_problems(inference_service: Object) -> Iterator[str]:
+    """Yield the failures that KServe reports."""
+    failure = inference_service.get("status", {}).get("modelStatus", {}).get("lastFailureInfo", {})
     if failure.get("reason") == "RuntimeNotRecognized":
-        runtime = thing["spec"]["predictor"]["model"]["runtime"]
-        yield f"there is no ServingRuntime {runtime}: apply manifests/base/serving"
+        runtime = inference_service["spec"]["predictor"]["model"]["runtime"]
+        yield f"ServingRuntime {runtime} does not exist: apply manifests/base/serving"
     if failure.get("message"):
         yield f"KServe: {failure.get('reason', 'failed')}: {failure['message']}"
-    yield from (f"KServe: {said}" for said in of_conditions(thing, {"PredictorReady": "False", "Ready": "False"}))
+    not_ready = {"PredictorReady": "False", "Ready": "False"}
+    yield from (f"KServe: {message}" for message in conditions(inference_service, not_ready))
 
 
-def _who_is_missing(said: str) -> str:
-    if "service account" in said:
-        return f"{said}; apply manifests/base/serving, or correct service_account of the target"
-    return said
+def _replica_failure(message: str) -> str:
+    if "service account" in message:
+        return f"{message}; apply manifests/base/serving, or correct service_account of the target"
+    return message
 
 
-def _where_to_look(said: str) -> str:
-    if "persistentvolumeclaim" in said:
-        return "make the claim that the model's location names, or correct the location"
-    return "free a node, add one, or ask for less in the ServingRuntime"
+def _scheduling_advice(message: str) -> str:
+    if "persistentvolumeclaim" in message:
+        return "create the claim that the model's location names, or correct the location"
+    return "free a node, add one, or request less in the ServingRuntime"

@@ -1,26 +1,33 @@
-"""The KServe target: one InferenceService a model, in Standard mode, its pods exchanged so that no request is lost.
+"""The KServe target: one InferenceService per model in Standard mode, updated without losing a request.
 
-    spira               the InferenceService that users ask; its annotation ``spira/history`` is the record
-    spira-candidate     another of a new version, where no user is, while it is tried
+Objects
+-------
+    spira               the InferenceService that clients use; its annotation ``spira/history`` is the history
+    spira-candidate     a second InferenceService, without clients, in which a new version is checked first
 
-Standard mode has no canary traffic (``canaryTrafficPercent`` is silently ignored), and it needs none:
+Steps of an apply
+-----------------
+Standard mode has no canary traffic (``canaryTrafficPercent`` is silently ignored). An apply needs none:
 
-1. *Alone.* The candidate is brought up and asked for the golden recordings through its own Service. What doesn't
-   start, or answers wrongly, ends here: the object that users ask has not been touched.
-2. *Pod by pod.* The serving object is replaced in one write, version, location and history together. A pod gets
-   requests only once it is ready, which is when its golden recordings came out right (the ServingRuntime's probe on
-   ``/v2/models/spira/ready``), and an old pod goes only then (``maxUnavailable: 0``). Told to go, it answers for ten
-   more seconds and closes its connections meanwhile, longer than the cluster takes to send requests elsewhere.
-3. *Asked again*, by the users' way. Where pods don't come up, or answer wrongly, the object is put back as it was.
+1. *Candidate.* The version starts as ``spira-candidate`` and must pass the golden check through its own Service. If it
+   fails, the apply ends; the serving InferenceService has not been touched.
+2. *Rolling update.* One write replaces version, location and history of the serving InferenceService. A pod gets
+   requests only once it is ready, which requires its golden recordings (the ServingRuntime probes
+   ``/v2/models/spira/ready``), and an old pod is removed only then (``maxUnavailable: 0``). A terminating pod answers
+   for ten more seconds and closes its connections, longer than the cluster needs to route requests elsewhere.
+3. *Golden check* through the Service that clients use. If pods do not start or answer wrongly, the InferenceService is
+   restored.
 
-Switching a Service's selector between two InferenceServices would go without the second start, but the Service that
-users ask would then be ours beside KServe's own, as would its status and its scaling, and pods that are left behind
-would lose requests just so unless they drain.
+Why not switch a Service's selector between two InferenceServices? It would save the second start, but the Service,
+its status and its scaling would be ours beside KServe's own, and the pods left behind would still lose requests
+unless they drain.
 
-A location never changes: a version has its own, or the cluster would not see that there is a new one. What anybody
-else changes in the object is told by ``status`` and undone by ``apply``, and so are pods that don't run what their
-ServingRuntime says by now, such as an older image: not every KServe exchanges them by itself, and one can be told not
-to. Every verb may be killed and called again.
+Locations and drift
+-------------------
+Each version must have its own location, which never changes: otherwise the cluster would not notice a new version.
+``status`` reports and ``apply`` repairs drift: changes that others made in the object, and pods that differ from their
+ServingRuntime, such as an older image (not every KServe replaces those pods by itself, and users can turn that off).
+Every method can be killed and called again.
 """
 
 from __future__ import annotations
@@ -28,35 +35,36 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-from spira.deployment import golden_check
-from spira.deployment.kserve import manifests, pods
+import stamina
+
+from spira.deployment.kserve import golden_check, manifests, pods
 from spira.deployment.kserve.cluster import ConflictError, ForbiddenError, KubernetesNamespace, Object
 from spira.deployment.target import DeploymentError, Plan, Release, Status
-from spira.deployment.version_stack import change, line, versions
+from spira.deployment.version_stack import Action, Change, current_and_previous, version_stack
 from spira.packaging.verify import PackageError
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
 
-WRITES = 5
-"""Attempts to write an object whose state KServe writes too."""
+MAX_WRITES = 5
+"""Attempts to write an object whose status KServe updates at the same time."""
 
 
 class KServe:
     """The target in a cluster; see :class:`spira.deployment.target.Target`.
 
     Args:
-        cluster: the namespace, where ``manifests/base/serving`` is applied.
-        package: the package folder of a version, here: what serves is compared with its golden recordings.
+        cluster: namespace in which ``manifests/base/serving`` is applied.
+        package: returns the local package folder of a version, for its golden recordings.
         model: name of the InferenceService.
         runtime: name of the ServingRuntime.
-        timeout_seconds: for a version's pods to become ready.
-        service_account: that reads the model from its bucket.
-        artifacts: beginning of a release's address -> what the cluster finds there instead.
+        timeout_seconds: maximum time for a version's pods to become ready.
+        service_account: ServiceAccount with read access to the model's bucket.
+        artifacts: prefix of a release's location -> prefix of the same location as the cluster reads it.
     """
 
     name = "kserve"
@@ -78,215 +86,231 @@ class KServe:
 
     @property
     def candidate(self) -> str:
-        """Name of the InferenceService where a version is tried."""
+        """Name of the InferenceService in which a version is checked first."""
         return f"{self.model}-candidate"
 
     def status(self) -> Status:
-        """See :class:`~spira.deployment.target.Target`; tells drift, and why pods don't answer.
+        """See :class:`~spira.deployment.target.Target`; reports drift, and why pods are not ready.
 
         Raises:
-            DeploymentError: the cluster can't be reached, or the history is damaged.
+            DeploymentError: the cluster is unreachable, or the history is damaged.
         """
         live = self.cluster.get(self.model)
         history = manifests.history(live)
-        version, previous = versions(history)
+        version, previous = current_and_previous(history)
         if live is None or version is None:
-            return Status(None, ready=False, message=f"no version was applied to {self._place}", history=tuple(history))
+            return Status(None, ready=False, message=f"no version was applied to {self._resource}", history=history)
         deployment = self._deployment()
-        ready = manifests.rolled_out(deployment, live)
+        ready = manifests.is_rolled_out(deployment, live)
         drift, unknown = self._drift(live, deployment)
-        told = [*(f"{each}; apply version {version} again" for each in drift), *unknown]
+        messages = [*(f"{difference}; apply version {version} again" for difference in drift), *unknown]
         if not ready:
-            trouble = pods.explain(live, deployment, self.cluster.pods(self.model))
-            told.append(trouble or "its pods are being exchanged")
-        return Status(version, previous, ready, "; ".join(told), tuple(history), drifted=bool(drift))
+            problem = pods.explain(live, deployment, self.cluster.pods(self.model))
+            messages.append(problem or "its pods are being replaced")
+        return Status(version, previous, ready, "; ".join(messages), history, drifted=bool(drift))
 
     def plan(self, release: Release) -> Plan:
         """See :class:`~spira.deployment.target.Target`.
 
         Raises:
-            DeploymentError: the release has no location, or the version had another one.
-            PackageError: the package is incomplete or was changed.
+            DeploymentError: the release has no location, or the version was served from another one.
+            PackageError: the package is incomplete or was modified.
         """
-        release, live = self._placed(release), self.cluster.get(self.model)
+        release, live = self._localized(release), self.cluster.get(self.model)
         manifests.check(release, manifests.history(live))
-        serves, ask = manifests.version(live), "ask it for the golden recordings"
+        serving, check = manifests.version(live), "check its golden recordings"
         drift, _ = self._drift(live, self._deployment())
-        if serves == release.version and not drift:
-            return Plan(release.version, serves, (ask,))
-        switch = f"serve version {release.version} instead of {serves or 'nothing'}, pod by pod"
-        if serves == release.version:
-            switch = "put back: " + "; ".join(drift)
-        steps = (f"bring up {self.candidate} from {release.uri}", ask, f"delete {self.candidate}", switch, ask)
-        return Plan(release.version, serves, steps)
+        if serving == release.version and not drift:
+            return Plan(release.version, serving, (check,))
+        switch = f"serve version {release.version} instead of {serving or 'nothing'}, pod by pod"
+        if serving == release.version:
+            switch = "repair: " + "; ".join(drift)
+        steps = (f"start {self.candidate} from {release.uri}", check, f"delete {self.candidate}", switch, check)
+        return Plan(release.version, serving, steps)
 
     def apply(self, release: Release) -> Status:
         """See :class:`~spira.deployment.target.Target`.
 
         Raises:
-            DeploymentError: the version doesn't come up, or the cluster refuses it; what served serves on.
-            PackageError: the package was changed, or its probabilities there are not torch's.
+            DeploymentError: the pods do not start, or the cluster refuses them; the version before keeps serving.
+            PackageError: the package was modified, or its probabilities in the cluster differ from torch's.
         """
-        release, live = self._placed(release), self.cluster.get(self.model)
+        release, live = self._localized(release), self.cluster.get(self.model)
         manifests.check(release, manifests.history(live))
-        serves = manifests.version(live)
+        serving = manifests.version(live)
         drift, _ = self._drift(live, self._deployment())
-        if serves != release.version or drift:
-            action = "repair" if serves == release.version else "apply"
-            self._try(release.version, release.uri, release.package)
-            changed = change(release.version, action, uri=release.uri, reason=release.reason)
-            self._switch(live, changed, release.package)
+        if serving != release.version or drift:
+            action: Action = "repair" if serving == release.version else "apply"
+            self._check_candidate(release.version, release.uri, release.package)
+            change = Change.now(release.version, action, uri=release.uri, reason=release.reason)
+            self._switch(live, change, release.package)
         elif live is not None:
-            self._wait(live)
+            self._wait_until_rolled_out(live)
             golden_check.largest_difference(self.cluster, self.model, release.version, release.package)
         return self.status()
 
     def verify(self) -> float:
-        """See :class:`~spira.deployment.target.Target`: through the Service of the InferenceService.
+        """See :class:`~spira.deployment.target.Target`; sends requests to the Service of the InferenceService.
 
         Raises:
-            DeploymentError: nothing serves, it doesn't answer, or another version does.
-            PackageError: a probability is off.
+            DeploymentError: no version serves, it does not answer, or another version does.
+            PackageError: a probability differs.
         """
         version = manifests.version(self.cluster.get(self.model))
         if version is None:
-            raise DeploymentError(f"no version was applied to {self._place}: apply one first")
+            raise DeploymentError(f"no version was applied to {self._resource}: apply one first")
         return golden_check.largest_difference(self.cluster, self.model, version, self.package(version))
 
     def rollback(self, reason: str, bad: str | None = None) -> Status:
-        """See :class:`~spira.deployment.target.Target`; tried and switched to as a new version is.
+        """See :class:`~spira.deployment.target.Target`; the previous version takes the same steps as a new one.
 
         Raises:
-            DeploymentError: there is nothing to go back to, or it doesn't come up; what serves serves on.
-            PackageError: the probabilities of what served before are not torch's.
+            DeploymentError: there is no previous version, or it does not start; the current one keeps serving.
+            PackageError: the probabilities of the previous version differ from torch's.
         """
         live = self.cluster.get(self.model)
         history = manifests.history(live)
-        now, before = versions(history)
-        if bad is not None and now != bad:
+        current, previous = current_and_previous(history)
+        if bad is not None and current != bad:
             return self.status()
-        if before is None:
-            raise DeploymentError(f"{self._place}: nothing served before {now or 'now'}: apply a version instead")
-        uri, package = line(history)[-2]["uri"], self.package(before)
-        self._try(before, uri, package)
-        self._switch(live, change(before, "rollback", uri=uri, reason=reason, left=now), package)
+        if previous is None:
+            raise DeploymentError(
+                f"{self._resource}: nothing served before {current or 'now'}: apply a version instead"
+            )
+        uri, package = version_stack(history)[-2].uri, self.package(previous)
+        self._check_candidate(previous, uri, package)
+        self._switch(live, Change.now(previous, "rollback", uri=uri, reason=reason, left=current or ""), package)
         return self.status()
 
     @property
-    def _place(self) -> str:
+    def _resource(self) -> str:
         return f"InferenceService {self.cluster.namespace}/{self.model}"
 
-    def _placed(self, release: Release) -> Release:
-        """With the address at which the cluster finds it."""
-        known = next((known for known in self.artifacts if release.uri.startswith(known)), None)
-        if known is None:
+    def _localized(self, release: Release) -> Release:
+        """Return the release with its location as the cluster reads it."""
+        prefix = next((prefix for prefix in self.artifacts if release.uri.startswith(prefix)), None)
+        if prefix is None:
             return release
-        return dataclasses.replace(release, uri=self.artifacts[known] + release.uri.removeprefix(known))
+        return dataclasses.replace(release, uri=self.artifacts[prefix] + release.uri.removeprefix(prefix))
 
-    def _rendered(self, name: str, history: list[Object]) -> Object:
+    def _render(self, name: str, history: Sequence[Change]) -> Object:
         return manifests.render(name, self.runtime, self.service_account, history)
 
     def _deployment(self, name: str = "") -> Object | None:
         return self.cluster.deployment(f"{name or self.model}-predictor")
 
     def _drift(self, live: Object | None, deployment: Object | None) -> tuple[list[str], list[str]]:
-        """What isn't as it should be, and what of it isn't known.
+        """Return the drift of the object and its pods, and why some of it is unknown.
 
-        How the object should look the cluster itself tells, by a dry run.
+        The expected object comes from a server-side dry run, so defaults are filled in.
         """
         history = manifests.history(live)
         if live is None or not history:
             return [], []
-        wanted = self.cluster.put(self._rendered(f"{self.model}-dry-run", history), None, dry_run=True)
-        changed = [f"not as it should be: {each}" for each in manifests.drift(wanted, live)]
+        wanted = self.cluster.put(self._render(f"{self.model}-dry-run", history), None, dry_run=True)
+        changed = [f"changed by others: {difference}" for difference in manifests.drift(wanted, live)]
         outdated, unknown = self._outdated(live, deployment)
         return changed + outdated, unknown
 
     def _outdated(self, live: Object, deployment: Object | None) -> tuple[list[str], list[str]]:
-        """What the pods do otherwise than their ServingRuntime says by now, and why that isn't known."""
-        runtime = f"ServingRuntime {self.runtime}"
-        if deployment is None or not manifests.rendered(deployment, live):
-            return [], []  # KServe is about to make it of the runtime as it is
+        """Return how the pods differ from their ServingRuntime, or why that is unknown."""
+        name = f"ServingRuntime {self.runtime}"
+        if deployment is None or not manifests.is_rendered(deployment, live):
+            return [], []  # KServe is about to make the Deployment from the present ServingRuntime
         try:
-            says = self.cluster.runtime(self.runtime)
+            runtime = self.cluster.runtime(self.runtime)
         except ForbiddenError as error:
-            return [], [f"whether its pods run what {runtime} says isn't known: {error}"]
-        if says is None:
-            return [], [f"whether its pods run what {runtime} says isn't known: it isn't there"]
-        return [f"not what {runtime} says by now: {each}" for each in manifests.outdated(deployment, says)], []
+            return [], [f"cannot compare the pods with {name}: {error}"]
+        if runtime is None:
+            return [], [f"cannot compare the pods with {name}: it does not exist"]
+        return [f"differs from {name}: {difference}" for difference in manifests.outdated(deployment, runtime)], []
 
-    def _try(self, version: str, uri: str, package: Path) -> None:
-        """Ask a version for its golden recordings where no user is."""
-        self._clear()
+    def _check_candidate(self, version: str, uri: str, package: Path) -> None:
+        """Start a version without clients, and run the golden check on it."""
+        self._remove_candidate()
         try:
-            log.info("brings up %s of version %s, to ask it for the golden recordings", self.candidate, version)
-            tried = self.cluster.put(self._rendered(self.candidate, [change(version, "apply", uri=uri)]), None)
-            self._wait(tried)
+            log.info("starting %s with version %s for the golden check", self.candidate, version)
+            written = self.cluster.put(self._render(self.candidate, [Change.now(version, "apply", uri=uri)]), None)
+            self._wait_until_rolled_out(written)
             golden_check.largest_difference(self.cluster, self.candidate, version, package)
         finally:
             self.cluster.delete(self.candidate)
 
-    def _clear(self) -> None:
-        """Make sure that no earlier candidate's pods are taken for those of a new one."""
-        end = time.monotonic() + self.timeout_seconds
+    def _remove_candidate(self) -> None:
+        """Delete an earlier candidate and wait for its pods to go, so that they are not taken for the new ones."""
+        deadline = time.monotonic() + self.timeout_seconds
         self.cluster.delete(self.candidate)
         while self._deployment(self.candidate) or self.cluster.pods(self.candidate):
-            if time.monotonic() > end:
-                raise DeploymentError(f"an earlier {self.candidate} doesn't go: delete its Deployment and pods by hand")
+            if time.monotonic() > deadline:
+                raise DeploymentError(
+                    f"an earlier {self.candidate} is not removed: delete its Deployment and pods by hand"
+                )
             time.sleep(POLL_SECONDS)
 
-    def _switch(self, live: Object | None, entry: Object, package: Path) -> None:
-        """Make it serve, or put back what did."""
-        history = [*manifests.history(live), entry]
+    def _switch(self, live: Object | None, change: Change, package: Path) -> None:
+        """Serve the version of a change; restore the InferenceService if that fails."""
+        history = [*manifests.history(live), change]
         old = {pod["metadata"]["name"] for pod in self.cluster.pods(self.model)}
-        log.info("exchanges the pods of %s for those of version %s", self.model, entry["version"])
-        written = self._write(self._rendered(self.model, history), live)
+        log.info("replacing the pods of %s by those of version %s", self.model, change.version)
+        written = self._write(self._render(self.model, history), live)
         try:
-            self._wait(written, old)
-            golden_check.largest_difference(self.cluster, self.model, entry["version"], package)
+            self._wait_until_rolled_out(written, old)
+            golden_check.largest_difference(self.cluster, self.model, change.version, package)
         except (DeploymentError, PackageError):
-            self._put_back(live, written)
+            self._restore(live, written)
             raise
 
-    def _put_back(self, live: Object | None, written: Object) -> None:
-        log.info("puts %s back as it was", self.model)
+    def _restore(self, live: Object | None, written: Object) -> None:
+        log.info("restoring %s", self.model)
         if live is None:
             self.cluster.delete(self.model)
         else:
-            self._write(self._rendered(self.model, manifests.history(live)), written)
+            self._write(self._render(self.model, manifests.history(live)), written)
 
     def _write(self, wanted: Object, seen: Object | None) -> Object:
-        """Replace what was seen.
+        """Replace the serving InferenceService if nobody changed it since it was seen.
 
         Raises:
-            DeploymentError: someone else changed it since.
+            DeploymentError: another client changed it.
         """
-        for _ in range(WRITES):
-            live = self.cluster.get(self.model)
-            if not manifests.same(seen, live):
-                break
-            try:
-                return self.cluster.put(wanted, live)
-            except ConflictError:
-                continue  # KServe wrote down its state at that very moment
-        raise DeploymentError(f"{self._place}: someone else changed it meanwhile: run the command again")
+        changed = DeploymentError(f"{self._resource}: another client changed it meanwhile: run the command again")
+        # A conflict means that KServe updated the status between the read and the write: repeat both at once.
+        retries = stamina.retry_context(
+            on=ConflictError, attempts=MAX_WRITES, timeout=None, wait_initial=0, wait_max=0, wait_jitter=0
+        )
+        try:
+            for attempt in retries:
+                with attempt:
+                    live = self.cluster.get(self.model)
+                    if not manifests.is_unchanged(seen, live):
+                        raise changed
+                    written = self.cluster.put(wanted, live)
+        except ConflictError as error:
+            raise changed from error
+        return written
 
-    def _wait(self, thing: Object, old: Collection[str] = ()) -> None:
-        """Until the pods of an InferenceService, as it was written, are ready, and none else is left to answer.
+    def _wait_until_rolled_out(self, inference_service: Object, old: Collection[str] = ()) -> None:
+        """Wait until all pods of an InferenceService come from its last write and are ready.
 
         Args:
-            old: names of the pods that are to go.
+            inference_service: the object as it was written.
+            old: names of the pods that must be gone.
 
         Raises:
-            DeploymentError: they aren't in time; the message says why.
+            DeploymentError: the pods are not ready in time; the message has the reason.
         """
-        name, end = thing["metadata"]["name"], time.monotonic() + self.timeout_seconds
+        name, deadline = inference_service["metadata"]["name"], time.monotonic() + self.timeout_seconds
         while True:
-            deployment, found = self._deployment(name), self.cluster.pods(name)
-            new = [pod for pod in found if pod["metadata"]["name"] not in old]
-            if manifests.rolled_out(deployment, thing) and len(new) == len(found):
+            deployment, running = self._deployment(name), self.cluster.pods(name)
+            new = [pod for pod in running if pod["metadata"]["name"] not in old]
+            if manifests.is_rolled_out(deployment, inference_service) and len(new) == len(running):
                 return
-            if time.monotonic() > end or pods.hopeless(new):
-                trouble = pods.explain(self.cluster.get(name), deployment, new) or "it takes too long"
-                raise DeploymentError(f"version {manifests.version(thing)} doesn't come up as {name}: {trouble}")
+            if time.monotonic() > deadline or pods.is_crash_looping(new):
+                reason = (
+                    pods.explain(self.cluster.get(name), deployment, new)
+                    or f"its pods are not ready after {self.timeout_seconds:g} s"
+                )
+                raise DeploymentError(
+                    f"version {manifests.version(inference_service)} does not start as {name}: {reason}"
+                )
             time.sleep(POLL_SECONDS)

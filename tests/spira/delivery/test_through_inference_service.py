@@ -27,7 +27,7 @@ class Service:
 
     @property
     def running(self) -> list[Process]:
-        return [process for process in processes.listed(self.root) if process.alive]
+        return [process for process in processes.find_all(self.root) if process.is_alive]
 
     @property
     def serves(self) -> list[str]:

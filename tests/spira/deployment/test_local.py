@@ -1,4 +1,4 @@
-"""The local target: what serves, and that it always is a checked package."""
+"""The local target: the serving package has always passed the golden check."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ FORK = multiprocessing.get_context("fork")
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two packages of different weights; to read only."""
+    """Two packages with different weights, read-only."""
     folder = tmp_path_factory.mktemp("packages")
     return make_package(folder / "1", seed=1), make_package(folder / "2", seed=2)
 
 
 @pytest.fixture(scope="module")
 def applied(packages: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that has served version 1 and serves version 2; to read only."""
+    """A target folder that served version 1 and serves version 2, read-only."""
     serving = tmp_path_factory.mktemp("applied") / "serving"
     for package, version in zip(packages, ("1", "2"), strict=True):
         Local(serving).apply(Release(version, package))
@@ -39,25 +39,25 @@ def applied(packages: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def serving(applied: Path, tmp_path: Path) -> Path:
-    """The same, to change."""
+    """A copy of it, to change."""
     return Path(shutil.copytree(applied, tmp_path / "serving"))
 
 
 @pytest.fixture
 def wrong(packages: tuple[Path, Path], tmp_path: Path) -> Path:
-    """A package whose files are in order, but not its probabilities."""
+    """A package with valid digests and wrong probabilities."""
     folder = Path(shutil.copytree(packages[0], tmp_path / "wrong"))
     with np.load(folder / "data" / "weights.npz") as file:
         arrays = dict(file)
     np.savez(folder / "data" / "weights.npz", **(arrays | {"head.bias": arrays["head.bias"] + 1}))
-    described = json.loads((folder / "package.json").read_text())
-    described["files"] = verify.digests(folder)
-    (folder / "package.json").write_text(json.dumps(described))
+    description = json.loads((folder / "package.json").read_text())
+    description["files"] = verify.digests(folder)
+    (folder / "package.json").write_text(json.dumps(description))
     return folder
 
 
-def test_nothing_serves_before_the_first_apply(tmp_path: Path) -> None:
-    """Status says so, verify and rollback refuse."""
+def test_before_the_first_apply_verify_and_rollback_are_refused(tmp_path: Path) -> None:
+    """The status has no version."""
     serving = tmp_path / "serving"
     assert Local(serving).status().version is None
     with pytest.raises(DeploymentError, match="serves nothing"):
@@ -66,38 +66,38 @@ def test_nothing_serves_before_the_first_apply(tmp_path: Path) -> None:
         Local(serving).rollback("bad")
 
 
-def test_what_is_applied_serves(applied: Path, packages: tuple[Path, Path]) -> None:
-    """Whole, checked, and the one before it known."""
+def test_an_applied_version_serves(applied: Path, packages: tuple[Path, Path]) -> None:
+    """Its package is complete and verified, and the previous version is known."""
     status = Local(applied).status()
     assert (status.version, status.previous) == ("2", "1")
     assert verify.is_identical(Local(applied).package, packages[1])
     assert Local(applied).verify() <= 1e-5
 
 
-def test_rollback_goes_back(serving: Path) -> None:
-    """To what served before, with its reason in the history; once, even if it is called again for the same."""
+def test_a_rollback_for_a_bad_version_happens_once(serving: Path) -> None:
+    """The previous version serves, the history has the reason, and the call can be repeated for the bad version."""
     status = Local(serving).rollback("too many alarms", bad="2")
     assert (status.version, status.previous) == ("1", None)
-    assert [(entry["version"], entry["action"]) for entry in status.history] == [
+    assert [(change.version, change.action) for change in status.history] == [
         ("1", "apply"),
         ("2", "apply"),
         ("1", "rollback"),
     ]
-    assert status.history[-1]["reason"] == "too many alarms"
-    assert status.history[-1]["left"] == "2"
+    assert status.history[-1].reason == "too many alarms"
+    assert status.history[-1].left == "2"
     assert Local(serving).rollback("too many alarms", bad="2") == status
     with pytest.raises(DeploymentError, match="nothing served before"):
         Local(serving).rollback("again")
 
 
 def test_apply_again_changes_nothing(serving: Path, packages: tuple[Path, Path]) -> None:
-    """A verb that was killed after it was done runs again."""
+    """A call that was killed after its last effect can be repeated."""
     before = Local(serving).status()
     assert Local(serving).apply(Release("2", packages[1])) == before
 
 
-def test_plan_tells_and_changes_nothing(tmp_path: Path, applied: Path, packages: tuple[Path, Path]) -> None:
-    """Copy, check, switch at first; switch for a version that is there; only the check for what serves."""
+def test_a_plan_lists_the_steps_and_changes_nothing(tmp_path: Path, applied: Path, packages: tuple[Path, Path]) -> None:
+    """A new version is copied, checked and served; a copied one checked and served; the serving one only checked."""
     first = Local(tmp_path / "serving").plan(Release("1", packages[0]))
     assert [step.split()[0] for step in first.steps] == ["copy", "check", "serve"]
     assert not (tmp_path / "serving").exists()
@@ -108,21 +108,21 @@ def test_plan_tells_and_changes_nothing(tmp_path: Path, applied: Path, packages:
 def test_a_package_with_wrong_probabilities_never_serves(
     serving: Path, packages: tuple[Path, Path], wrong: Path
 ) -> None:
-    """What served goes on, and its version's place stays free for a right package."""
+    """The version before keeps serving, and the folder of the refused version does not exist."""
     with pytest.raises(PackageError, match="must not be served"):
         Local(serving).apply(Release("3", wrong))
     assert Local(serving).status().version == "2"
     assert sorted(path.name for path in (serving / "versions").iterdir()) == ["1", "2"]
 
 
-def test_a_version_never_changes(applied: Path, packages: tuple[Path, Path]) -> None:
-    """Another package under the same number is refused, by plan too."""
-    for verb in (Local(applied).plan, Local(applied).apply):
+def test_another_package_under_a_known_version_is_refused(applied: Path, packages: tuple[Path, Path]) -> None:
+    """Plan and apply refuse it."""
+    for method in (Local(applied).plan, Local(applied).apply):
         with pytest.raises(DeploymentError, match="another package"):
-            verb(Release("1", packages[1]))
+            method(Release("1", packages[1]))
 
 
-def test_rollback_refuses_what_was_damaged(serving: Path) -> None:
+def test_a_rollback_to_a_damaged_package_is_refused(serving: Path) -> None:
     """The previous version is checked before the pointer moves."""
     (serving / "versions" / "1" / "data" / "config.json").write_text("{}")
     with pytest.raises(PackageError, match="was changed"):
@@ -131,15 +131,15 @@ def test_rollback_refuses_what_was_damaged(serving: Path) -> None:
 
 
 @pytest.mark.parametrize("version", ["../1", "", "a b", "."])
-def test_a_version_is_a_plain_name(serving: Path, packages: tuple[Path, Path], version: str) -> None:
-    """It is the name of a folder."""
+def test_a_version_with_other_characters_is_refused(serving: Path, packages: tuple[Path, Path], version: str) -> None:
+    """A version is the name of a folder."""
     with pytest.raises(DeploymentError, match="letters"):
         Local(serving).apply(Release(version, packages[0]))
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"history": []'])
-def test_a_damaged_pointer_is_said(tmp_path: Path, content: str) -> None:
-    """Rather than taken for an empty one."""
+@pytest.mark.parametrize("content", ["{", "[]", '{"history": []', '{"history": [{"version": "1"}]}'])
+def test_a_damaged_pointer_is_reported(tmp_path: Path, content: str) -> None:
+    """It does not count as an empty history."""
     (tmp_path / "serving.json").write_text(content)
     with pytest.raises(DeploymentError, match="damaged"):
         Local(tmp_path).status()
@@ -154,8 +154,8 @@ KILLS: dict[str, tuple[object, str]] = {
 
 
 @pytest.mark.parametrize("moment", KILLS)
-def test_a_killed_apply_runs_again(serving: Path, packages: tuple[Path, Path], moment: str) -> None:
-    """Killed at any moment the old version serves; called again the new one does."""
+def test_a_killed_apply_can_be_repeated(serving: Path, packages: tuple[Path, Path], moment: str) -> None:
+    """After a kill at any moment the old version serves; the repeated call serves the new one."""
     process = FORK.Process(target=apply_and_die, args=(serving, packages[0], moment))
     process.start()
     process.join()
@@ -166,14 +166,28 @@ def test_a_killed_apply_runs_again(serving: Path, packages: tuple[Path, Path], m
 
 
 def apply_and_die(serving: Path, package: Path, moment: str) -> None:
-    """Apply version 3 in a process that ends, without any clearing up, when it comes to the moment."""
-    place, name = KILLS[moment]
-    original: Callable = getattr(place, name)
+    """Apply version 3, and end this process without cleaning up at the given moment."""
+    owner, name = KILLS[moment]
+    original: Callable = getattr(owner, name)
 
     def die(*arguments: object, **options: object) -> None:
         if name == "copytree":
             original(*arguments, **options)
         os._exit(9)
 
-    setattr(place, name, die)
+    setattr(owner, name, die)
     Local(serving).apply(Release("3", package))
+
+
+def test_a_history_of_an_earlier_release_is_read_and_continued(serving: Path) -> None:
+    """Entries keep their keys, their order and fields that this release does not know."""
+    entries = [
+        {"version": "1", "action": "apply", "at": "2026-11-24T06:00:00+00:00"},
+        {"version": "2", "action": "apply", "at": "2026-11-24T07:00:00+00:00", "reason": "to compare", "note": "n"},
+    ]
+    (serving / "serving.json").write_text(json.dumps({"history": entries}, indent=1))
+    status = Local(serving).rollback("too many alarms")
+    assert (status.version, status.previous) == ("1", None)
+    written = json.loads((serving / "serving.json").read_text())["history"]
+    assert json.dumps(written[:2]) == json.dumps(entries)
+    assert list(written[2]) == ["version", "action", "at", "reason", "left"]

@@ -1,4 +1,4 @@
-"""The targets as settings name them: what is refused, by key, and what each is connected to."""
+"""The settings of the targets: refused keys and values, and the connected target."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SERVICE = '{"kind": "inference-service", "command": ["serve"], "nats_url": "nats
 
 
 def package(version: str) -> Path:
-    raise AssertionError(f"nobody needs version {version} to connect")
+    raise AssertionError(f"connecting must not fetch version {version}")
 
 
 @pytest.mark.parametrize(
@@ -33,24 +33,24 @@ def package(version: str) -> Path:
         ('{"kind": "kserve", "namespace": "n", "service_account": ""}', "kserve.service_account"),
     ],
 )
-def test_what_is_no_target_is_refused(text: str, words: str) -> None:
-    """By key and rule, with what to give."""
-    with pytest.raises(ConfigError, match=words) as refused:
+def test_invalid_settings_are_refused(text: str, words: str) -> None:
+    """The message has the key, the rule and the place of valid examples."""
+    with pytest.raises(ConfigError, match=words) as error:
         targets.read(text)
-    assert str(refused.value).startswith("target: ")
-    assert str(refused.value).endswith("; give JSON as one of targets in delivery.yaml")
+    assert str(error.value).startswith("target: ")
+    assert str(error.value).endswith("; give JSON as one of targets in delivery.yaml")
 
 
 @pytest.mark.parametrize(
     "target", [targets.LocalTarget(serving="x"), targets.KServeTarget(kind="kserve", namespace="n")]
 )
-def test_json_is_read_as_it_was_written(target: targets.AnyTarget) -> None:
-    """By a task of the pipeline, say."""
+def test_settings_survive_a_round_trip_through_json(target: targets.AnyTarget) -> None:
+    """A pipeline passes them to its task as JSON."""
     assert targets.read(target.model_dump_json()) == target
 
 
-def test_a_folder_is_connected(tmp_path: Path) -> None:
-    """As it is named; without a name it would be wherever the process happens to run."""
+def test_a_local_target_is_connected(tmp_path: Path) -> None:
+    """Without a folder it is refused: the working directory is no default."""
     connected = targets.connect(targets.LocalTarget(serving=str(tmp_path)), "registry", package)
     assert isinstance(connected, Local)
     assert connected.serving == tmp_path
@@ -58,28 +58,28 @@ def test_a_folder_is_connected(tmp_path: Path) -> None:
         targets.connect(targets.LocalTarget(), "registry", package)
 
 
-def test_a_cluster_is_connected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With all that the settings say."""
+def test_a_kserve_target_is_connected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The target has the values of the settings."""
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
-    told = {"model": "m", "runtime": "r", "service_account": "who", "timeout_seconds": 7, "artifacts": {"a": "b"}}
+    values = {"model": "m", "runtime": "r", "service_account": "reader", "timeout_seconds": 7, "artifacts": {"a": "b"}}
     with ApiServer({}, tmp_path / "kubeconfig"):
-        wanted = targets.KServeTarget.model_validate({"kind": "kserve", "namespace": NAMESPACE, **told})
-        connected = targets.connect(wanted, "registry", package)
+        settings = targets.KServeTarget.model_validate({"kind": "kserve", "namespace": NAMESPACE, **values})
+        connected = targets.connect(settings, "registry", package)
         assert isinstance(connected, KServe)
-        assert {name: getattr(connected, name) for name in told} == told
+        assert {name: getattr(connected, name) for name in values} == values
         assert connected.status().version is None
 
 
 def test_the_inference_service_is_connected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its keys stand in the environment, and nowhere else."""
+    """Its keys come from the environment only."""
     monkeypatch.delenv("MINIO_ACCESS_KEY", raising=False)
     monkeypatch.setenv("MINIO_SECRET_KEY", "secret")
-    wanted = targets.read(SERVICE % f', "folder": "{tmp_path}"')
+    settings = targets.read(SERVICE % f', "folder": "{tmp_path}"')
     with pytest.raises(DeploymentError, match="set MINIO_ACCESS_KEY and MINIO_SECRET_KEY"):
-        targets.connect(wanted, "http://mlflow:5000", package)
+        targets.connect(settings, "http://mlflow:5000", package)
     monkeypatch.setenv("MINIO_ACCESS_KEY", "key")
-    connected = targets.connect(wanted, "http://mlflow:5000", package)
+    connected = targets.connect(settings, "http://mlflow:5000", package)
     assert isinstance(connected, InferenceService)
     assert (connected.service.mlflow_uri, connected.service.secret_key) == ("http://mlflow:5000", "secret")
     with pytest.raises(DeploymentError, match="the target has no folder: name the folder"):

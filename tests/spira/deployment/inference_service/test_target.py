@@ -1,4 +1,4 @@
-"""The Inference Service as a target: real processes, NATS and an S3 emulator; the service itself is a stand-in."""
+"""The Inference Service target with real processes, NATS and an S3 emulator; the service is a stand-in."""
 
 from __future__ import annotations
 
@@ -22,40 +22,40 @@ from spira.deployment.inference_service.target import InferenceService
 from spira.deployment.local import Local
 from spira.deployment.target import DeploymentError
 from tests.support.packages import make_package
-from tests.support.service_world import User, World, both_servers
+from tests.support.service_world import Client, ServiceWorld, both_servers
 
 BACK_AND_FORTH = [("2", "apply"), ("1", "rollback")]
 FORK = multiprocessing.get_context("fork")
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two packages of different weights; to read only."""
+def packages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two packages with different weights, read-only."""
     folder = tmp_path_factory.mktemp("packages")
     return make_package(folder / "1", seed=1), make_package(folder / "2", seed=2)
 
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """NATS and S3."""
+    """Addresses of NATS and S3."""
     with both_servers(tmp_path_factory.mktemp("nats")) as addresses:
         yield addresses
 
 
 @pytest.fixture(scope="module")
 def world(
-    servers: tuple[str, str], good: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[World]:
-    """A service that serves version 1; every test leaves it so."""
-    world = World(tmp_path_factory.mktemp("world"), *servers, "spira", good)
+    servers: tuple[str, str], packages: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServiceWorld]:
+    """A service that serves version 1; every test restores that state."""
+    world = ServiceWorld(tmp_path_factory.mktemp("world"), *servers, "spira", packages)
     world.target().apply(world.release("1"))
     yield world
     world.stop()
 
 
-def test_nothing_serves_before_the_first_apply(tmp_path: Path) -> None:
-    """Status says so, verify and rollback refuse; no server is needed to say it."""
-    target = World(tmp_path, "nats://127.0.0.1:9", "127.0.0.1:9", "spira", (tmp_path, tmp_path)).target()
+def test_before_the_first_apply_verify_and_rollback_are_refused(tmp_path: Path) -> None:
+    """The status has no version; no server is needed for it."""
+    target = ServiceWorld(tmp_path, "nats://127.0.0.1:9", "127.0.0.1:9", "spira", (tmp_path, tmp_path)).target()
     assert (target.status().version, target.status().ready) == (None, False)
     with pytest.raises(DeploymentError, match="serves nothing yet"):
         target.verify()
@@ -63,8 +63,8 @@ def test_nothing_serves_before_the_first_apply(tmp_path: Path) -> None:
         target.rollback("bad")
 
 
-def test_what_is_applied_answers(world: World, good: tuple[Path, Path]) -> None:
-    """One process, pinned to the version, on the users' channel; every golden recording comes out right."""
+def test_an_applied_version_answers_the_golden_recordings(world: ServiceWorld, packages: tuple[Path, Path]) -> None:
+    """One process, pinned to the version, listens on the clients' channel."""
     target = world.target()
     status = target.status()
     assert (status.version, status.previous, status.ready) == ("1", None, True)
@@ -74,55 +74,55 @@ def test_what_is_applied_answers(world: World, good: tuple[Path, Path]) -> None:
     assert (environment["receiving_channel"], environment["central_channel"]) == ("spira-topic", "result_updates")
     assert environment["MLFLOW_TRACKING_URI"] == target.service.mlflow_uri
     assert target.verify() <= 1e-5
-    answer = Messages(target.service).ask(target.service.channels, (good[0] / "data/golden/noise.wav").read_bytes())
+    answer = Messages(target.service).ask(target.service.channels, (packages[0] / "data/golden/noise.wav").read_bytes())
     assert answer[0].keys() == {"probability"}
 
 
-def test_secrets_are_the_owners(world: World) -> None:
-    """The environment file holds the bucket's key."""
+def test_only_the_owner_can_read_the_secrets(world: ServiceWorld) -> None:
+    """The environment file contains the key of the bucket."""
     assert "minio_secret_key=minio123" in (world.running()[0].folder / "service.env").read_text().splitlines()
     assert world.running()[0].folder.stat().st_mode & 0o077 == 0
     assert "minio123" not in repr(world.target().service)
 
 
-def test_apply_again_changes_nothing(world: World) -> None:
-    """Not even the process."""
+def test_apply_again_changes_nothing(world: ServiceWorld) -> None:
+    """Even the process stays the same."""
     before = world.target().status()
     assert world.target().apply(world.release("1")) == before
 
 
-def test_plan_tells_and_changes_nothing(world: World) -> None:
-    """The check alone for what serves; all steps for another; the process's end where settings have changed."""
+def test_a_plan_lists_the_steps_and_changes_nothing(world: ServiceWorld) -> None:
+    """One check for the serving version, all steps for another, a restart for changed settings."""
     before = world.target().status()
-    assert [step.split()[0] for step in world.target().plan(world.release("1")).steps] == ["ask"]
+    assert [step.split()[0] for step in world.target().plan(world.release("1")).steps] == ["check"]
     steps = world.target().plan(world.release("2", 1)).steps
-    assert [step.split()[0] for step in steps] == ["start", "start", "ask", "stop", "ask"]
+    assert [step.split()[0] for step in steps] == ["start", "start", "check", "stop", "check"]
     steps = world.target(variables={"loop_interval": "0.1"}).plan(world.release("1")).steps
-    assert [step.split()[0] for step in steps] == ["start", "ask", "stop", "ask"]
+    assert [step.split()[0] for step in steps] == ["start", "check", "stop", "check"]
     assert world.target().status() == before
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "message"),
     [
-        ("exits", r"ended by itself(.|\n)*no such model"),
-        ("never listens", "doesn't say 'waiting for inference"),
+        ("exits", r"the process exited(.|\n)*no such model"),
+        ("never listens", "its log does not contain 'waiting for inference"),
         ("wrong", "must not be served"),
         ("silent", "no answer to golden"),
     ],
 )
-def test_a_broken_version_never_serves(world: World, fault: str, told: str) -> None:
-    """It isn't even started on the users' channel; the old process serves on, and the error says what happened."""
+def test_a_broken_version_never_serves(world: ServiceWorld, fault: str, message: str) -> None:
+    """It is never started on the clients' channel; the old process keeps serving, and the error has the reason."""
     before = world.target().status()
     limit = {"never listens": {"start_seconds": 1}, "silent": {"answer_seconds": 2}}.get(fault, {})
-    with pytest.raises(DeploymentError, match=told):
+    with pytest.raises(DeploymentError, match=message):
         world.target(**limit).apply(world.release(fault.replace(" ", "-"), 1, fault))
     assert world.target().status() == before
     assert len(world.running()) == 1
 
 
-def test_a_version_that_is_wrong_to_users_alone(world: World) -> None:
-    """It is found out while the old one still answers beside it."""
+def test_a_version_that_is_wrong_on_the_clients_channel_never_serves(world: ServiceWorld) -> None:
+    """It is detected while the old process still answers beside it."""
     before = world.target().status()
     with pytest.raises(DeploymentError, match="must not be served"):
         world.target().apply(world.release("wrong-later", 1, "wrong", on="topic"))
@@ -130,14 +130,14 @@ def test_a_version_that_is_wrong_to_users_alone(world: World) -> None:
     assert len(world.running()) == 1
 
 
-def test_a_version_that_fails_once_it_is_alone(world: World) -> None:
-    """The old one is started again, and both changes stand in the history."""
+def test_a_version_that_fails_once_it_serves_alone_is_rolled_back(world: ServiceWorld) -> None:
+    """The old version is started again, and the history has both changes."""
     fails = world.release("dies", 1, "dies after an answer", on="topic")
     with pytest.raises(DeploymentError, match=r"version 1 serves again(.|\n)*out of memory"):
         world.target(answer_seconds=3).apply(fails)
     status = world.target().status()
     assert (status.version, status.ready) == ("1", True)
-    assert [(entry["version"], entry["action"]) for entry in status.history[-2:]] == [
+    assert [(change.version, change.action) for change in status.history[-2:]] == [
         ("dies", "apply"),
         ("1", "rollback"),
     ]
@@ -145,34 +145,34 @@ def test_a_version_that_fails_once_it_is_alone(world: World) -> None:
     assert len(world.running()) == 1
 
 
-def test_the_last_that_ended_are_kept(tmp_path: Path) -> None:
-    """One that lives is, however old; the next gets a number of its own."""
+def test_pruning_keeps_the_last_ended_processes(tmp_path: Path) -> None:
+    """A live process is always kept; the next one gets a new number."""
     alive = processes.start(tmp_path, ("sleep", "60"), {})
     for number in range(5):
         assert processes.start(tmp_path, ("echo", f"words {number}"), {}).folder.name == f"{number + 2:04d}"
-    while sum(process.alive for process in processes.listed(tmp_path)) > 1:
+    while sum(process.is_alive for process in processes.find_all(tmp_path)) > 1:
         time.sleep(0.01)
     processes.prune(tmp_path, 7)
-    assert len(processes.listed(tmp_path)) == 6
+    assert len(processes.find_all(tmp_path)) == 6
     processes.prune(tmp_path, 2)
-    assert [process.folder.name for process in processes.listed(tmp_path)] == ["0001", "0005", "0006"]
-    assert "words 4" in processes.listed(tmp_path)[-1].last_words()
+    assert [process.folder.name for process in processes.find_all(tmp_path)] == ["0001", "0005", "0006"]
+    assert "words 4" in processes.find_all(tmp_path)[-1].log_tail()
     alive.stop(1)
     assert processes.start(tmp_path, ("true",), {}).folder.name == "0007"
 
 
-def test_a_verb_forgets_old_processes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever was tried before it."""
-    before = processes.listed(world.folder / "serving" / "processes")
+def test_every_change_prunes_ended_processes(world: ServiceWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the configured number of ended processes stays."""
+    before = processes.find_all(world.folder / "serving" / "processes")
     assert len(before) > 2
-    monkeypatch.setattr(inference_service, "ENDED_KEPT", 1)
+    monkeypatch.setattr(inference_service, "MAX_ENDED_PROCESSES", 1)
     assert world.target().apply(world.release("1")).ready
-    left = processes.listed(world.folder / "serving" / "processes")
-    assert [process.alive for process in left].count(False) == 1
+    left = processes.find_all(world.folder / "serving" / "processes")
+    assert [process.is_alive for process in left].count(False) == 1
 
 
-def test_a_process_that_died_is_told_and_repaired(world: World) -> None:
-    """Status and verify say it with its last words; the same apply starts another, and the history stays."""
+def test_a_process_that_died_is_reported_and_replaced(world: ServiceWorld) -> None:
+    """Status and verify have the end of its log; the same apply starts a new process, and the history stays."""
     history = world.target().status().history
     os.killpg(world.running()[0].pid, signal.SIGKILL)
     while world.running():
@@ -186,94 +186,94 @@ def test_a_process_that_died_is_told_and_repaired(world: World) -> None:
     assert (status.ready, status.history) == (True, history)
 
 
-def test_a_process_that_hangs_is_replaced(world: World) -> None:
-    """It lives, but a user would wait in vain."""
+def test_a_process_that_hangs_is_replaced(world: ServiceWorld) -> None:
+    """It is alive, but does not answer."""
     hanging = world.running()[0].pid
     os.kill(hanging, signal.SIGSTOP)
     assert world.target(answer_seconds=2, stop_seconds=0.5).apply(world.release("1")).ready
     assert [process.pid == hanging for process in world.running()] == [False]
 
 
-def test_no_message_is_lost(world: World) -> None:
-    """Over a new version and the way back, a user who never pauses is always answered, by one version or both."""
+def test_no_message_is_lost(world: ServiceWorld) -> None:
+    """During an apply and a rollback every message of a client is answered, by one version or by both."""
     target = world.target()
-    with User(world) as user:
+    with Client(world) as client:
         assert target.apply(world.release("2", 1)).previous == "1"
         assert target.rollback("too many alarms", bad="2").version == "1"
         status = target.rollback("too many alarms", bad="2")
-    assert user.unanswered == []
-    assert len({round(value, 4) for values in user.answers.values() for value in values}) == 2
-    assert max(len(values) for values in user.answers.values()) == 2
-    assert [(entry["version"], entry["action"]) for entry in status.history[-2:]] == BACK_AND_FORTH
-    assert (status.previous, status.history[-1]["reason"]) == (None, "too many alarms")
+    assert client.unanswered == []
+    assert len({round(value, 4) for values in client.answers.values() for value in values}) == 2
+    assert max(len(values) for values in client.answers.values()) == 2
+    assert [(change.version, change.action) for change in status.history[-2:]] == BACK_AND_FORTH
+    assert (status.previous, status.history[-1].reason) == (None, "too many alarms")
     assert len(world.running()) == 1
 
 
-def test_a_busy_process_finishes_first(world: World) -> None:
-    """What came in before the new process listened, here while the old one was asleep, is answered all the same."""
-    old, too_early = world.running()[0].pid, []
+def test_a_busy_process_answers_its_backlog_before_it_stops(world: ServiceWorld) -> None:
+    """Messages that came before the new process listened, here while the old one was stopped, are answered."""
+    old, verified_early = world.running()[0].pid, []
 
-    def wake() -> None:
-        while len(world.running()) < 2 or WAITING not in world.running()[1].last_words():
+    def resume() -> None:
+        while len(world.running()) < 2 or WAITING not in world.running()[1].log_tail():
             time.sleep(0.05)
         time.sleep(1.5)
-        too_early.append(world.running()[1].proven)
+        verified_early.append(world.running()[1].is_verified)
         os.kill(old, signal.SIGCONT)
 
     os.kill(old, signal.SIGSTOP)
-    with User(world) as user:
-        waker = Thread(target=wake)
-        waker.start()
+    with Client(world) as client:
+        thread = Thread(target=resume)
+        thread.start()
         world.target(variables={"loop_interval": "0.02"}).apply(world.release("1"))
-        waker.join()
-    assert (user.unanswered, too_early) == ([], [False])
+        thread.join()
+    assert (client.unanswered, verified_early) == ([], [False])
     assert [process.pid == old for process in world.running()] == [False]
     world.target().apply(world.release("1"))
 
 
 KILLS: dict[str, tuple[str, object, str, int]] = {
-    "before the first process has its place": ("apply", processes, "_new_folder", 1),
-    "just after the first process was launched": ("apply", subprocess, "run", 1),
-    "just after the second was launched beside the old": ("apply", subprocess, "run", 2),
-    "when the second is proven": ("apply", Local, "apply", 1),
-    "before the old one is stopped": ("apply", InferenceService, "_stop_others", 2),
-    "before the version rolled back is stopped": ("rollback", InferenceService, "_stop_others", 2),
+    "before the first process has its folder": ("apply", processes, "_new_folder", 1),
+    "after the first process was started": ("apply", subprocess, "run", 1),
+    "after the second process was started beside the old one": ("apply", subprocess, "run", 2),
+    "after the second process was verified": ("apply", Local, "apply", 1),
+    "before the old process is stopped": ("apply", InferenceService, "_stop_others", 2),
+    "before the process that is rolled back is stopped": ("rollback", InferenceService, "_stop_others", 2),
 }
-"""A verb, and what it comes to, and for which time, when it is killed."""
+"""Moment -> method of the target, and the object, function and number of the call at which it is killed."""
 
 
-def test_a_killed_verb_runs_again(world: World) -> None:
-    """Killed and called again, moment after moment: a user is always answered, and in the end one process runs."""
+def test_a_killed_change_can_be_repeated(world: ServiceWorld) -> None:
+    """After a kill at each moment all messages are answered, and at the end one process runs."""
     target, second = world.target(), world.release("2", 1)
-    verbs = {"apply": partial(target.apply, second), "rollback": partial(target.rollback, "alarms", bad="2")}
-    with User(world) as user:
-        for moment, (verb, *kill) in KILLS.items():
-            process = FORK.Process(target=call_and_die, args=(verbs[verb], *kill))
+    methods = {"apply": partial(target.apply, second), "rollback": partial(target.rollback, "alarms", bad="2")}
+    with Client(world) as client:
+        for moment, (method, *kill) in KILLS.items():
+            process = FORK.Process(target=call_and_die, args=(methods[method], *kill))
             process.start()
             process.join()
             assert process.exitcode == -signal.SIGKILL, moment
             assert target.status().ready, moment
             assert len(world.running()) <= 2, moment
-        status = verbs["rollback"]()
-    assert user.unanswered == []
-    assert [(entry["version"], entry["action"]) for entry in status.history[-2:]] == BACK_AND_FORTH
+        status = methods["rollback"]()
+    assert client.unanswered == []
+    assert [(change.version, change.action) for change in status.history[-2:]] == BACK_AND_FORTH
     assert [process.pid for process in world.running()] == [int(status.message.split()[1])]
     assert target.verify() <= 1e-5
 
 
-def call_and_die(verb: Callable[[], object], place: object, name: str, count: int) -> None:
-    """Call a verb in a process that is killed when it comes to the moment for the so manieth time."""
-    original: Callable = getattr(place, name)
+def call_and_die(method: Callable[[], object], owner: object, name: str, count: int) -> None:
+    """Call a method, and kill this process at the given call of a function of ``owner``."""
+    original: Callable = getattr(owner, name)
     calls = iter(range(1, count + 1))
 
     def die(*arguments: object, **options: object) -> object:
         last = next(calls) == count
-        if last and place is not subprocess:
+        if last and owner is not subprocess:
             os.kill(os.getpid(), signal.SIGKILL)
         result = original(*arguments, **options)
         if last:
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 
-    setattr(place, name, die)
-    verb()
+    setattr(owner, name, die)
+    method()
