@@ -24,7 +24,7 @@ from spira.config import PAPER_MODEL, PAPER_TRAINING, Config, from_dict
 from spira.data.corpus import Corpus
 from spira.errors import SpiraError
 from spira.evaluation.evaluate import TEST_KEY
-from spira.evaluation.predict import predict_files
+from spira.evaluation.predict import predict_waveforms
 from spira.features.batches import noisy_waveform
 from spira.models import checkpoint
 from spira.models.checkpoint import Checkpoint
@@ -133,7 +133,7 @@ def accuracy(corpus: Corpus, trained: Checkpoint, condition: str) -> float:
     counts = (config.noise.test_controls, config.noise.test_patients) if condition == "noisy" else (0, 0)
     key = [TEST_KEY, config.evaluation.seed, 0]  # the first of the evaluation's draws
     waveforms = (noisy_waveform(test, i, corpus.noises, counts, config, key) for i in range(len(test)))
-    called = predict_files(trained.network, config, waveforms) >= config.evaluation.threshold
+    called = predict_waveforms(trained.network, config, waveforms) >= config.evaluation.threshold
     return float(np.mean(called == (test.labels == 1)))
 
 

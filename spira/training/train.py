@@ -95,7 +95,8 @@ def train(
         run_epoch(state, corpus, config, seed, chosen)
         save_state(state, state_file, identity)
         log.info("seed %d: %s", seed, describe(state, config))
-    result = checkpoint.save(out, state.best, state.history, config, identity, summary(state, corpus, chosen))
+    info = checkpoint.CheckpointInfo(**identity, **summary(state, corpus, chosen))
+    result = checkpoint.save(out, state.best, state.history, config, info)
     state_file.unlink(missing_ok=True)
     return result
 

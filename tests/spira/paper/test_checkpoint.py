@@ -66,10 +66,10 @@ def test_the_weights_are_the_files_bit_for_bit(tmp_path: Path) -> None:
 def test_the_folder_says_where_it_came_from(tmp_path: Path) -> None:
     """File, content, step and seed; no history, for the file has none."""
     imported = convert(save(tmp_path / "best_checkpoint.pt", trained_looking()), tmp_path / "out")
-    assert imported.info["imported_from"] == "best_checkpoint.pt"
-    assert (imported.info["step"], imported.info["seed"]) == (1500, 43)
-    assert len(imported.info["imported_sha256"]) == 64
-    assert imported.info["config_digest"] == imported.config.digest()
+    assert imported.info.imported_from == "best_checkpoint.pt"
+    assert (imported.info.step, imported.info.seed) == (1500, 43)
+    assert len(imported.info.imported_sha256) == 64
+    assert imported.info.config_digest == imported.config.digest()
     assert imported.history == []
     json.loads((tmp_path / "out" / "checkpoint.json").read_text())
 

@@ -14,7 +14,7 @@ import torch
 from spira.config import paper
 from spira.data.corpus import Corpus
 from spira.errors import SpiraError
-from spira.evaluation.predict import predict_files
+from spira.evaluation.predict import predict_waveforms
 from spira.models import checkpoint
 from spira.paper import experiments
 from spira.paper.experiments import EXPERIMENTS, configuration, run, text
@@ -94,7 +94,7 @@ def test_the_accuracies_are_of_files_of_the_test_split(corpus: Corpus, finished:
     accuracies = []
     for seed in (1, 2):
         saved = checkpoint.load(work / "3.6" / f"seed-{seed}")
-        called = predict_files(saved.network, saved.config, [test.waveform(i) for i in range(len(test))]) >= 0.5
+        called = predict_waveforms(saved.network, saved.config, [test.waveform(i) for i in range(len(test))]) >= 0.5
         accuracies.append(np.mean(called == test.labels))
     clean = table.set_index("experiment").loc["3.6"]
     assert clean["clean"] == pytest.approx(np.mean(accuracies))
@@ -116,7 +116,7 @@ class Loudness(torch.nn.Module):
 def test_the_noisy_test_adds_noise_to_controls_alone(corpus: Corpus) -> None:
     """A listener for noise hears none in silent recordings; in the noisy test, in those of controls alone."""
     config = configuration("1.3", QUICK)
-    shortcut = checkpoint.Checkpoint(Loudness(), config, {}, [])
+    shortcut = checkpoint.Checkpoint(Loudness(), config, checkpoint.CheckpointInfo(seed=0), [])
     silent = dataclasses.replace(corpus, audio=np.zeros_like(corpus.audio))
     assert experiments.accuracy(silent, shortcut, "clean") == 0.5  # all are called control
     assert experiments.accuracy(silent, shortcut, "noisy") == 0.0  # and with noise the controls are called patient
