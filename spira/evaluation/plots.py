@@ -98,7 +98,8 @@ def roc(conditions: Mapping[str, Condition], titles: Mapping[str, str]) -> str:
         area = measured.by_file["auroc"].value
         label = titles[name] + (f", AUROC {area:.2f}" if area is not None else "")
         curve = measured.roc
-        axes.plot(curve.fpr, curve.tpr, color=LIGHT[colour], linestyle=style, linewidth=2, label=label)
+        rates = np.array(curve.fpr, dtype=float), np.array(curve.tpr, dtype=float)  # None becomes NaN: not drawn
+        axes.plot(*rates, color=LIGHT[colour], linestyle=style, linewidth=2, label=label)
     _label(axes, "ROC", "controls called patient", "patients called patient")
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     _legend(figure, axes, columns=1)

@@ -145,17 +145,17 @@ class TestData(Record):
 
 
 class RocCurve(Record):
-    """ROC curve, one entry a threshold."""
+    """ROC curve, one entry per threshold."""
 
-    fpr: tuple[float, ...]
-    """False positive rate: share of controls called patient."""
-    tpr: tuple[float, ...]
-    """True positive rate: share of patients called patient."""
+    fpr: tuple[Number, ...]
+    """False positive rate: share of controls called patient. None if there are no controls."""
+    tpr: tuple[Number, ...]
+    """True positive rate: share of patients called patient. None if there are no patients."""
     thresholds: tuple[float, ...]
 
 
 class Calibration(Record):
-    """Reliability of the probabilities, one entry a non-empty bin."""
+    """Reliability of the probabilities, one entry per non-empty bin."""
 
     predicted: tuple[float, ...]
     """Mean probability in the bin."""
