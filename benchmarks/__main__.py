@@ -110,9 +110,9 @@ def serve(work: Path, config: Config) -> dict[str, float]:
     network = checkpoint.build_network(config)
     folder = work / config.model.architecture
     identity = checkpoint.identity(config, 0, "0" * 64)
-    checkpoint.save(folder / "checkpoint", network.state_dict(), [], config, identity, {"best_epoch": 1})
-    verdict = {"gate": gate.load().model_dump(mode="json")}
-    made = package(folder / "checkpoint", None, verdict, folder / "package", {})
+    info = checkpoint.CheckpointInfo(**identity, best_epoch=1)
+    checkpoint.save(folder / "checkpoint", network.state_dict(), [], config, info)
+    made = package(folder / "checkpoint", None, gate.load().abstention.band, folder / "package", {})
     recording = folder / "ten-seconds.wav"
     recordings.write(recording, recordings.syllables(10, np.random.default_rng(0)))
     return serving.of(made, recording, 50)

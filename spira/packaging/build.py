@@ -9,7 +9,7 @@ Layout::
     data/golden.json              torch's probability of each golden recording
     code/spira_inference/         a copy of :mod:`spira.inference`: numpy and scipy only
 
-The same checkpoint, verdict and lineage give the same bytes on the same machine, so a package holds no time. By its
+The same checkpoint, band and lineage give the same bytes on the same machine, so a package holds no time. By its
 bytes the model repository recognises a package that it has already.
 """
 
@@ -30,7 +30,6 @@ from spira import inference
 from spira.config import SAMPLE_RATE_HZ, Config
 from spira.data.corpus import Corpus
 from spira.evaluation.predict import predict_waveforms
-from spira.evaluation.verdict import Verdict
 from spira.inference.model import FORMAT
 from spira.models import checkpoint
 from spira.packaging import golden
@@ -41,14 +40,14 @@ TEST_RECORDINGS = 8
 
 
 def package(
-    checkpoint_dir: Path, corpus: Corpus | None, verdict: Verdict, out: Path, lineage: Mapping[str, str]
+    checkpoint_dir: Path, corpus: Corpus | None, band: tuple[float, float], out: Path, lineage: Mapping[str, str]
 ) -> Path:
     """Build the package of a checkpoint in the folder ``out``, all or nothing.
 
     Args:
         checkpoint_dir: the checkpoint folder.
         corpus: its test recordings take part in the check; None if the corpus is not available.
-        verdict: its gate gives the abstention band.
+        band: abstention band of the gate that approved the model; between its ends a prediction is 'inconclusive'.
         out: the package folder to create; if it holds the same package already, nothing changes.
         lineage: origin of the model, recorded in ``package.json``.
 
@@ -57,7 +56,7 @@ def package(
     """
     trained = checkpoint.load(checkpoint_dir)
     with _building(out) as folder:
-        write_data(folder / "data", trained, verdict.gate.abstention.band)
+        write_data(folder / "data", trained, band)
         shutil.copytree(
             Path(inference.__file__).parent, folder / "code" / CODE, ignore=shutil.ignore_patterns("__pycache__")
         )
@@ -81,7 +80,7 @@ def package(
     return out
 
 
-def write_data(data: Path, trained: checkpoint.Checkpoint, abstention: tuple[float, float]) -> None:
+def write_data(data: Path, trained: checkpoint.Checkpoint, band: tuple[float, float]) -> None:
     """Write the folder that the inference code loads, and the golden recordings."""
     data.mkdir(parents=True)
     config = trained.config
@@ -91,7 +90,7 @@ def write_data(data: Path, trained: checkpoint.Checkpoint, abstention: tuple[flo
         "features": config.features.model_dump(mode="json"),
         "windows": config.windows.model_dump(mode="json"),
         "threshold": config.evaluation.threshold,
-        "abstention": abstention,
+        "abstention": band,
         "limits": config.preprocess.model_dump(include={"min_seconds", "max_seconds", "silence_dbfs"}),
         "sample_rate_hz": SAMPLE_RATE_HZ,
     }

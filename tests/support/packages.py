@@ -18,6 +18,7 @@ from tests.support.verdicts import make_verdict
 
 ARCHITECTURES = ("conv1d", "spira_v1", "spira_v2")
 VERDICT = make_verdict()
+BAND = VERDICT.gate.abstention.band
 LINEAGE = {"data_fingerprint": "d" * 64, "git_commit": "abc123"}
 
 
@@ -50,7 +51,7 @@ def make_checkpoint(folder: Path, config: Config, seed: int = 0) -> Path:
 def make_package(folder: Path, architecture: str = "conv1d", seed: int = 0) -> Path:
     """Build a complete package from such a checkpoint."""
     trained = make_checkpoint(folder / "checkpoint", config_of(architecture), seed)
-    return package(trained, None, VERDICT, folder / "package", LINEAGE)
+    return package(trained, None, BAND, folder / "package", LINEAGE)
 
 
 def wrong(package: Path, folder: Path) -> Path:
