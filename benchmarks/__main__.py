@@ -118,9 +118,9 @@ def make_package(work: Path, config: Config) -> Path:
     network = checkpoint.build_network(config)
     folder = work / config.model.architecture
     identity = checkpoint.identity(config, 0, "0" * 64)
-    checkpoint.save(folder / "checkpoint", network.state_dict(), [], config, identity, {"best_epoch": 1})
-    verdict = {"gate": gate.load().model_dump(mode="json")}
-    return package(folder / "checkpoint", None, verdict, folder / "package", {})
+    info = checkpoint.CheckpointInfo(**identity, best_epoch=1)
+    checkpoint.save(folder / "checkpoint", network.state_dict(), [], config, info)
+    return package(folder / "checkpoint", None, gate.load().abstention.band, folder / "package", {})
 
 
 def measure_package(work: Path, config: Config) -> dict[str, float]:

@@ -40,7 +40,7 @@ def evaluate(
     """
     from pathlib import Path
 
-    from spira.stages.evaluate import draw, evaluate, headline
+    from spira.stages.evaluate import dashboard_metrics, evaluate, log_charts
 
     result = evaluate(
         Path(corpus.path),
@@ -52,6 +52,6 @@ def evaluate(
         registry_uri=registry_uri,
         pipeline_run=pipeline_run or job,
     )
-    metrics.metadata.update(headline(result))
-    draw(result, classification)
-    return result["approved"]
+    metrics.metadata.update(dashboard_metrics(result["verdict"], result["seconds"]))
+    log_charts(result["verdict"], classification)
+    return result["verdict"].approved

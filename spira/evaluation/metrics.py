@@ -1,7 +1,7 @@
 """Metrics of probabilities against classes, each with a bootstrap interval over speakers.
 
-A metric is computed from weights, one a row: all ones give the metric itself, the multiplicities of a
-resample give a bootstrap replicate. Speakers (files where no speaker is known) are resampled within their
+A metric is a function of one weight per row. Weights of one give the metric itself; the multiplicities of a
+resample give a bootstrap replicate. Speakers (files where speakers are not known) are resampled within their
 class, because recordings of one voice are not independent and a replicate needs both classes.
 """
 
@@ -11,56 +11,60 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-Metric = Callable[["Scores", np.ndarray], np.ndarray]
-"""(scores, weights ``[B, rows]``) -> values ``[B]``."""
+from spira.evaluation.verdict import Calibration, Estimate
 
 CALIBRATION_BINS = 10
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Booleans = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Probabilities with what they are judged by."""
+    """Probabilities and labels, with the settings that metrics depend on."""
 
-    labels: np.ndarray
-    """``[rows]`` 0 control, 1 patient."""
-    probabilities: np.ndarray
-    """``[rows]`` of being a patient."""
+    labels: Integers
+    """``[rows]``: 0 control, 1 patient."""
+    probabilities: Floats
+    """``[rows]``: probability of the class patient."""
     clusters: np.ndarray
-    """``[rows]`` the speaker, or the file where none is known: what is resampled together."""
+    """``[rows]``: the unit of resampling, which is the speaker, or the file where speakers are not known."""
     threshold: float = 0.5
-    """At least this is called patient."""
+    """Smallest probability that is called patient."""
     band: tuple[float, float] = (0.5, 0.5)
-    """Strictly between these the answer is 'inconclusive'."""
+    """Abstention band: strictly between its ends a prediction is 'inconclusive'."""
 
     @property
-    def called(self) -> np.ndarray:
-        """``[rows]`` True where called patient."""
+    def called(self) -> Booleans:
+        """``[rows]``: True where the probability is called patient."""
         return self.probabilities >= self.threshold
 
 
-def accuracy(scores: Scores, weights: np.ndarray) -> np.ndarray:
-    """Share of right calls."""
+def accuracy(scores: Scores, weights: Floats) -> Floats:
+    """Return the share of rows with the right class."""
     return _share(scores.called == scores.labels, weights)
 
 
-def sensitivity(scores: Scores, weights: np.ndarray) -> np.ndarray:
-    """Share of patients called patients."""
+def sensitivity(scores: Scores, weights: Floats) -> Floats:
+    """Return the share of patients that are called patient."""
     return _share(scores.called, weights * (scores.labels == 1))
 
 
-def specificity(scores: Scores, weights: np.ndarray) -> np.ndarray:
-    """Share of controls called controls."""
+def specificity(scores: Scores, weights: Floats) -> Floats:
+    """Return the share of controls that are called control."""
     return _share(~scores.called, weights * (scores.labels == 0))
 
 
-def balanced_accuracy(scores: Scores, weights: np.ndarray) -> np.ndarray:
-    """Mean of sensitivity and specificity: 0.5 where the classes are not told apart."""
+def balanced_accuracy(scores: Scores, weights: Floats) -> Floats:
+    """Return the mean of sensitivity and specificity: 0.5 if the classes are not separated."""
     return (sensitivity(scores, weights) + specificity(scores, weights)) / 2
 
 
-def auroc(scores: Scores, weights: np.ndarray) -> np.ndarray:
-    """Chance that a patient's probability is above a control's, ties counting half (Mann and Whitney)."""
+def auroc(scores: Scores, weights: Floats) -> Floats:
+    """Return the chance that a patient's probability is above a control's; ties count half (Mann and Whitney)."""
     patient = scores.labels == 1
     order, inverse = np.unique(scores.probabilities, return_inverse=True)
     sums = np.zeros((2, len(weights), len(order)))
@@ -69,69 +73,94 @@ def auroc(scores: Scores, weights: np.ndarray) -> np.ndarray:
     controls, patients = sums  # [B, distinct]
     below = np.cumsum(controls, axis=1) - controls / 2
     with np.errstate(invalid="ignore"):
-        return (patients * below).sum(axis=1) / (patients.sum(axis=1) * controls.sum(axis=1))
+        areas: Floats = (patients * below).sum(axis=1) / (patients.sum(axis=1) * controls.sum(axis=1))
+    return areas
 
 
-def brier(scores: Scores, weights: np.ndarray) -> np.ndarray:
-    """Mean squared distance of the probability from the class."""
+def brier(scores: Scores, weights: Floats) -> Floats:
+    """Return the mean squared difference between probability and class."""
     return _share((scores.probabilities - scores.labels) ** 2, weights)
 
 
-def ece(scores: Scores, weights: np.ndarray) -> np.ndarray:
-    """Expected calibration error: mean gap of predicted and observed share over ten equal bins."""
+def ece(scores: Scores, weights: Floats) -> Floats:
+    """Return the expected calibration error: mean gap between predicted and observed share over ten equal bins."""
     bins = calibration_bins(scores.probabilities)
     member = (bins[:, None] == np.arange(CALIBRATION_BINS)).astype(float)  # [rows, bins]
     gaps = np.abs((weights * (scores.probabilities - scores.labels)) @ member)  # [B, bins]
-    return gaps.sum(axis=1) / weights.sum(axis=1)
+    errors: Floats = gaps.sum(axis=1) / weights.sum(axis=1)
+    return errors
 
 
-def coverage(scores: Scores, weights: np.ndarray) -> np.ndarray:
-    """Share of rows outside the abstention band."""
+def coverage(scores: Scores, weights: Floats) -> Floats:
+    """Return the share of rows outside the abstention band."""
     return _share(conclusive(scores), weights)
 
 
-def conclusive_accuracy(scores: Scores, weights: np.ndarray) -> np.ndarray:
-    """Share of right calls among the rows outside the abstention band."""
+def conclusive_accuracy(scores: Scores, weights: Floats) -> Floats:
+    """Return the share of rows with the right class among those outside the abstention band."""
     return _share(scores.called == scores.labels, weights * conclusive(scores))
 
 
+@dataclass(frozen=True)
+class Metric:
+    """A metric, with the words for it in the report."""
+
+    compute: Callable[[Scores, Floats], Floats]
+    """(scores, weights ``[B, rows]``) -> values ``[B]``."""
+    name: str
+    """Name within a sentence."""
+    meaning: str
+
+    @property
+    def heading(self) -> str:
+        """Return the name with a capital."""
+        return self.name[0].upper() + self.name[1:]
+
+    def value(self, scores: Scores) -> float:
+        """Return the metric itself; NaN where it is not defined (a class is missing)."""
+        return float(self.compute(scores, np.ones((1, len(scores.labels))))[0])
+
+
 METRICS: dict[str, Metric] = {
-    "accuracy": accuracy,
-    "sensitivity": sensitivity,
-    "specificity": specificity,
-    "balanced_accuracy": balanced_accuracy,
-    "auroc": auroc,
-    "brier": brier,
-    "ece": ece,
-    "coverage": coverage,
-    "conclusive_accuracy": conclusive_accuracy,
+    "accuracy": Metric(accuracy, "accuracy", "share of recordings with the right class"),
+    "sensitivity": Metric(sensitivity, "sensitivity", "share of patients called patient"),
+    "specificity": Metric(specificity, "specificity", "share of controls called control"),
+    "balanced_accuracy": Metric(balanced_accuracy, "balanced accuracy", "mean of sensitivity and specificity"),
+    "auroc": Metric(auroc, "AUROC", "chance that a patient ranks above a control"),
+    "brier": Metric(brier, "Brier score", "mean squared error, 0 is best"),
+    "ece": Metric(ece, "calibration error", "predicted against observed share, 0 is best"),
+    "coverage": Metric(coverage, "coverage", "share of predictions outside the abstention band"),
+    "conclusive_accuracy": Metric(
+        conclusive_accuracy, "accuracy where conclusive", "accuracy outside the abstention band"
+    ),
 }
 
 
-def conclusive(scores: Scores) -> np.ndarray:
-    """``[rows]`` True where the probability is not inside the abstention band."""
+def conclusive(scores: Scores) -> Booleans:
+    """Return ``[rows]``: True where the probability is outside the abstention band."""
     low, high = scores.band
     return (scores.probabilities <= low) | (scores.probabilities >= high)
 
 
-def calibration_bins(probabilities: np.ndarray) -> np.ndarray:
-    """The equal-width bin of each probability, ``[rows]`` int; 1.0 belongs to the last."""
-    return np.minimum((probabilities * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+def calibration_bins(probabilities: Floats) -> Integers:
+    """Return the equal-width bin of each probability, ``[rows]`` int; 1.0 is in the last bin."""
+    bins: Integers = np.minimum((probabilities * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    return bins
 
 
-def calibration(scores: Scores) -> dict[str, list[float]]:
-    """Mean predicted and observed share of patients and the number of rows, by non-empty bin."""
+def calibration(scores: Scores) -> Calibration:
+    """Return predicted and observed share of patients, and the number of rows, by non-empty bin."""
     bins = calibration_bins(scores.probabilities)
     filled = np.unique(bins)
-    return {
-        "predicted": [float(scores.probabilities[bins == b].mean()) for b in filled],
-        "observed": [float(scores.labels[bins == b].mean()) for b in filled],
-        "count": [int((bins == b).sum()) for b in filled],
-    }
+    return Calibration(
+        predicted=tuple(float(scores.probabilities[bins == b].mean()) for b in filled),
+        observed=tuple(float(scores.labels[bins == b].mean()) for b in filled),
+        count=tuple(int((bins == b).sum()) for b in filled),
+    )
 
 
-def resamples(scores: Scores, samples: int, seed: int) -> np.ndarray:
-    """Bootstrap weights ``[samples, rows]``: clusters drawn with replacement within their class."""
+def resamples(scores: Scores, samples: int, seed: int) -> Floats:
+    """Return bootstrap weights ``[samples, rows]``: clusters drawn with replacement within their class."""
     rng = np.random.default_rng(seed)
     weights = np.zeros((samples, len(scores.labels)))
     for label in (0, 1):
@@ -144,29 +173,30 @@ def resamples(scores: Scores, samples: int, seed: int) -> np.ndarray:
 
 
 def with_intervals(
-    scores: Scores, weights: np.ndarray, confidence: float, names: tuple[str, ...] = tuple(METRICS)
-) -> dict[str, dict[str, float]]:
-    """Each metric's value with the percentile interval of its bootstrap replicates."""
-    return {name: interval(scores, METRICS[name], weights, confidence) for name in names}
+    scores: Scores, weights: Floats, confidence: float, names: tuple[str, ...] = tuple(METRICS)
+) -> dict[str, Estimate]:
+    """Return each metric with the percentile interval of its bootstrap replicates."""
+    return {name: estimate(scores, METRICS[name], weights, confidence) for name in names}
 
 
-def interval(scores: Scores, metric: Metric, weights: np.ndarray, confidence: float) -> dict[str, float]:
-    """``value``, ``low`` and ``high`` of one metric; NaN where it is not defined (a class is missing)."""
-    value = metric(scores, np.ones((1, len(scores.labels))))[0]
-    return {"value": float(value)} | bounds(metric(scores, weights), confidence)
+def estimate(scores: Scores, metric: Metric, weights: Floats, confidence: float) -> Estimate:
+    """Return one metric with its interval; None where it is not defined (a class is missing)."""
+    low, high = bounds(metric.compute(scores, weights), confidence)
+    return Estimate(value=metric.value(scores), low=low, high=high)
 
 
-def bounds(replicates: np.ndarray, confidence: float) -> dict[str, float]:
-    """The percentile interval of bootstrap replicates ``[B]``, undefined ones left out."""
+def bounds(replicates: Floats, confidence: float) -> tuple[float, float]:
+    """Return the percentile interval of bootstrap replicates ``[B]``, without those that are not defined."""
     defined = replicates[np.isfinite(replicates)]
     if not len(defined):
-        return {"low": float("nan"), "high": float("nan")}
+        return float("nan"), float("nan")
     tail = (1 - confidence) / 2
     low, high = np.quantile(defined, [tail, 1 - tail])
-    return {"low": float(low), "high": float(high)}
+    return float(low), float(high)
 
 
-def _share(holds: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted mean of ``holds [rows]`` under each of ``weights [B, rows]``."""
+def _share(holds: Booleans | Floats, weights: Floats) -> Floats:
+    """Return the weighted mean of ``holds [rows]`` under each of ``weights [B, rows]``."""
     with np.errstate(invalid="ignore"):
-        return weights @ holds.astype(float) / weights.sum(axis=1)
+        shares: Floats = weights @ holds.astype(float) / weights.sum(axis=1)
+    return shares

@@ -1,14 +1,15 @@
 """The report's pictures, each a function from numbers to inline SVG.
 
-Colours are written as CSS variables (``var(--blue)``), so one picture serves light and dark pages; the page
-defines them from :data:`LIGHT` and :data:`DARK`. Text stays text. Nothing is told by colour alone: lines differ
-in style, classes in place or marker. The same numbers give the same bytes.
+Colours are CSS variables (``var(--blue)``), so one picture fits light and dark pages; the page defines them from
+:data:`LIGHT` and :data:`DARK`. Text stays text. No meaning depends on colour alone: lines differ in style, classes
+in position or marker. The same numbers give the same bytes.
 """
 
 from __future__ import annotations
 
 import io
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import librosa
@@ -22,6 +23,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from spira.config import SAMPLE_RATE_HZ
+from spira.data.metadata import CLASS_NAMES
+from spira.evaluation.verdict import Condition
 
 LIGHT = {
     "ink": "#1f2a37",
@@ -31,7 +34,7 @@ LIGHT = {
     "green": "#007f5f",
     "purple": "#a23b72",
 }
-"""Okabe and Ito's colour-blind-safe hues, darkened where white paper asks for it."""
+"""Colours on a light page: Okabe and Ito's colour-blind-safe hues, some darkened for contrast."""
 DARK = {
     "ink": "#e6eaf0",
     "faint": "#46505c",
@@ -40,28 +43,30 @@ DARK = {
     "green": "#2fc79a",
     "purple": "#e08fbf",
 }
-CLASSES = {0: ("control", "blue", "o"), 1: ("patient", "orange", "s")}
-"""Label -> (name, colour, marker)."""
+"""Colours on a dark page."""
+CLASS_STYLES = {0: ("blue", "o"), 1: ("orange", "s")}
+"""Label -> (colour, marker)."""
 LINES = (("blue", "-"), ("orange", "--"), ("green", "-."), ("purple", ":"))
-"""(colour, style) of the first, second, ... of several lines; they repeat."""
+"""(colour, style) of the first, second, ... line; further lines start again."""
 BINS = np.linspace(0, 1, 21)
+"""Edges of the bins of a histogram of probabilities."""
 SPECTROGRAM: dict[str, Any] = {"n_fft": 512, "hop_length": 256, "n_mels": 64}
-"""Finer in time and coarser in frequency than the features: for eyes. Samples at 16 kHz."""
+"""Lengths in samples at 16 kHz: finer in time and coarser in frequency than the features, to be readable."""
 DYNAMIC_RANGE_DB = 70.0
-DROPPED = re.compile(
+UNUSED_SVG = re.compile(
     r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->"
     r'| id="(?:figure|axes|patch|text|line2d|legend|xtick|ytick|matplotlib\.axis)_\d+"',
     re.DOTALL,
 )
-"""Parts of matplotlib's SVG that a page has no use for, or that would be there twice in it."""
+"""Parts of matplotlib's SVG that a page does not need, or identifiers that would occur twice in it."""
 
 
-def training_curves(histories: dict[str, list[dict[str, float]]], candidate: str) -> str:
-    """Loss of training and validation, and validation accuracy, by epoch and seed; the candidate in bold.
+def training_curves(histories: Mapping[str, list[dict[str, float]]], candidate: str) -> str:
+    """Draw loss of training and validation, and validation accuracy, by epoch and seed; the candidate in bold.
 
     Args:
-        histories: seed -> entries of epoch, train_loss, eval_loss and eval_accuracy.
-        candidate: seed of the network that is judged.
+        histories: seed -> epoch, train_loss, eval_loss and eval_accuracy of each epoch.
+        candidate: seed of the candidate.
     """
     figure, (loss, accuracy) = _panels(1, 2, 10.4, 3.3)
     for number, (seed, history) in enumerate(histories.items()):
@@ -84,55 +89,57 @@ def training_curves(histories: dict[str, list[dict[str, float]]], candidate: str
     return _svg(figure, "training")
 
 
-def roc(conditions: dict[str, dict[str, Any]], titles: dict[str, str]) -> str:
-    """True against false positive rate of every condition (its ``roc`` and AUROC by file)."""
+def roc(conditions: Mapping[str, Condition], titles: Mapping[str, str]) -> str:
+    """Draw the ROC curve of every condition, with its AUROC by file."""
     figure, (axes,) = _panels(1, 1, 3.9, 4.9)
     axes.plot([0, 1], [0, 1], color=LIGHT["faint"], linewidth=1)
     for number, (name, measured) in enumerate(conditions.items()):
         colour, style = LINES[number % len(LINES)]
-        area = measured["by_file"]["auroc"]["value"]
+        area = measured.by_file["auroc"].value
         label = titles[name] + (f", AUROC {area:.2f}" if area is not None else "")
-        curve = measured["roc"]
-        axes.plot(curve["fpr"], curve["tpr"], color=LIGHT[colour], linestyle=style, linewidth=2, label=label)
+        curve = measured.roc
+        rates = np.array(curve.fpr, dtype=float), np.array(curve.tpr, dtype=float)  # None becomes NaN: not drawn
+        axes.plot(*rates, color=LIGHT[colour], linestyle=style, linewidth=2, label=label)
     _label(axes, "ROC", "controls called patient", "patients called patient")
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     _legend(figure, axes, columns=1)
     return _svg(figure, "roc")
 
 
-def calibration(conditions: dict[str, dict[str, Any]], titles: dict[str, str]) -> str:
-    """Reliability diagram of each condition over the number of answers in each bin."""
+def calibration(conditions: Mapping[str, Condition], titles: Mapping[str, str]) -> str:
+    """Draw the reliability diagram of each condition above the number of predictions in each bin."""
     figure, grid = _panels(2, len(conditions), 3.1 * len(conditions), 4.5, heights=(3, 1))
     for column, (name, measured) in enumerate(conditions.items()):
         reliability, counts = grid[column], grid[len(conditions) + column]
-        bins = measured["calibration"]
-        predicted, count = np.array(bins["predicted"]), bins["count"]
+        bins = measured.calibration
+        predicted, count = np.array(bins.predicted), bins.count
         reliability.plot([0, 1], [0, 1], color=LIGHT["faint"], linewidth=1)
-        reliability.plot(predicted, bins["observed"], color=LIGHT["blue"], marker="o", linewidth=1.6)
+        reliability.plot(predicted, bins.observed, color=LIGHT["blue"], marker="o", linewidth=1.6)
         bars = counts.bar(np.minimum(np.floor(predicted * 10), 9) / 10 + 0.05, count, 0.085, color=LIGHT["blue"])
         counts.bar_label(bars, fontsize=7, color=LIGHT["ink"], padding=1)
         _label(reliability, titles[name], "", "observed share of patients")
-        _label(counts, "", "predicted probability", "answers")
+        _label(counts, "", "predicted probability", "predictions")
         reliability.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         counts.set(xlim=(-0.02, 1.02), ylim=(0, 1.35 * max(count, default=1)))
     return _svg(figure, "calibration")
 
 
 def distributions(
-    predictions: pd.DataFrame, titles: dict[str, str], threshold: float, band: tuple[float, float]
+    predictions: pd.DataFrame, titles: Mapping[str, str], threshold: float, band: tuple[float, float]
 ) -> str:
-    """Probabilities by class and condition: controls grow downwards, patients upwards; the band is shaded.
+    """Draw probabilities by class and condition: controls grow downwards, patients upwards; the band is shaded.
 
     Args:
         predictions: columns label, condition, probability.
-        threshold: at least this is called patient.
-        band: between these the answer is 'inconclusive'.
+        titles: condition -> title, for each condition to draw.
+        threshold: smallest probability that is called patient.
+        band: ends of the abstention band.
     """
     figure, row = _panels(1, len(titles), 3.4 * len(titles), 2.9, sharey=True)
     for axes, (name, title) in zip(row, titles.items(), strict=True):
         axes.axvspan(*band, color=LIGHT["faint"], alpha=0.5, linewidth=0)
         axes.axvline(threshold, color=LIGHT["ink"], linewidth=1, linestyle="--")
-        for label, (_, colour, _) in CLASSES.items():
+        for label, (colour, _) in CLASS_STYLES.items():
             rows = predictions[(predictions["condition"] == name) & (predictions["label"] == label)]
             share = np.histogram(rows["probability"], BINS)[0] / max(len(rows), 1)
             axes.bar(BINS[:-1] + 0.025, share if label else -share, 0.045, color=LIGHT[colour])
@@ -144,23 +151,28 @@ def distributions(
     return _svg(figure, "distributions")
 
 
-def background_levels(splits: dict[str, dict[str, Any]]) -> str:
-    """Background level by split and class: median, and the range from the 5th to the 95th percentile."""
-    rows = [(split, int(label)) for split, found in splits.items() for label in found["by_class"]]
+def background_levels(splits: Mapping[str, Mapping[str, Any]]) -> str:
+    """Draw the background level by split and class: median, and the range from the 5th to the 95th percentile."""
+    rows = [(split, int(label)) for split, quality in splits.items() for label in quality["by_class"]]
     figure, (axes,) = _panels(1, 1, 6.4, 0.75 + 0.27 * len(rows))
     for height, (split, label) in enumerate(rows):
         level = splits[split]["by_class"][str(label)]["background_dbfs"]
-        _, colour, marker = CLASSES[label]
+        colour, marker = CLASS_STYLES[label]
         axes.plot([level["p5"], level["p95"]], [height, height], color=LIGHT[colour], linewidth=4, alpha=0.45)
         axes.plot(level["median"], height, color=LIGHT[colour], marker=marker, markersize=8)
-    axes.set_yticks(range(len(rows)), [f"{split}, {CLASSES[label][0]}s" for split, label in rows])
+    axes.set_yticks(range(len(rows)), [f"{split}, {CLASS_NAMES[label]}s" for split, label in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     _label(axes, "", "background level, dBFS", "")
     return _svg(figure, "background")
 
 
 def spectrogram(waveform: np.ndarray, name: str) -> str:
-    """Mel spectrogram of ``waveform [samples]`` at 16 kHz, 70 dB down from its peak; ``name`` tells several apart."""
+    """Draw the mel spectrogram of ``waveform [samples]`` at 16 kHz, from its peak down to -70 dB.
+
+    Args:
+        waveform: the samples.
+        name: unique on a page; see :func:`_svg`.
+    """
     power = librosa.feature.melspectrogram(y=np.asarray(waveform, np.float32), sr=SAMPLE_RATE_HZ, **SPECTROGRAM)
     levels = librosa.power_to_db(power, ref=np.max, top_db=DYNAMIC_RANGE_DB)  # [mels, frames]
     figure, (axes,) = _panels(1, 1, 5.4, 2.0)
@@ -182,14 +194,14 @@ def _panels(
     heights: tuple[int, ...] | None = None,
     sharey: bool = False,
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of ``width`` and ``height`` inches, and its axes row by row."""
+    """Return a figure of ``width`` by ``height`` inches, and its axes row by row."""
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1), facecolor="none")
     grid = figure.subplots(rows, columns, squeeze=False, sharey=sharey, gridspec_kw={"height_ratios": heights})
     return figure, list(grid.flat)
 
 
 def _label(axes: Axes, title: str, x: str, y: str) -> None:
-    """Name the axes, and take from them what is not data."""
+    """Label the axes, and remove lines that are not data."""
     axes.set_title(title, loc="left", color=LIGHT["ink"], fontsize=10, fontweight="bold")
     axes.set_xlabel(x, color=LIGHT["ink"], fontsize=9)
     axes.set_ylabel(y, color=LIGHT["ink"], fontsize=9)
@@ -201,19 +213,19 @@ def _label(axes: Axes, title: str, x: str, y: str) -> None:
 
 
 def _legend(figure: Figure, axes: Axes, columns: int) -> None:
-    """The lines of ``axes`` below the figure, where they hide nothing."""
+    """Put the legend of ``axes`` below the figure, where it hides nothing."""
     handles, labels = axes.get_legend_handles_labels()
     style: dict[str, Any] = {"frameon": False, "labelcolor": LIGHT["ink"], "fontsize": 8.5, "handlelength": 3}
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, **style)
 
 
 def _svg(figure: Figure, name: str) -> str:
-    """An ``<svg>`` element; ``name`` keeps its identifiers apart from those of the page's other pictures."""
+    """Return an ``<svg>`` element. A ``name`` of its own keeps its identifiers apart from those of other pictures."""
     target = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        FigureCanvasSVG(figure).print_svg(target, metadata={"Date": None})
+        FigureCanvasSVG(figure).print_svg(target, metadata={"Date": None})  # type: ignore[no-untyped-call]
     text = target.getvalue()
-    text = DROPPED.sub("", text[text.index("<svg") :])
+    text = UNUSED_SVG.sub("", text[text.index("<svg") :])
     for colour, value in LIGHT.items():
         text = text.replace(value, f"var(--{colour})")
     return text

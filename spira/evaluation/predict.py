@@ -1,4 +1,4 @@
-"""A network's probability that a recording is a patient's: the mean over its windows, as the paper does."""
+"""A network's probability that a recording is a patient's: the mean over its windows, as in the paper."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from spira.features.mfcc import file_mfcc
 
 
 @torch.inference_mode()
-def predict_files(
+def predict_waveforms(
     network: nn.Module, config: Config, waveforms: Iterable[np.ndarray], device: torch.device | None = None
 ) -> np.ndarray:
-    """Probabilities of recordings, ``[files]`` float64; NaN where the network gives NaN.
+    """Return the probabilities of recordings, ``[recordings]`` float64; NaN where the network gives NaN.
 
     Args:
         network: in evaluation mode, on the device.
-        config: the one the network was trained by.
+        config: configuration of the network's training.
         waveforms: ``[samples]`` float32 each, 16 kHz; read one by one.
+        device: of the network, by default that of its weights.
     """
     device = device or next(network.parameters()).device
     means = []

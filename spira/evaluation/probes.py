@@ -1,7 +1,7 @@
-"""Versions of a recording that ask what a network listens to.
+"""Changed recordings that show which property a network uses.
 
-``background`` takes the speech away and keeps the room: whoever still tells the classes apart by it has
-learnt the room, not the illness.
+The background probe removes the speech and keeps the room. A network that still separates the classes has learnt
+the room, not the illness.
 """
 
 from __future__ import annotations
@@ -11,23 +11,24 @@ import numpy as np
 from spira.config import SAMPLE_RATE_HZ
 
 QUIET_SECONDS = 0.3
-"""Length of the stretch that stands for the background: shorter than a pause between breath groups."""
+"""Length of the segment that represents the background: shorter than a pause between breath groups."""
 
 HOP_SECONDS = 0.02
+"""Step of the search for the quietest segment."""
 
 
 def background(waveform: np.ndarray) -> np.ndarray:
-    """The quietest 0.3 s of a recording, repeated forwards and backwards to its length, ``[samples]``.
+    """Return the quietest 0.3 s of a recording, repeated forwards and backwards to its length, ``[samples]``.
 
-    Mirroring leaves no clicks at the joints. A recording shorter than 0.3 s is mirrored whole.
+    A recording shorter than 0.3 s is mirrored whole.
     """
     quiet = quietest(waveform)
-    mirrored = np.concatenate([quiet, quiet[::-1]])
+    mirrored = np.concatenate([quiet, quiet[::-1]])  # mirroring leaves no clicks at the joints
     return np.resize(mirrored, len(waveform)).astype(np.float32)
 
 
 def quietest(waveform: np.ndarray) -> np.ndarray:
-    """The 0.3 s with the least energy, searched in steps of 20 ms."""
+    """Return the 0.3 s with the least energy, searched in steps of 20 ms."""
     length = min(round(QUIET_SECONDS * SAMPLE_RATE_HZ), len(waveform))
     energy = np.concatenate([[0.0], np.cumsum(waveform.astype(np.float64) ** 2)])
     starts = np.arange(0, len(waveform) - length + 1, round(HOP_SECONDS * SAMPLE_RATE_HZ))

@@ -1,4 +1,4 @@
-"""A trained network on disk: weights as safetensors, and in JSON everything needed to use and judge it."""
+"""A trained network on disk: its weights as safetensors, and in JSON everything needed to use and evaluate it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from spira import files
-from spira.config import Config, from_dict
+from spira.config import Config, FrozenModel, explain, from_dict
 from spira.errors import SpiraError
 from spira.features.mfcc import frame_count
 from spira.features.windows import window_samples
@@ -22,42 +23,65 @@ from spira.models import networks
 WEIGHTS, CONFIG, HISTORY, INFO = "weights.safetensors", "config.json", "history.json", "checkpoint.json"
 FILES = (WEIGHTS, CONFIG, HISTORY, INFO)
 
-Read = TypeVar("Read")
+Content = TypeVar("Content")
+
+
+class CheckpointInfo(FrozenModel):
+    """Content of ``checkpoint.json``: the origin of a network. Keys of other versions are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    config_digest: str = ""
+    """Digest of the resolved configuration; without it a change of the configuration cannot be excluded."""
+    seed: int
+    corpus_digest: str = ""
+    best_epoch: int = 0
+    """Epoch of the weights, counted from 1; 0 for an imported network."""
+    best_eval_loss: float | None = None
+    """Validation loss of that epoch; None for an imported network."""
+    epochs: int = 0
+    """Length of the training."""
+    seconds: float | None = None
+    """Duration of the training."""
+    device: str = ""
+    train_files: tuple[str, ...] = ()
+    """SHA-256 of each training recording."""
+    train_speakers: tuple[str, ...] | None = None
+    """Training speakers; None where speakers are not known."""
+    imported_from: str | None = None
+    """Name of the paper's checkpoint file."""
+    imported_sha256: str | None = None
+    step: int | None = None
+    """Optimiser steps that an imported checkpoint records."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network with the settings it was trained by."""
+    """A network with the configuration and the history of its training."""
 
     network: nn.Module
     """In evaluation mode, on the CPU."""
     config: Config
     """As resolved for the training."""
-    info: dict[str, Any]
-    """seed, corpus_digest, config_digest, best_epoch, best_eval_loss, epochs, device, train_files, ..."""
+    info: CheckpointInfo
     history: list[dict[str, float]]
-    """An entry an epoch."""
+    """Metrics of each epoch."""
 
 
 def identity(config: Config, seed: int, corpus_digest: str) -> dict[str, Any]:
-    """What makes two trainings the same one."""
+    """Return the keys of ``checkpoint.json`` that two runs of one training share."""
     return {"config_digest": config.digest(), "seed": seed, "corpus_digest": corpus_digest}
 
 
 def save(
-    out: Path,
-    weights: dict[str, Tensor],
-    history: list[dict[str, float]],
-    config: Config,
-    identity: dict[str, Any],
-    info: dict[str, Any],
+    out: Path, weights: dict[str, Tensor], history: list[dict[str, float]], config: Config, info: CheckpointInfo
 ) -> Checkpoint:
-    """Write the folder; ``checkpoint.json`` comes last, so a folder that has it is complete."""
+    """Write a checkpoint folder. ``checkpoint.json`` comes last, so that a folder that has it is complete."""
     out.mkdir(parents=True, exist_ok=True)
     save_file({name: value.contiguous() for name, value in weights.items()}, out / WEIGHTS)
-    files.write_text(out / CONFIG, json.dumps(config.model_dump(mode="json"), indent=1))
-    files.write_text(out / HISTORY, json.dumps(history, indent=1))
-    files.write_text(out / INFO, json.dumps(identity | info, indent=1))
+    files.write_json(out / CONFIG, config.model_dump(mode="json"))
+    files.write_json(out / HISTORY, history)
+    files.write_json(out / INFO, info.model_dump(mode="json", exclude_unset=True))
     return load(out)
 
 
@@ -65,10 +89,10 @@ def load(path: Path) -> Checkpoint:
     """Read a checkpoint folder; nothing in it is executed.
 
     Raises:
-        SpiraError: a file is missing or damaged, or the weights are not those of the network.
+        SpiraError: a file is missing or damaged, or the weights do not fit the network.
     """
-    info, history = _read(path / INFO, _json), _read(path / HISTORY, _json)
-    config = _read(path / CONFIG, lambda file: from_dict(_json(file)))
+    info, history = _read(path / INFO, _read_info), _read(path / HISTORY, files.read_json)
+    config = _read(path / CONFIG, lambda file: from_dict(files.read_json(file)))
     weights = _read(path / WEIGHTS, load_file)
     network = build_network(config)
     try:
@@ -78,14 +102,23 @@ def load(path: Path) -> Checkpoint:
     return Checkpoint(network.eval(), config, info, history)
 
 
+def read_info(path: Path) -> CheckpointInfo:
+    """Read only the ``checkpoint.json`` of a checkpoint folder.
+
+    Raises:
+        SpiraError: it is missing or damaged.
+    """
+    return _read(path / INFO, _read_info)
+
+
 def build_network(config: Config) -> nn.Module:
-    """The network of a resolved configuration, with fresh weights."""
+    """Return the network of a resolved configuration, with fresh weights."""
     frames = frame_count(window_samples(config.windows), config.features)
     return networks.build(config.model, frames, config.features.n_mfcc)
 
 
 def finished(out: Path, identity: dict[str, Any]) -> Checkpoint | None:
-    """The checkpoint in ``out`` if it is complete and of this very training.
+    """Return the checkpoint in ``out`` if it is complete and of the same training.
 
     Raises:
         SpiraError: it is complete and of another training.
@@ -93,17 +126,20 @@ def finished(out: Path, identity: dict[str, Any]) -> Checkpoint | None:
     if not (out / INFO).exists():
         return None
     result = load(out)
-    if {key: result.info.get(key) for key in identity} != identity:
+    if result.info.model_dump(include=set(identity)) != identity:
         raise SpiraError(f"{out} holds a checkpoint of another training: choose another folder or delete it")
     return result
 
 
-def _read(file: Path, how: Callable[[Path], Read]) -> Read:
+def _read(file: Path, read: Callable[[Path], Content]) -> Content:
     try:
-        return how(file)
+        return read(file)
     except (OSError, ValueError, SafetensorError) as error:
         raise SpiraError(f"{file.parent} is not a complete checkpoint: {file.name}: {error}") from error
 
 
-def _json(file: Path) -> Any:
-    return json.loads(file.read_text())
+def _read_info(file: Path) -> CheckpointInfo:
+    try:
+        return CheckpointInfo.model_validate(json.loads(file.read_text("utf-8")))
+    except ValidationError as error:
+        raise ValueError(explain(error)) from None

@@ -1,1 +1,1 @@
-"""The package that is served: without torch, with golden recordings that prove it answers as torch does."""
+"""The package that is served: numpy instead of torch, with golden recordings that verify its probabilities."""

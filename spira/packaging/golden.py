@@ -1,8 +1,8 @@
-"""Golden recordings: synthetic signals that travel with a package, and what torch makes of them.
+"""Golden recordings: synthetic signals in a package, with the probabilities that torch gives them.
 
-No recording of the data set is among them, for a package goes wherever a model is served and a voice is personal
-data. Signals shaped like speech prove the same: that the package's numbers are training's. (Real voices take part
-when a package is made, and stay behind: see :mod:`spira.packaging.build`.) The same settings give the same bytes.
+They verify that the package computes what the training computed. They hold no recording of the data set: a package
+is copied to wherever the model is served, and a voice is personal data. (Real voices take part in the check while a
+package is built, but do not enter it: see :mod:`spira.packaging.build`.) The same settings give the same bytes.
 """
 
 from __future__ import annotations
@@ -18,44 +18,44 @@ from torch import nn
 
 from spira.config import SAMPLE_RATE_HZ, Config
 from spira.data.decoding import decode
-from spira.evaluation.predict import predict_files
+from spira.evaluation.predict import predict_waveforms
 
 SEED = 2021
 LISTING = "golden.json"
 
 BACKGROUND = 1e-3
-"""RMS of the noise under every signal; no room is silent, and float32 rounds a silent spectrum to chance."""
+"""RMS of the noise under every signal: no room is silent, and the spectrum of silence is only rounding errors."""
 
 Signal = Callable[[float, int, np.random.Generator], np.ndarray]
 """(seconds, rate in Hz, random numbers) -> float64 [samples]."""
 
 
 def write(folder: Path, network: nn.Module, config: Config) -> None:
-    """Write the recordings to ``golden/`` and ``golden.json``: file and probability, an entry each.
+    """Write the recordings to ``golden/``, and ``golden.json`` with one entry (file, probability) each.
 
-    The probabilities are those of the training's path: libsndfile, :mod:`spira.features.mfcc`, torch.
+    The probabilities come from the training's code: libsndfile, :mod:`spira.features.mfcc`, torch.
     """
     (folder / "golden").mkdir(parents=True)
     entries = []
     for name, samples, rate in recordings(config):
-        file = folder / "golden" / f"{name}.wav"
-        wavfile.write(file, rate, samples)
-        decoded = decode(file, config.preprocess, config.preprocess.max_seconds).samples
-        entries.append((file, float(predict_files(network, config, [decoded])[0])))
+        path = folder / "golden" / f"{name}.wav"
+        wavfile.write(path, rate, samples)
+        decoded = decode(path, config.preprocess, config.preprocess.max_seconds).samples
+        entries.append((path, float(predict_waveforms(network, config, [decoded])[0])))
     write_listing(folder / LISTING, entries)
 
 
 def write_listing(listing: Path, entries: list[tuple[Path, float]]) -> None:
-    """Write which files, named from the listing's folder, have which probability."""
+    """Write (file, probability) entries as JSON; paths are relative to the listing's folder."""
     rows = [
-        {"file": file.relative_to(listing.parent).as_posix(), "probability": probability}
-        for file, probability in entries
+        {"file": path.relative_to(listing.parent).as_posix(), "probability": probability}
+        for path, probability in entries
     ]
     listing.write_text(json.dumps(rows, indent=1))
 
 
 def recordings(config: Config) -> Iterator[tuple[str, np.ndarray, int]]:
-    """Name, samples and rate in Hz: several windows, exactly one, less than one; every way of decoding."""
+    """Yield name, samples and rate in Hz: several windows, one, less than one; every way of decoding."""
     window = config.windows.window_seconds
     several, few, short = window + 3.3, window + 1.25, 0.6 * window
     plan: list[tuple[str, Signal, float, int, str]] = [
@@ -74,14 +74,14 @@ def recordings(config: Config) -> Iterator[tuple[str, np.ndarray, int]]:
 
 
 def allowed(seconds: float, config: Config) -> float:
-    """The nearest length of a recording that the settings accept."""
+    """Return the nearest duration that the settings accept."""
     refuses_short = config.windows.mode == "windows" and config.windows.short_files == "refuse"
-    least = config.windows.window_seconds + 0.25 if refuses_short else config.preprocess.min_seconds
-    return min(max(seconds, least), config.preprocess.max_seconds)
+    min_seconds = config.windows.window_seconds + 0.25 if refuses_short else config.preprocess.min_seconds
+    return min(max(seconds, min_seconds), config.preprocess.max_seconds)
 
 
 def encode(samples: np.ndarray, encoding: str) -> np.ndarray:
-    """Float in [-1, 1] -> what the WAV file holds: float32 or int16, [samples] or [samples, 2]."""
+    """Return samples in [-1, 1] as the WAV file holds them: float32 or int16, [samples] or [samples, 2]."""
     if encoding == "float":
         return samples.astype(np.float32)
     integers = np.round(samples * 32767).astype(np.int16)
@@ -89,7 +89,7 @@ def encode(samples: np.ndarray, encoding: str) -> np.ndarray:
 
 
 def voice(seconds: float, rate: int, random: np.random.Generator) -> np.ndarray:
-    """Pulses of a wandering pitch through three formants, in syllables and breath groups."""
+    """Return pulses of varying pitch through three formants, in syllables and breath groups."""
     time = np.arange(round(seconds * rate)) / rate
     pitch_hz = random.uniform(90, 220) * (1 + 0.1 * np.sin(2 * np.pi * 0.4 * time + random.uniform(0, 6)))
     sound = 2 * (np.cumsum(pitch_hz / rate) % 1) - 1 + 0.1 * random.standard_normal(len(time))
@@ -102,22 +102,22 @@ def voice(seconds: float, rate: int, random: np.random.Generator) -> np.ndarray:
 
 
 def tone(seconds: float, rate: int, random: np.random.Generator) -> np.ndarray:
-    """A tone that glides from 200 to 2000 Hz and trembles."""
+    """Return a tone that rises from 200 to 2000 Hz, modulated in amplitude at 3 Hz."""
     time = np.arange(round(seconds * rate)) / rate
     phase = 2 * np.pi * (200 * time + 900 * time**2 / seconds)
     return over_background(np.sin(phase) * (0.6 + 0.4 * np.sin(2 * np.pi * 3 * time)), 0.4, random)
 
 
 def noise(seconds: float, rate: int, random: np.random.Generator) -> np.ndarray:
-    """White noise."""
+    """Return white noise."""
     return over_background(random.standard_normal(round(seconds * rate)), 0.5, random)
 
 
 def near_silence(seconds: float, rate: int, random: np.random.Generator) -> np.ndarray:
-    """An empty room: a murmur at -50 dBFS."""
+    """Return the sound of an empty room: low-pass noise with a peak of -40 dBFS."""
     return over_background(lfilter([0.1], [1, -0.9], random.standard_normal(round(seconds * rate))), 0.01, random)
 
 
 def over_background(sound: np.ndarray, peak: float, random: np.random.Generator) -> np.ndarray:
-    """Scaled to a peak, over the background's noise."""
+    """Return the sound scaled to a peak, with background noise added."""
     return sound * (peak / np.abs(sound).max()) + BACKGROUND * random.standard_normal(len(sound))

@@ -1,7 +1,7 @@
-"""Checking a package: its files are its own, and its code gives torch's probabilities of its golden recordings.
+"""Verification of a package: its files are complete and unchanged, and its probabilities are torch's.
 
-The package's own code answers, in a process of its own. No torch is needed: what is promoted and served is checked
-so wherever that happens.
+The package's own code computes the probabilities of its golden recordings, in a process of its own. This needs no
+torch, so a package is verified the same way wherever it is promoted or served.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,77 +27,84 @@ from spira.inference.wav import AudioError
 CODE = "spira_inference"
 """Name of the inference code inside a package."""
 
+DESCRIPTION = "package.json"
+"""Description of a package, with the SHA-256 of its other files."""
+
 TOLERANCE = 1e-5
-"""Largest difference from torch's probability."""
+"""Largest accepted difference from torch's probability."""
 
 START_SECONDS, FILE_SECONDS = 120, 30
-"""The longest that a package's process may take to start and check itself, and more for a recording given."""
+"""Time limit of a package's process: for its start and its check of itself, and for each given recording."""
 
 
 class PackageError(SpiraError):
-    """A package that must not be served, or can't be made."""
+    """A package that must not be served, or cannot be built."""
 
 
 def verify(package_dir: Path) -> float:
-    """Check a package's files, and its golden recordings in a process of its own; gives the largest difference.
+    """Check a package's files and its golden recordings; return the largest difference from torch.
 
     Raises:
-        PackageError: a file is missing, changed or not its own, or a probability is off by more than 1e-5.
+        PackageError: a file is missing, changed or unknown, or a probability differs by more than 1e-5.
     """
     check_files(package_dir)
     return check_golden(package_dir)
 
 
 def check_golden(package_dir: Path, *more: Path) -> float:
-    """Largest difference from torch over the package's golden recordings, computed in a process of its own.
+    """Run a package's own code on its golden recordings; return the largest difference from torch.
 
     Args:
+        package_dir: the package folder.
         more: other folders with a ``golden.json``.
 
     Raises:
-        PackageError: one is off by more than 1e-5, is no number, or there is none to compare.
+        PackageError: a probability differs by more than 1e-5 or is not a number, or there is no golden recording.
     """
-    answers = run(package_dir, "golden", more)
-    if not answers:
-        raise PackageError(f"{package_dir}: there is no golden recording to check it with: package it again")
-    return largest_difference(answers)
+    predictions = run(package_dir, "golden", more)
+    if not predictions:
+        raise PackageError(f"{package_dir} has no golden recording to verify it with: package the checkpoint again")
+    return largest_difference(predictions)
 
 
-def largest_difference(answers: Iterable[dict[str, Any]]) -> float:
-    """Between the probabilities that a package gives and those expected.
+def largest_difference(predictions: Iterable[Mapping[str, Any]]) -> float:
+    """Return the largest difference between the probabilities of a package and those expected.
+
+    Args:
+        predictions: ``file``, ``expected``, and ``probability`` or ``error``.
 
     Raises:
-        PackageError: one is off by more than 1e-5, or is no number.
+        PackageError: a probability differs by more than 1e-5, or is not a number.
     """
     differences = []
-    for answer in answers:
-        difference = abs(answer.get("probability", math.nan) - answer["expected"])
-        if not difference <= TOLERANCE:  # NaN is no proof
-            found = answer.get("error") or f"{answer['probability']:.7f}"
+    for prediction in predictions:
+        difference = abs(prediction.get("probability", math.nan) - prediction["expected"])
+        if not difference <= TOLERANCE:  # so written, because NaN must fail too
+            result = prediction.get("error") or f"{prediction['probability']:.7f}"
             raise PackageError(
-                f"{answer['file']}: the package says {found}, torch {answer['expected']:.7f}; "
-                f"they may differ by {TOLERANCE:g}, so this model must not be served"
+                f"{prediction['file']}: the package gives {result}, torch {prediction['expected']:.7f} "
+                f"(limit of the difference {TOLERANCE:g}): this model must not be served"
             )
         differences.append(difference)
     return max(differences)
 
 
 def predict_with_package(package_dir: Path, files: Sequence[Path]) -> list[dict[str, Any]]:
-    """What a package's own code says of recordings: file, and probability and diagnosis, or error.
+    """Run a package's own code on recordings; return file, and probability and diagnosis or error, of each.
 
-    A WAV is given to it as it is, as the Inference Service does; other formats are decoded by libsndfile before.
+    WAV files are passed on unchanged, as in the Inference Service. Other formats are decoded by libsndfile first.
 
     Raises:
-        PackageError: the package can't be used at all.
+        PackageError: the package cannot be used at all.
     """
     with tempfile.TemporaryDirectory() as temporary:
         wavs = [_as_wav(Path(file), Path(temporary) / f"{i}.wav") for i, file in enumerate(files)]
-        answers = run(package_dir, "predict", wavs)
-    return [answer | {"file": str(file)} for answer, file in zip(answers, files, strict=True)]
+        predictions = run(package_dir, "predict", wavs)
+    return [prediction | {"file": str(file)} for prediction, file in zip(predictions, files, strict=True)]
 
 
 def _as_wav(file: Path, converted: Path) -> Path:
-    """A WAV file of the recording; what can't be converted is left as it is, for the package to refuse."""
+    """Return a WAV file of the recording; the file itself if it cannot be converted, for the package to refuse."""
     try:
         with file.open("rb") as opened:
             if opened.read(4) == b"RIFF":
@@ -109,60 +116,88 @@ def _as_wav(file: Path, converted: Path) -> Path:
     return converted
 
 
-def run(package_dir: Path, verb: str, places: Sequence[Path]) -> list[dict[str, Any]]:
-    """Run the package's own code (``python -m spira_inference``) in a fresh process, with its folder on the path.
+def run(package_dir: Path, verb: str, paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """Run the package's own code (``python -m spira_inference``) in a new process, with its folder on the path.
 
     Raises:
-        PackageError: it fails or hangs.
+        PackageError: the process fails or exceeds its time limit.
     """
     command = [sys.executable, "-P", "-s", "-B", "-m", CODE, verb, str((package_dir / "data").resolve())]
     environment = os.environ | {"PYTHONPATH": str((package_dir / "code").resolve()), "OMP_NUM_THREADS": "1"}
     try:
         done = subprocess.run(
-            [*command, *(str(place.resolve()) for place in places)],
+            [*command, *(str(path.resolve()) for path in paths)],
             env=environment,
             capture_output=True,
             text=True,
-            timeout=START_SECONDS + FILE_SECONDS * len(places),
+            timeout=START_SECONDS + FILE_SECONDS * len(paths),
             check=True,
         )
     except subprocess.CalledProcessError as error:
-        last_line = (error.stderr.strip().splitlines() or ["it says nothing"])[-1]
+        last_line = (error.stderr.strip().splitlines() or ["no error message"])[-1]
         raise PackageError(f"{package_dir}: the package's code failed: {last_line}") from error
     except subprocess.TimeoutExpired as error:
-        raise PackageError(f"{package_dir}: the package's code gave no answer in {error.timeout:g} s") from error
-    return json.loads(done.stdout)
+        raise PackageError(f"{package_dir}: the package's code did not end within {error.timeout:g} s") from error
+    predictions: list[dict[str, Any]] = json.loads(done.stdout)
+    return predictions
 
 
 def digests(package_dir: Path) -> dict[str, str]:
-    """SHA-256 of every file of a package but ``package.json``, by relative path; byte code is no part of it."""
+    """Return the SHA-256 of every file but ``package.json`` and byte code, by relative path."""
     return {
-        file.relative_to(package_dir).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in sorted(package_dir.rglob("*"))
-        if file.is_file() and "__pycache__" not in file.parts and file != package_dir / "package.json"
+        path.relative_to(package_dir).as_posix(): _sha256(path)
+        for path in sorted(package_dir.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts and path != package_dir / DESCRIPTION
     }
 
 
-def check_files(package_dir: Path) -> None:
-    """Compare a package's files with those that ``package.json`` lists.
+def package_digest(package_dir: Path) -> str:
+    """Return one SHA-256 for a package: over the sorted paths and hashes of its data, code and description.
+
+    By this digest the model repository recognises a package.
+    """
+    hashes = {path: sha256 for path, sha256 in digests(package_dir).items() if path.startswith(("data/", "code/"))}
+    if (package_dir / DESCRIPTION).is_file():
+        hashes[DESCRIPTION] = _sha256(package_dir / DESCRIPTION)
+    lines = "".join(f"{path}\0{hashes[path]}\n" for path in sorted(hashes))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def check_complete(package_dir: Path) -> None:
+    """Check that a package has the files without which it cannot be registered.
 
     Raises:
-        PackageError: the first that is missing, changed or not listed.
+        PackageError: one of them is missing.
+    """
+    for part in (DESCRIPTION, "data/config.json", f"code/{CODE}/pyfunc.py"):
+        if not (package_dir / part).is_file():
+            raise PackageError(f"{package_dir} is incomplete: {part} is missing; package the checkpoint again")
+
+
+def check_files(package_dir: Path) -> None:
+    """Compare a package's files with those listed in ``package.json``.
+
+    Raises:
+        PackageError: a file is missing, changed or not listed; the message names the first one.
     """
     try:
-        listed = json.loads((package_dir / "package.json").read_text())["files"]
+        listed = json.loads((package_dir / DESCRIPTION).read_text())["files"]
     except (OSError, ValueError, KeyError) as error:
-        raise PackageError(f"{package_dir} is no package: package.json: {error}") from error
-    found = digests(package_dir)
-    for name in sorted(listed.keys() | found.keys()):
-        if listed.get(name) != found.get(name):
-            trouble = "is missing" if name not in found else "was changed" if name in listed else "is not its own"
-            raise PackageError(f"{package_dir}: {name} {trouble}; package the checkpoint again, or fetch it again")
+        raise PackageError(f"{package_dir} is no package: {DESCRIPTION}: {error}") from error
+    present = digests(package_dir)
+    for name in sorted(listed.keys() | present.keys()):
+        if listed.get(name) != present.get(name):
+            problem = "is missing" if name not in present else "was changed" if name in listed else "is not listed"
+            raise PackageError(f"{package_dir}: {name} {problem}; package the checkpoint again, or fetch it again")
 
 
 def is_identical(a: Path, b: Path) -> bool:
-    """Whether two folders are the same package, byte for byte."""
+    """Return whether two folders hold the same package, byte for byte."""
     try:
-        return (a / "package.json").read_bytes() == (b / "package.json").read_bytes() and digests(a) == digests(b)
+        return (a / DESCRIPTION).read_bytes() == (b / DESCRIPTION).read_bytes() and digests(a) == digests(b)
     except OSError:
         return False
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -58,7 +58,7 @@ def convert(path: Path, out: Path, settings: Sequence[str] = ()) -> Checkpoint:
     config = configuration(path, content["model"], printed, settings)
     weights = check_weights(path, content["model"], checkpoint.build_network(config).state_dict())
     seed = integer(printed, "seed") or config.training.seeds[0]
-    info = {
+    info: dict[str, Any] = {
         "imported_from": path.name,
         "imported_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "step": integer(content, "step"),
@@ -71,7 +71,8 @@ def convert(path: Path, out: Path, settings: Sequence[str] = ()) -> Checkpoint:
         "seconds": 0.0,
     }
     log.info("%s: %s, windows of %g s", path.name, config.model.architecture, config.windows.window_seconds)
-    return checkpoint.save(out, weights, [], config, checkpoint.identity(config, seed, "imported"), info)
+    identity = checkpoint.identity(config, seed, "imported")
+    return checkpoint.save(out, weights, [], config, checkpoint.CheckpointInfo(**identity, **info))
 
 
 def read_file(path: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from spira.config import PAPER_MODEL, PAPER_TRAINING, Config, from_dict
 from spira.data.corpus import Corpus
 from spira.errors import SpiraError
 from spira.evaluation.evaluate import TEST_KEY
-from spira.evaluation.predict import predict_files
+from spira.evaluation.predict import predict_waveforms
 from spira.features.batches import noisy_waveform
 from spira.files import read_json, write_text
 from spira.models import checkpoint
@@ -138,7 +138,7 @@ def accuracy(corpus: Corpus, trained: Checkpoint, condition: str) -> float:
     counts = (config.noise.test_controls, config.noise.test_patients) if condition == "noisy" else (0, 0)
     key = [TEST_KEY, config.evaluation.seed, 0]  # the first of the evaluation's draws
     waveforms = (noisy_waveform(test, i, corpus.noises, counts, config, key) for i in range(len(test)))
-    is_patient = predict_files(trained.network, config, waveforms) >= config.evaluation.threshold
+    is_patient = predict_waveforms(trained.network, config, waveforms) >= config.evaluation.threshold
     return float(np.mean(is_patient == (test.labels == 1)))
 
 

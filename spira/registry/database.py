@@ -1,32 +1,32 @@
-"""The SQLite file of a local store, made whole or not at all.
+"""The SQLite file of a local store, created completely or not at all.
 
-MLflow makes its tables migration by migration, for seconds: two processes at once, or a kill meanwhile, leave a file
-that no MLflow can use again.
+MLflow creates its tables in many migrations, which takes seconds. Two processes that do it at once, or a kill in
+between, leave a file that MLflow cannot use again.
 """
 
 from __future__ import annotations
 
-import fcntl
 from pathlib import Path
 
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
+from spira.files import lock
 
-def make(file: Path, artifacts: Path) -> None:
-    """Make the database under another name and rename it; nothing where it is there, or another process makes it.
+
+def create(file: Path, artifacts: Path) -> None:
+    """Create the database under another name and rename it; do nothing if it exists already.
 
     Args:
-        artifacts: folder of artifacts that no run says otherwise of.
+        file: the database.
+        artifacts: default folder of the artifacts of a run.
     """
     if file.exists():
         return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.with_name(f".{file.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if file.exists():
+    with lock(file.with_name(f".{file.name}.lock")):
+        if file.exists():  # created by another process meanwhile
             return
-        making = file.with_name(f".{file.name}.making")
-        making.unlink(missing_ok=True)  # left by a kill
-        store = SqlAlchemyStore(f"sqlite:///{making}", str(artifacts))
+        unfinished = file.with_name(f".{file.name}.making")
+        unfinished.unlink(missing_ok=True)  # left by a kill
+        store = SqlAlchemyStore(f"sqlite:///{unfinished}", str(artifacts))
         store.engine.dispose()
-        making.replace(file)
+        unfinished.replace(file)

@@ -1,4 +1,4 @@
-"""Logging a run: its parameters, curves, verdict and files. The same content is the same run."""
+"""The content of a run in MLflow: parameters, curves, verdict and files. The same content is the same run."""
 
 from __future__ import annotations
 
@@ -8,79 +8,118 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import mlflow.artifacts
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 
+from spira.errors import SpiraError
+from spira.evaluation import verdict as verdicts
+from spira.evaluation.verdict import VERDICT, Verdict
 from spira.registry.store import ModelStore, RegistryError
 
-METRICS_A_BATCH = 1000
-PARAMS_A_BATCH = 100
-DATASET_DIGEST_CHARACTERS = 36
+MAX_BATCH_METRICS = 1000
+MAX_BATCH_PARAMS = 100
+MAX_DATASET_DIGEST_CHARACTERS = 36
 """MLflow's limits."""
 
 
-def log_run(
-    store: ModelStore,
-    name: str,
-    params: Mapping[str, Any],
-    histories: Mapping[int, list[dict[str, float]]],
-    verdict: Mapping[str, Any],
-    artifacts: Mapping[str, Path],
-    tags: Mapping[str, str],
-    dataset_uri: str | None,
-) -> str:
-    """See :meth:`spira.registry.Registry.log_run`."""
-    for path in artifacts.values():
+@dataclass(frozen=True)
+class RunContent:
+    """Everything that is logged of a run; see :meth:`spira.registry.Registry.log_run`."""
+
+    name: str
+    params: Mapping[str, Any]
+    histories: Mapping[int, list[dict[str, float]]]
+    verdict: Verdict
+    artifacts: Mapping[str, Path]
+    tags: Mapping[str, str]
+    dataset_uri: str | None
+
+    def digest(self) -> str:
+        """Return the SHA-256 by which a repeated call recognises its run."""
+        content = [
+            self.name,
+            self.params,
+            self.histories,
+            self.verdict.to_json(),
+            sorted(self.artifacts),
+            self.tags,
+            self.dataset_uri,
+        ]
+        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def log(store: ModelStore, content: RunContent) -> str:
+    """Log a run, or what is missing of it, and return its id."""
+    for path in content.artifacts.values():
         if not path.exists():
-            raise RegistryError(f"{path}: an artifact of run {name!r} is missing; nothing was logged")
-    content = _digest([name, params, histories, verdict, sorted(artifacts), tags, dataset_uri])
-    run = _begin(store, name, content, {**tags, "approved": approval(verdict)})
+            raise RegistryError(f"{path}: an artifact of run {content.name!r} is missing; nothing was logged")
+    run = _begin(store, content)
     run_id = run.info.run_id
     if run.info.status != "FINISHED":
-        _log_metrics(store, run, _metrics(histories, verdict))
-        _log_params(store, run_id, {**params, "gate": verdict.get("gate", {})})
-        if dataset_uri is not None:
-            _log_dataset(store, run_id, dataset_uri, tags, verdict)
-        _log_artifacts(store, run_id, artifacts)
-        store.client.log_dict(run_id, dict(verdict), "verdict.json")
+        _log_metrics(store, run, _metrics(content))
+        _log_params(store, run_id, {**content.params, "gate": content.verdict.to_json()["gate"]})
+        if content.dataset_uri is not None:
+            _log_dataset(store, run_id, content.dataset_uri, content)
+        _log_artifacts(store, run_id, content.artifacts)
+        store.client.log_dict(run_id, content.verdict.to_json(), VERDICT)
         store.client.set_terminated(run_id)
     return run_id
 
 
-def approval(verdict: Mapping[str, Any]) -> str:
-    """The tag ``approved`` of a run or version."""
-    return "true" if verdict["approved"] is True else "false"
+def approval(verdict: Verdict) -> str:
+    """Return the value of the tag ``approved`` of a run or version."""
+    return "true" if verdict.approved else "false"
 
 
-def _begin(store: ModelStore, name: str, content: str, tags: Mapping[str, str]) -> Run:
-    same = store.client.search_runs([store.experiment_id], f"tags.content_digest = '{content}'", max_results=1)
+def read_verdict(store: ModelStore, run: Run) -> Verdict:
+    """Download the verdict of a run.
+
+    Raises:
+        RegistryError: it is not a verdict.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        path = mlflow.artifacts.download_artifacts(
+            run_id=run.info.run_id, artifact_path=VERDICT, dst_path=temporary, tracking_uri=store.tracking_uri
+        )
+        try:
+            return verdicts.parse(Path(path).read_text("utf-8"), f"the verdict of run {run.info.run_name!r}")
+        except SpiraError as error:
+            raise RegistryError(str(error)) from error
+
+
+def _begin(store: ModelStore, content: RunContent) -> Run:
+    digest = content.digest()
+    same = store.client.search_runs([store.experiment_id], f"tags.content_digest = '{digest}'", max_results=1)
     if same:
         return same[0]
-    return store.client.create_run(store.experiment_id, run_name=name, tags={**tags, "content_digest": content})
+    tags = {**content.tags, "approved": approval(content.verdict), "content_digest": digest}
+    return store.client.create_run(store.experiment_id, run_name=content.name, tags=tags)
 
 
 def _log_metrics(store: ModelStore, run: Run, metrics: Iterator[tuple[str, float, int]]) -> None:
-    """Log in batches; the run's own time as timestamp makes a repeated metric the same metric."""
+    """Log in batches. All timestamps are the run's start, so that a repeated metric is the same metric."""
     rows = [Metric(name, value, run.info.start_time, step) for name, value, step in metrics]
-    for first in range(0, len(rows), METRICS_A_BATCH):
-        store.client.log_batch(run.info.run_id, metrics=rows[first : first + METRICS_A_BATCH])
+    for first in range(0, len(rows), MAX_BATCH_METRICS):
+        store.client.log_batch(run.info.run_id, metrics=rows[first : first + MAX_BATCH_METRICS])
 
 
 def _log_params(store: ModelStore, run_id: str, params: Mapping[str, Any]) -> None:
     entries = [Param(name, str(value)) for name, value in _flat(params)]
-    for first in range(0, len(entries), PARAMS_A_BATCH):
-        store.client.log_batch(run_id, params=entries[first : first + PARAMS_A_BATCH])
+    for first in range(0, len(entries), MAX_BATCH_PARAMS):
+        store.client.log_batch(run_id, params=entries[first : first + MAX_BATCH_PARAMS])
 
 
-def _log_dataset(store: ModelStore, run_id: str, uri: str, tags: Mapping[str, str], verdict: Mapping[str, Any]) -> None:
+def _log_dataset(store: ModelStore, run_id: str, uri: str, content: RunContent) -> None:
     dataset = Dataset(
         name=PurePosixPath(uri).name or uri,
-        digest=tags.get("data_fingerprint", "")[:DATASET_DIGEST_CHARACTERS],
+        digest=content.tags.get("data_fingerprint", "")[:MAX_DATASET_DIGEST_CHARACTERS],
         source_type="uri",
         source=json.dumps({"uri": uri}),
-        profile=json.dumps(verdict.get("data", {})),
+        profile=content.verdict.data.model_dump_json(),
     )
     context = InputTag("mlflow.data.context", "training and evaluation")
     store.client.log_inputs(run_id, [DatasetInput(dataset, [context])])
@@ -88,29 +127,27 @@ def _log_dataset(store: ModelStore, run_id: str, uri: str, tags: Mapping[str, st
 
 def _log_artifacts(store: ModelStore, run_id: str, artifacts: Mapping[str, Path]) -> None:
     with tempfile.TemporaryDirectory() as temporary:
-        for place, path in artifacts.items():
-            staged = Path(temporary) / place
+        for name, path in artifacts.items():
+            staged = Path(temporary) / name
             staged.parent.mkdir(parents=True, exist_ok=True)
             (shutil.copytree if path.is_dir() else shutil.copyfile)(path, staged)
         store.client.log_artifacts(run_id, temporary)
 
 
-def _metrics(
-    histories: Mapping[int, list[dict[str, float]]], verdict: Mapping[str, Any]
-) -> Iterator[tuple[str, float, int]]:
-    """(name, value, step): every number of every epoch, then every number of the verdict."""
-    for seed, epochs in histories.items():
+def _metrics(content: RunContent) -> Iterator[tuple[str, float, int]]:
+    """Yield (name, value, step): every number of every epoch, then every number of the verdict."""
+    for seed, epochs in content.histories.items():
         for epoch in epochs:
             for name, value in epoch.items():
                 if name != "epoch" and _is_number(value):
                     yield f"seed_{seed}.{name}", float(value), int(epoch["epoch"])
-    for name, value in _flat({key: part for key, part in verdict.items() if key != "gate"}):
+    for name, value in _flat({key: part for key, part in content.verdict.to_json().items() if key != "gate"}):
         if _is_number(value):
             yield name.removeprefix("conditions.").removesuffix(".value"), float(value), 0
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of nested mappings by dotted name; characters that MLflow refuses in a name become ``_``."""
+    """Yield the leaves of nested mappings by dotted name; characters that MLflow refuses in a name become ``_``."""
     for key, value in values.items():
         name = prefix + re.sub(r"[^\w\-. :/]", "_", str(key))
         if isinstance(value, Mapping):
@@ -121,7 +158,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float)
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

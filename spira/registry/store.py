@@ -1,4 +1,4 @@
-"""One model in one MLflow store: connecting to it, its versions and their tags and aliases, and its errors."""
+"""One model in one MLflow store: the connection, the versions with their tags and aliases, and errors."""
 
 from __future__ import annotations
 
@@ -16,24 +16,26 @@ from sqlalchemy.exc import SQLAlchemyError
 from spira.errors import SpiraError
 from spira.registry import database
 
+SQLITE = "sqlite:///"
+
 
 class RegistryError(SpiraError):
-    """The model repository can't do what is asked; the message says why and what to do."""
+    """The model repository refused or failed; the message gives the reason and the remedy."""
 
 
 @contextmanager
-def explained(trouble: str) -> Iterator[None]:
-    """Say in one line, without a URL's password, what MLflow, its database or the disk refused."""
+def explained(problem: str) -> Iterator[None]:
+    """Turn an error of MLflow, its database or the disk into one line, without the password of a URL."""
     try:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
         first_line = str(error).strip().partition("\n")[0]
-        raise RegistryError(re.sub(r"//[^/@\s]*@", "//", f"{trouble}: {first_line}")) from error
+        raise RegistryError(re.sub(r"//[^/@\s]*@", "//", f"{problem}: {first_line}")) from error
 
 
 @contextmanager
 def unless_exists() -> Iterator[None]:
-    """Creating what another process has just created is no error."""
+    """Ignore that another process has just created the same object."""
     try:
         yield
     except MlflowException as error:
@@ -41,17 +43,14 @@ def unless_exists() -> Iterator[None]:
             raise
 
 
-SQLITE = "sqlite:///"
-
-
 def local_uri(work: Path) -> str:
-    """The MLflow store of a work folder: SQLite, its artifacts in ``mlartifacts`` beside it."""
+    """Return the MLflow URI of a work folder: SQLite, with the artifacts in ``mlartifacts`` beside it."""
     return f"{SQLITE}{work.resolve()}/mlflow.db"
 
 
 @dataclass(frozen=True)
 class ModelStore:
-    """MLflow's records of one model; ``client`` for the rest of what MLflow can do."""
+    """MLflow's records of one model."""
 
     client: MlflowClient
     tracking_uri: str
@@ -59,38 +58,43 @@ class ModelStore:
     experiment_id: str
 
     @classmethod
-    def connect(cls, tracking_uri: str, artifact_root: Path | None, model_name: str) -> ModelStore:
-        """Connect, making database and experiment where there are none; see :class:`spira.registry.Registry`."""
+    def connect(cls, tracking_uri: str, model_name: str) -> ModelStore:
+        """Connect; create database and experiment if they are absent. See :class:`spira.registry.Registry`."""
         if not re.fullmatch(r"[a-zA-Z0-9\-_]+", model_name):
             raise RegistryError(
                 f"model name {model_name!r}: use letters, digits, - and _ only (the Inference Service's rule)"
             )
-        with explained(f"the MLflow store {tracking_uri} can't be used"):
+        with explained(f"the MLflow store {tracking_uri} cannot be used"):
+            artifacts = None  # an MLflow server chooses the folder
             if tracking_uri.startswith(SQLITE):
                 file = Path(tracking_uri.removeprefix(SQLITE))
-                artifact_root = artifact_root or file.parent / "mlartifacts"
-                database.make(file, artifact_root)
+                artifacts = file.parent / "mlartifacts"
+                database.create(file, artifacts)
             client = MlflowClient(tracking_uri, registry_uri=tracking_uri)
-            return cls(client, tracking_uri, model_name, _experiment(client, model_name, artifact_root))
+            return cls(client, tracking_uri, model_name, _experiment(client, model_name, artifacts))
 
     def search(self, condition: str | None = None) -> list[ModelVersion]:
-        """Versions, newest first, with their aliases (which MLflow's own search leaves out)."""
+        """Return versions, newest first, with their aliases (MLflow's own search leaves them out)."""
         query = f"name = '{self.model_name}'" + (f" and {condition}" if condition else "")
-        found: list[ModelVersion] = []
+        entities: list[ModelVersion] = []
         token = None
         while page := self.client.search_model_versions(query, page_token=token):
-            found.extend(page)
+            entities.extend(page)
             token = page.token
             if not token:
                 break
         models = self.client.search_registered_models(f"name = '{self.model_name}'")
         aliases = models[0].aliases if models else {}
-        for entity in found:
+        for entity in entities:
             entity.aliases = [alias for alias, version in aliases.items() if int(version) == int(entity.version)]
-        return sorted(found, key=lambda entity: -int(entity.version))
+        return sorted(entities, key=lambda entity: -int(entity.version))
 
     def find(self, version: int | str) -> ModelVersion:
-        """A version by number or alias; where there is none, a RegistryError says which there are."""
+        """Return a version by number or alias.
+
+        Raises:
+            RegistryError: there is none; the message lists those that exist.
+        """
         entities = self.search()
         wanted = str(version).removeprefix("@")
         for entity in entities:
@@ -104,33 +108,43 @@ class ModelStore:
         )
 
     def at(self, alias: str) -> ModelVersion | None:
-        """The version that an alias points to."""
+        """Return the version that an alias points to."""
         return next((entity for entity in self.search() if alias in entity.aliases), None)
 
+    def create_version(self, uri: str, run_id: str, tags: Mapping[str, str]) -> ModelVersion:
+        """Create the next version from uploaded artifacts."""
+        with unless_exists():
+            self.client.create_registered_model(self.model_name)
+        return self.client.create_model_version(self.model_name, uri, run_id, tags=dict(tags))
+
+    def uri(self, entity: ModelVersion) -> str:
+        """Return the folder of a version's artifacts."""
+        return self.client.get_model_version_download_uri(self.model_name, str(entity.version))
+
     def point(self, alias: str, version: int | str) -> None:
-        """Make an alias point to a version, and no longer to another."""
+        """Point an alias to a version, and no longer to another."""
         self.client.set_registered_model_alias(self.model_name, alias, str(version))
 
     def drop(self, alias: str) -> None:
-        """Take an alias away."""
+        """Remove an alias."""
         self.client.delete_registered_model_alias(self.model_name, alias)
 
     def tag(self, entity: ModelVersion, tags: Mapping[str, str]) -> None:
-        """Write those tags that the version doesn't have already."""
+        """Write the tags that differ from those of the version."""
         for key, value in tags.items():
             if entity.tags.get(key) != str(value):
                 self.client.set_model_version_tag(self.model_name, str(entity.version), key, str(value))
 
     def untag(self, entity: ModelVersion, *keys: str) -> None:
-        """Take those tags away that the version has."""
+        """Remove tags from the version."""
         for key in keys:
             if key in entity.tags:
                 self.client.delete_model_version_tag(self.model_name, str(entity.version), key)
 
 
-def _experiment(client: MlflowClient, name: str, artifact_root: Path | None) -> str:
+def _experiment(client: MlflowClient, name: str, artifacts: Path | None) -> str:
     if client.get_experiment_by_name(name) is None:
-        location = str(artifact_root.resolve()) if artifact_root else None
+        location = str(artifacts.resolve()) if artifacts else None
         with unless_exists():
             client.create_experiment(name, artifact_location=location)
     experiment = client.get_experiment_by_name(name)

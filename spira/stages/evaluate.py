@@ -1,4 +1,4 @@
-"""Corpus, checkpoints and champion to verdict, report and candidate."""
+"""The stage evaluate: corpus, checkpoints and champion to verdict, report and candidate."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from spira.config import SAMPLE_RATE_HZ
 from spira.errors import SpiraError
 from spira.files import link_files, read_json, write_json
 from spira.stage_logging import stage
-from spira.stages.verdict_folder import HISTORIES, LINEAGE, VERDICT
+from spira.stages.verdict_folder import HISTORIES, LINEAGE
 
 if TYPE_CHECKING:
     from spira.evaluation.evaluate import ChampionPredictor
+    from spira.evaluation.verdict import Verdict
 
 log = logging.getLogger(__name__)
 
@@ -37,47 +38,49 @@ def evaluate(
     registry_uri: str,
     pipeline_run: str,
 ) -> dict[str, Any]:
-    """Corpus, checkpoints and the champion -> verdict folder, ``report.html`` and the candidate.
+    """Measure the checkpoints, decide on the candidate, write the verdict folder and the report.
 
     Args:
+        corpus: the corpus folder.
+        checkpoints: checkpoint folders, one per seed.
         gate: the gate, JSON.
-        out: the verdict folder to make: verdict, predictions, lineage and histories.
-        report: the HTML file to make.
-        chosen: where the candidate's checkpoint folder goes.
-        registry_uri: MLflow URL, or a folder for SQLite; its champion is the one to compare with.
+        out: the verdict folder to create: verdict, predictions, lineage and histories.
+        report: the HTML file to create.
+        chosen: the folder to create for the candidate's checkpoint.
+        registry_uri: MLflow URL, or a folder for SQLite. The candidate is compared with its champion.
+        pipeline_run: name of the run, for the lineage; empty outside a pipeline.
 
     Returns:
-        The verdict.
+        The verdict, as ``verdict``.
     """
     from spira.data.corpus import Corpus
     from spira.evaluation import evaluate as evaluation
-    from spira.evaluation import report as page
+    from spira.evaluation import report as report_page
     from spira.evaluation.gate import Gate
     from spira.models import checkpoint
 
     opened = Corpus.open(corpus)
     with open_champion(registry_uri) as champion:
-        evaluation.evaluate(opened, checkpoints, Gate.model_validate_json(gate), out, champion)
-    verdict = read_json(out / VERDICT)  # as every later reader sees it: what is no number is null
-    by_seed = {read_json(path / checkpoint.INFO)["seed"]: path for path in checkpoints}
-    link_files(by_seed[verdict["candidate"]["seed"]], checkpoint.FILES, chosen)
-    tags = lineage.tags(opened.digest, checkpoint.load(chosen).config, pipeline_run)
+        verdict = evaluation.evaluate(opened, checkpoints, Gate.model_validate_json(gate), out, champion)
+    by_seed = {checkpoint.read_info(path).seed: path for path in checkpoints}
+    link_files(by_seed[verdict.candidate.seed], checkpoint.FILES, chosen)
+    tags = lineage.tags(opened.digest, verdict.config, pipeline_run)
     write_json(out / LINEAGE, tags)
     write_json(out / HISTORIES, {seed: read_json(path / checkpoint.HISTORY) for seed, path in by_seed.items()})
-    page.write(out, chosen, opened, report, tags)
-    log.info("evaluate: %s", "approved" if verdict["approved"] else "NOT approved")
-    for reason in verdict["reasons"]:
+    report_page.write(out, chosen, opened, report, tags)
+    log.info("evaluate: the candidate is %s", "approved" if verdict.approved else "NOT approved")
+    for reason in verdict.reasons:
         log.info("evaluate: %s", reason)
-    return verdict
+    return {"verdict": verdict}
 
 
 @contextmanager
 def open_champion(registry_uri: str) -> Iterator[ChampionPredictor | None]:
-    """The version in production, answering by its own code in its own process; None before the first."""
+    """Provide the champion, run from its package in a process of its own; None before the first promotion."""
     from spira.evaluation.evaluate import ChampionPredictor
 
     if "://" not in registry_uri and not (Path(registry_uri) / "mlflow.db").exists():
-        yield None  # nothing was ever logged there: spares loading MLflow
+        yield None  # an empty folder has no champion; to import MLflow would take seconds
         return
     from spira.registry import open_at
 
@@ -88,36 +91,45 @@ def open_champion(registry_uri: str) -> Iterator[ChampionPredictor | None]:
         return
     with tempfile.TemporaryDirectory() as temporary:
         package = registry.fetch(version.version, Path(temporary) / "package")
-        yield ChampionPredictor(f"version {version.version}", partial(_answers, package))
+        yield ChampionPredictor(f"version {version.version}", partial(_predict, package))
 
 
-def _answers(package: Path, waveforms: Sequence[np.ndarray]) -> np.ndarray:
-    """A package's probabilities of waveforms, float32 [samples] at 16 kHz each -> [files]."""
+def _predict(package: Path, waveforms: Sequence[np.ndarray]) -> np.ndarray:
+    """Return a package's probabilities of waveforms, float32 [samples] at 16 kHz each -> [recordings]."""
     from scipy.io import wavfile
 
     from spira.packaging.verify import predict_with_package
 
     with tempfile.TemporaryDirectory() as temporary:
-        files = [Path(temporary) / f"{i}.wav" for i in range(len(waveforms))]
-        for file, waveform in zip(files, waveforms, strict=True):
-            wavfile.write(file, SAMPLE_RATE_HZ, waveform)
-        answers = predict_with_package(package, files)
-    if mute := [answer["error"] for answer in answers if "error" in answer]:
-        raise SpiraError(f"the champion can't be compared with, it refuses {len(mute)} test recordings: {mute[0]}")
-    return np.array([answer["probability"] for answer in answers])
+        paths = [Path(temporary) / f"{i}.wav" for i in range(len(waveforms))]
+        for path, waveform in zip(paths, waveforms, strict=True):
+            wavfile.write(path, SAMPLE_RATE_HZ, waveform)
+        predictions = predict_with_package(package, paths)
+    if errors := [prediction["error"] for prediction in predictions if "error" in prediction]:
+        raise SpiraError(
+            f"the candidate cannot be compared with the champion, which refuses {len(errors)} test recordings: "
+            f"{errors[0]}"
+        )
+    return np.array([prediction["probability"] for prediction in predictions])
 
 
-def headline(verdict: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of a verdict that a dashboard shows: those of the paper's noisy test, by file."""
-    noisy = verdict["conditions"].get("noisy", {}).get("by_file", {})
-    return {"approved": verdict["approved"], "seconds": verdict["seconds"]} | {
-        name: measured["value"] for name, measured in noisy.items() if measured["value"] is not None
+def dashboard_metrics(verdict: Verdict, seconds: float) -> dict[str, Any]:
+    """Return the decision, the stage's duration and the metrics of the paper's noisy test, by file.
+
+    Metrics without a value are left out: Kubeflow's metadata takes neither NaN nor null.
+    """
+    noisy = verdict.conditions.get("noisy")
+    estimates = noisy.by_file if noisy else {}
+    return {"approved": verdict.approved, "seconds": seconds} | {
+        name: estimate.value for name, estimate in estimates.items() if estimate.value is not None
     }
 
 
-def draw(verdict: dict[str, Any], chart: Any) -> None:
-    """ROC and confusion matrix of the noisy test, by file, as a dashboard's ``ClassificationMetrics``."""
-    noisy = verdict["conditions"].get("noisy")
-    if noisy:  # absent where the candidate wasn't worth measuring
-        chart.log_roc_curve(noisy["roc"]["fpr"], noisy["roc"]["tpr"], noisy["roc"]["thresholds"])
-        chart.log_confusion_matrix(["control", "patient"], noisy["confusion"])
+def log_charts(verdict: Verdict, chart: Any) -> None:
+    """Log ROC and confusion matrix of the noisy test, by file, to a dashboard's ``ClassificationMetrics``."""
+    from spira.data.metadata import CLASS_NAMES
+
+    noisy = verdict.conditions.get("noisy")
+    if noisy:  # absent if an integrity check failed
+        chart.log_roc_curve(list(noisy.roc.fpr), list(noisy.roc.tpr), list(noisy.roc.thresholds))
+        chart.log_confusion_matrix(list(CLASS_NAMES.values()), [list(row) for row in noisy.confusion])

@@ -1,4 +1,4 @@
-"""Approved candidate to registered version; rejected candidate to logged run."""
+"""The stages after the verdict: push registers an approved candidate, reject logs one that failed."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spira.errors import SpiraError
+from spira.evaluation import verdict as verdicts
 from spira.files import read_json
 from spira.stage_logging import stage
 from spira.stages.verdict_folder import HISTORIES, LINEAGE, PREDICTIONS, VERDICT
 
 if TYPE_CHECKING:
+    from spira.evaluation.verdict import Verdict
     from spira.registry import Registry
 
 log = logging.getLogger(__name__)
@@ -19,58 +21,63 @@ log = logging.getLogger(__name__)
 
 @stage
 def push(corpus: Path, candidate: Path, verdict: Path, report: Path, out: Path, *, registry_uri: str) -> dict[str, Any]:
-    """An approved candidate -> package and registered version, alias ``challenger``.
+    """Package an approved candidate, log its run and register the version, alias ``challenger``.
 
     Args:
-        candidate: its checkpoint folder.
+        corpus: the corpus folder; the package is checked on some of its test recordings.
+        candidate: checkpoint folder of the candidate.
         verdict: the verdict folder.
-        out: the package folder to make.
+        report: the HTML file to log.
+        out: the package folder to create.
+        registry_uri: MLflow URL, or a folder for SQLite.
 
     Raises:
-        SpiraError: the verdict is no approval, or the package's answers differ from torch's.
+        SpiraError: the candidate is not approved, or the package's probabilities differ from torch's.
     """
     from spira.data.corpus import Corpus
-    from spira.packaging import build as packaging
+    from spira.packaging import build
     from spira.registry import open_at
 
-    judged, tags = read_json(verdict / VERDICT), read_json(verdict / LINEAGE)
-    if judged["approved"] is not True:
-        raise SpiraError("the verdict is no approval: a model that fails its gate is not registered")
-    origin = {name: tag for name, tag in tags.items() if name != "pipeline_run"}  # repeated, it is the same version
-    packaging.package(candidate, Corpus.open(corpus), judged, out, origin)
+    decision = verdicts.read(verdict / VERDICT)
+    if not decision.approved:
+        raise SpiraError(f"{verdict / VERDICT} is not an approval: a candidate that failed its gate is not registered")
+    tags = read_json(verdict / LINEAGE)
+    origin = {name: tag for name, tag in tags.items() if name != "pipeline_run"}  # so a repeated run, same version
+    build.package(candidate, Corpus.open(corpus), decision.gate.abstention.band, out, origin)
     registry = open_at(registry_uri)
-    run_id = _log_run(registry, corpus, candidate, verdict, report)
-    version = registry.register(out, run_id, judged, tags)
-    log.info("push: version %d of %s", version, registry.model_name)
+    run_id = _log_run(registry, corpus, candidate, verdict, decision, report)
+    version = registry.register(out, run_id, decision, tags)
+    log.info("push: registered version %d of %s", version, registry.model_name)
     return {"model_version": version, "run_id": run_id}
 
 
 @stage
 def reject(corpus: Path, candidate: Path, verdict: Path, report: Path, *, registry_uri: str) -> dict[str, Any]:
-    """A candidate that failed -> a logged run with its reasons; nothing is registered.
+    """Log the run of a candidate that failed, with its reasons; register nothing.
 
     Raises:
-        SpiraError: the verdict is an approval.
+        SpiraError: the candidate is approved.
     """
     from spira.registry import open_at
 
-    if read_json(verdict / VERDICT)["approved"] is True:
-        raise SpiraError("the verdict is an approval: an approved model is not to be rejected")
-    run_id = _log_run(open_at(registry_uri), corpus, candidate, verdict, report)
-    log.info("reject: logged, no version registered")
+    decision = verdicts.read(verdict / VERDICT)
+    if decision.approved:
+        raise SpiraError(f"{verdict / VERDICT} is an approval: push the candidate instead")
+    run_id = _log_run(open_at(registry_uri), corpus, candidate, verdict, decision, report)
+    log.info("reject: logged the run, registered no version")
     return {"run_id": run_id}
 
 
-def _log_run(registry: Registry, corpus: Path, candidate: Path, verdict: Path, report: Path) -> str:
-    """Everything about a run, into MLflow."""
+def _log_run(registry: Registry, corpus: Path, candidate: Path, verdict: Path, decision: Verdict, report: Path) -> str:
+    """Log everything about a run in MLflow and return the run's id."""
     from spira.data.corpus import Corpus
 
-    judged, tags = read_json(verdict / VERDICT), read_json(verdict / LINEAGE)
+    tags = read_json(verdict / LINEAGE)
     return registry.log_run(
         name=tags["pipeline_run"] or "spira",
-        params=judged["config"],
+        params=decision.config.model_dump(mode="json"),
         histories=read_json(verdict / HISTORIES),
-        verdict=judged,
+        verdict=decision,
         artifacts={"report.html": report, PREDICTIONS: verdict / PREDICTIONS, "checkpoint": candidate},
         tags=tags,
         dataset_uri=Corpus.open(corpus).manifest.uri,

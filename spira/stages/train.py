@@ -41,6 +41,6 @@ def train(
     with lock(folder.with_name(f".{folder.name}.lock")):
         trained = training.train(opened, config, seed, folder, device=device, require_gpu=require_gpu)
         link_files(folder, checkpoint.FILES, out)
-    best = trained.info["best_epoch"]
+    best = trained.info.best_epoch
     log.info("train: seed %d is best at epoch %d of %d", seed, best, len(trained.history))
-    return {"seed": seed} | {name: trained.info[name] for name in ("epochs", "best_epoch", "best_eval_loss")}
+    return {"seed": seed} | {name: getattr(trained.info, name) for name in ("epochs", "best_epoch", "best_eval_loss")}

@@ -1,4 +1,7 @@
-"""File names in the verdict folder that evaluate makes."""
+"""File names in the verdict folder that evaluate writes."""
 
-VERDICT, LINEAGE = "verdict.json", "lineage.json"
-HISTORIES, PREDICTIONS = "histories.json", "predictions.parquet"
+from spira.evaluation.verdict import HISTORIES, PREDICTIONS, VERDICT
+
+__all__ = ["HISTORIES", "LINEAGE", "PREDICTIONS", "VERDICT"]
+
+LINEAGE = "lineage.json"

@@ -100,7 +100,8 @@ def train(
         run_epoch(state, corpus, config, seed, chosen)
         save_state(state, state_file, identity)
         log.info("seed %d: %s", seed, progress_line(state, config))
-    result = checkpoint.save(out, state.best, state.history, config, identity, training_info(state, corpus, chosen))
+    info = checkpoint.CheckpointInfo(**identity, **training_info(state, corpus, chosen))
+    result = checkpoint.save(out, state.best, state.history, config, info)
     state_file.unlink(missing_ok=True)
     return result
 

@@ -81,7 +81,7 @@ def test_train_makes_a_checkpoint_of_its_seed(run: Run, prepared: Path, trained:
 
     outputs = run(alone, "train")
     made, expected = checkpoint.load(outputs / "checkpoint"), checkpoint.load(trained[0])
-    assert (made.info["seed"], made.config) == (1, expected.config)
+    assert (made.info.seed, made.config) == (1, expected.config)
     for name, weights in expected.network.state_dict().items():
         assert made.network.state_dict()[name].allclose(weights, atol=1e-5), name
     assert {"seed", "epochs", "best_epoch", "best_eval_loss", "seconds"} == set(outputs["metrics"])
@@ -138,7 +138,7 @@ def test_evaluate_judges_all_seeds(run: Run, prepared: Path, trained: list[Path]
     lineage = json.loads((outputs / "verdict" / "lineage.json").read_text())
     assert outputs.value is verdict["approved"] is True
     assert set(verdict["seeds"]) == {"1", "2"}
-    assert checkpoint.load(outputs / "candidate").info["seed"] == verdict["candidate"]["seed"]
+    assert checkpoint.load(outputs / "candidate").info.seed == verdict["candidate"]["seed"]
     assert lineage["pipeline_run"].startswith("alone-")
     assert (outputs / "report").read_text().startswith("<!")
     assert outputs["metrics"]["accuracy"] == verdict["conditions"]["noisy"]["by_file"]["accuracy"]["value"]

@@ -26,7 +26,6 @@ training: {max_epochs: 1, batch_files: 4, seeds: [42]}
 evaluation: {bootstrap_samples: 200, noise_draws: 1}
 """
 
-VERDICT = {"approved": True, "reasons": [], "gate": {}, "seeds": {}, "spread": {}, "conditions": {}, "champion": None}
 LINEAGE = {"data_fingerprint": "d", "model_fingerprint": "m", "code_fingerprint": "c", "pipeline_run": "by hand"}
 
 
@@ -81,7 +80,7 @@ def work(tmp_path: Path, new_mlflow: Path) -> Path:
 def three_versions(new_mlflow: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A work folder whose repository holds three versions of whole packages, the second champion and served."""
     from spira.registry import Registry, local_uri
-    from tests.support.packages import make_package
+    from tests.support.packages import VERDICT, make_package
 
     work = tmp_path_factory.mktemp("three") / "work"
     work.mkdir()

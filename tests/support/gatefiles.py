@@ -1,4 +1,4 @@
-"""Two gates for the tests: one that everything passes, one that nothing does."""
+"""Two gate files for the tests: every model passes the lenient one, and none the strict one."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The parts of a verdict: who is judged, on what, in which groups; the acceptance tests judge whole models."""
+"""The parts of a verdict: candidate, measurements and slices. The acceptance tests evaluate whole models."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from spira import config
 from spira.data.corpus import Corpus
 from spira.errors import SpiraError
 from spira.evaluation import evaluate, gate
+from spira.evaluation import verdict as verdicts
 from spira.models import checkpoint
 from spira.training import train
 
 
 @pytest.fixture(scope="module")
 def seeds(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two short trainings that differ in their seed."""
+    """Checkpoints of two short trainings that differ in their seed."""
     folder = tmp_path_factory.mktemp("seeds")
     for seed in (1, 2):
         train.train(corpus, config.smoke(), seed, folder / str(seed))
@@ -28,53 +29,53 @@ def seeds(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> list[Path
 
 
 @pytest.fixture(scope="module")
-def judge(corpus: Corpus) -> evaluate.Judge:
-    return evaluate.Judge(corpus, config.smoke(), gate.load())
+def evaluator(corpus: Corpus) -> evaluate.TestSetEvaluator:
+    return evaluate.TestSetEvaluator(corpus, config.smoke(), gate.load())
 
 
 def test_the_candidate_is_the_one_with_the_lowest_validation_loss(
     corpus: Corpus, seeds: list[Path], tmp_path: Path
 ) -> None:
-    """The test has no say, nor the order in which checkpoints are given; every seed is measured."""
-    losses = {path: checkpoint.load(path).info["best_eval_loss"] for path in seeds}
+    """Neither the test split nor the order of the checkpoints matters; every seed is measured."""
+    losses = {path: checkpoint.load(path).info.best_eval_loss for path in seeds}
     best = int(min(losses, key=lambda path: losses[path]).name)
     verdicts = [evaluate.evaluate(corpus, order, gate.load(), tmp_path) for order in (seeds, seeds[::-1])]
-    assert [verdict["candidate"]["seed"] for verdict in verdicts] == [best, best]
-    assert set(verdicts[0]["seeds"]) == {"1", "2"}
-    accuracies = [found["noisy"]["accuracy"] for found in verdicts[0]["seeds"].values()]
-    assert verdicts[0]["spread"]["noisy"]["accuracy"]["mean"] == pytest.approx(np.mean(accuracies))
-    assert verdicts[0]["spread"]["noisy"]["accuracy"]["std"] == pytest.approx(np.std(accuracies, ddof=1))
+    assert [verdict.candidate.seed for verdict in verdicts] == [best, best]
+    assert set(verdicts[0].seeds) == {"1", "2"}
+    accuracies = [conditions["noisy"]["accuracy"] for conditions in verdicts[0].seeds.values()]
+    assert verdicts[0].spread["noisy"]["accuracy"].mean == pytest.approx(np.mean(accuracies))
+    assert verdicts[0].spread["noisy"]["accuracy"].std == pytest.approx(np.std(accuracies, ddof=1))
 
 
 def test_the_verdict_is_the_same_twice_and_is_json(corpus: Corpus, seeds: list[Path], tmp_path: Path) -> None:
-    """Noise draws and bootstrap are seeded; NaN is written as null."""
-    for name in ("a", "b"):
-        evaluate.evaluate(corpus, seeds[:1], gate.load(), tmp_path / name)
+    """Noise draws and bootstrap are seeded; NaN is written as null; what is returned is what is written."""
+    results = [evaluate.evaluate(corpus, seeds[:1], gate.load(), tmp_path / name) for name in ("a", "b")]
     first, second = ((tmp_path / name / "verdict.json").read_text() for name in ("a", "b"))
     assert first == second
-    json.loads(first, parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))
+    json.loads(first, parse_constant=lambda constant: pytest.fail(f"{constant} is not JSON"))
+    assert verdicts.read(tmp_path / "a" / "verdict.json") == results[0]
 
 
 def test_no_checkpoint_is_refused(corpus: Corpus, tmp_path: Path) -> None:
-    """An empty list is an error, never an approval."""
+    """An empty list is an error, not an approval."""
     with pytest.raises(SpiraError, match="no checkpoint"):
         evaluate.evaluate(corpus, [], gate.load(), tmp_path)
 
 
-def test_a_verdict_without_checks_is_no_approval() -> None:
-    """Nothing looked at is nothing shown."""
-    assert evaluate.decide([])["approved"] is False
+def test_a_verdict_without_checks_is_not_an_approval() -> None:
+    """A model is approved only if at least one check passed."""
+    assert evaluate.decide([]) == (False, ())
 
 
-def test_noise_is_put_into_controls_alone(judge: evaluate.Judge) -> None:
-    """The paper's test: patients are heard as recorded; another draw is another noise."""
-    clean, first, second = judge.waveforms("clean", 0), judge.waveforms("noisy", 0), judge.waveforms("noisy", 1)
-    for index, label in enumerate(judge.test.labels):
+def test_noise_is_inserted_in_controls_only(evaluator: evaluate.TestSetEvaluator) -> None:
+    """In the paper's test, patients have no inserted noise; another draw is another noise."""
+    clean, first, second = (evaluator.waveforms(*key) for key in (("clean", 0), ("noisy", 0), ("noisy", 1)))
+    for index, label in enumerate(evaluator.test.labels):
         assert np.array_equal(clean[index], first[index]) == bool(label)
         assert np.array_equal(first[index], second[index]) == bool(label)
 
 
-def test_the_confusion_matrix_is_truth_by_call(judge: evaluate.Judge) -> None:
+def test_the_confusion_matrix_has_a_row_per_true_class(evaluator: evaluate.TestSetEvaluator) -> None:
     """[[true controls, false patients], [missed patients, true patients]]."""
     rows = pd.DataFrame(
         {
@@ -84,14 +85,14 @@ def test_the_confusion_matrix_is_truth_by_call(judge: evaluate.Judge) -> None:
             "probability": [0.1, 0.2, 0.9, 0.3, 0.8, 0.9],
         }
     )
-    found = judge.condition(rows)
-    assert found["confusion"] == [[2, 1], [1, 2]]
-    assert found["by_speaker"] is None
-    assert found["by_file"]["accuracy"]["value"] == pytest.approx(4 / 6)
+    measured = evaluator.condition(rows)
+    assert measured.confusion == ((2, 1), (1, 2))
+    assert measured.by_speaker is None
+    assert measured.by_file["accuracy"].value == pytest.approx(4 / 6)
 
 
-def test_speakers_are_judged_by_the_mean_of_their_recordings() -> None:
-    """A voice heard three times counts once; under both classes it counts in each."""
+def test_a_speakers_probability_is_the_mean_of_the_recordings() -> None:
+    """A voice with three recordings counts once; a voice in both classes counts in each."""
     rows = pd.DataFrame(
         {"speaker": ["a", "a", "a", "b"], "label": [1, 1, 0, 0], "draw": 0, "probability": [0.2, 0.6, 0.9, 0.1]}
     )
@@ -100,11 +101,11 @@ def test_speakers_are_judged_by_the_mean_of_their_recordings() -> None:
 
 
 def test_slices_are_the_values_of_every_optional_column() -> None:
-    """Numbers of many values become thirds, an unknown value is in no slice."""
+    """A numeric column with many values is cut into thirds; an absent value is in no slice."""
     ages = [20, 30, 40, 50, 60, 70, 80, 90, 95, None]
     rows = pd.DataFrame({"file_path": list("abcdefghij"), "label": 0, "sex": ["f", "m"] * 5, "age": ages})
-    found = {(column, value): len(part) for column, value, part in evaluate.slices(rows)}
-    assert found == {
+    sizes = {(column, value): len(part) for column, value, part in evaluate.slices(rows)}
+    assert sizes == {
         ("age", "20 to 40"): 3,
         ("age", "50 to 70"): 3,
         ("age", "80 to 95"): 3,
@@ -114,7 +115,7 @@ def test_slices_are_the_values_of_every_optional_column() -> None:
 
 
 def test_the_worst_mistakes_come_first() -> None:
-    """By distance from the truth, over the draws; right calls are not among them."""
+    """Mistakes are sorted by distance from the truth, over the draws; right predictions are left out."""
     rows = pd.DataFrame(
         {
             "file_path": ["a", "a", "b", "c", "d"],
@@ -123,12 +124,12 @@ def test_the_worst_mistakes_come_first() -> None:
         }
     )
     worst = evaluate.worst_mistakes(rows, 0.5)
-    assert [(each["file_path"], each["probability"]) for each in worst] == [("b", 0.1), ("a", 0.6), ("c", 0.45)]
+    assert [(mistake.file_path, mistake.probability) for mistake in worst] == [("b", 0.1), ("a", 0.6), ("c", 0.45)]
 
 
 def test_missing_speakers_are_not_invented(corpus: Corpus, seeds: list[Path], tmp_path: Path) -> None:
-    """Without the column no figure by speaker is given, and no minimum of speakers is checked."""
+    """Without the column there is no metric by speaker, and no minimum number of speakers is checked."""
     unknown = dataclasses.replace(corpus, index=corpus.index.drop(columns="speaker"))
     verdict = evaluate.evaluate(unknown, seeds[:1], gate.load(), tmp_path)
-    assert verdict["conditions"]["noisy"]["by_speaker"] is None
-    assert set(verdict["data"]["classes"]["control"]) == {"files"}
+    assert verdict.conditions["noisy"].by_speaker is None
+    assert set(verdict.data.classes["control"]) == {"files"}

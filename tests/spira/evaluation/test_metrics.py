@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn, and their intervals against what resampling must do."""
+"""Metrics against scikit-learn, and their intervals against the properties of resampling."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def random_scores(seed: int, rows: int = 60, clusters: int = 12, ties: bool = Fa
 
 
 def value(name: str, scores: Scores) -> float:
-    return float(METRICS[name](scores, np.ones((1, len(scores.labels))))[0])
+    return METRICS[name].value(scores)
 
 
 @given(seed=st.integers(0, 10_000), ties=st.booleans())
 @settings(max_examples=60, deadline=None)
-def test_values_equal_scikit_learns(seed: int, ties: bool) -> None:
-    """With all weights one, each metric is the textbook's."""
+def test_values_equal_those_of_scikit_learn(seed: int, ties: bool) -> None:
+    """With all weights one, each metric has its usual definition."""
     scores = random_scores(seed, ties=ties)
     labels, probabilities, called = scores.labels, scores.probabilities, scores.called
     expected = {
@@ -44,7 +44,7 @@ def test_values_equal_scikit_learns(seed: int, ties: bool) -> None:
 @given(seed=st.integers(0, 10_000))
 @settings(max_examples=30, deadline=None)
 def test_a_weight_of_two_is_the_row_twice(seed: int) -> None:
-    """Bootstrap weights mean repetition, for every metric."""
+    """A bootstrap weight means repetition, for every metric."""
     scores = random_scores(seed, rows=24)
     weights = np.random.default_rng(seed).integers(1, 4, size=24)
     repeated = Scores(
@@ -55,11 +55,11 @@ def test_a_weight_of_two_is_the_row_twice(seed: int) -> None:
         scores.band,
     )
     for name, metric in METRICS.items():
-        assert metric(scores, weights[None].astype(float))[0] == pytest.approx(value(name, repeated)), name
+        assert metric.compute(scores, weights[None].astype(float))[0] == pytest.approx(value(name, repeated)), name
 
 
 def test_calibration_error_is_zero_when_predictions_are_the_observed_share() -> None:
-    """Ten recordings at 0.3, three of them patients: calibrated; at 0.9 they are 0.6 off."""
+    """Ten recordings at 0.3, three of them patients, are calibrated; at 0.9 the error is 0.6."""
     labels = np.array([1, 1, 1, 0, 0, 0, 0, 0, 0, 0])
     clusters = np.arange(10)
     assert value("ece", Scores(labels, np.full(10, 0.3), clusters)) == pytest.approx(0.0)
@@ -67,55 +67,56 @@ def test_calibration_error_is_zero_when_predictions_are_the_observed_share() -> 
 
 
 def test_the_abstention_band_is_open() -> None:
-    """Only strictly between the ends of the band is the answer inconclusive."""
+    """A prediction is inconclusive only strictly between the ends of the band."""
     scores = Scores(np.array([0, 0, 1, 1]), np.array([0.4, 0.41, 0.59, 0.6]), np.arange(4), 0.5, (0.4, 0.6))
     assert value("coverage", scores) == 0.5
     assert value("conclusive_accuracy", scores) == 1.0
 
 
 def test_resampling_draws_whole_speakers_within_their_class() -> None:
-    """All rows of a speaker have one weight, and each class keeps its number of speakers."""
+    """All rows of a speaker have the same weight, and each class keeps its number of speakers."""
     scores = random_scores(0)
     weights = metrics.resamples(scores, samples=50, seed=1)
     for cluster in np.unique(scores.clusters):
         rows = weights[:, scores.clusters == cluster]
         assert (rows == rows[:, :1]).all()
-    assert (weights.sum(axis=1) == len(scores.labels)).all()  # speakers are equally long here
+    assert (weights.sum(axis=1) == len(scores.labels)).all()  # every speaker has the same number of rows here
 
 
 def test_intervals_by_speaker_are_wider_than_by_file_when_voices_repeat() -> None:
-    """Ten copies of each speaker's only answer are no new evidence."""
+    """Ten copies of each speaker's only prediction are no new evidence."""
     rng = np.random.default_rng(0)
     labels, right = np.repeat([0, 1], 20), rng.uniform(size=40) < 0.8
     probabilities = np.where(right, labels, 1 - labels) * 0.8 + 0.1
-    tenfold = [np.repeat(each, 10) for each in (labels, probabilities, np.arange(40))]
+    tenfold = [np.repeat(values, 10) for values in (labels, probabilities, np.arange(40))]
     by_speaker = Scores(*tenfold)
     by_file = Scores(tenfold[0], tenfold[1], np.arange(400))
 
     def width(scores: Scores) -> float:
-        found = metrics.interval(scores, metrics.accuracy, metrics.resamples(scores, 1000, 0), 0.95)
-        return found["high"] - found["low"]
+        estimate = metrics.estimate(scores, METRICS["accuracy"], metrics.resamples(scores, 1000, 0), 0.95)
+        return estimate.high - estimate.low
 
     assert width(by_speaker) > 2 * width(by_file)
 
 
-def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
-    """Of 200 samples with a true accuracy of 0.8, most 90 % intervals hold it."""
+def test_the_interval_covers_the_truth_about_as_often_as_its_level() -> None:
+    """Of 200 samples with a true accuracy of 0.8, about 90 % have a 90 % interval that contains it."""
     hits = 0
     for seed in range(200):
         rng = np.random.default_rng(seed)
         labels = np.arange(80) % 2
         right = rng.uniform(size=80) < 0.8
         scores = Scores(labels, np.where(right, labels, 1 - labels).astype(float), np.arange(80))
-        found = metrics.interval(scores, metrics.accuracy, metrics.resamples(scores, 300, seed), 0.9)
-        hits += found["low"] <= 0.8 <= found["high"]
+        estimate = metrics.estimate(scores, METRICS["accuracy"], metrics.resamples(scores, 300, seed), 0.9)
+        hits += estimate.low <= 0.8 <= estimate.high
     assert 165 <= hits <= 195
 
 
-def test_a_missing_class_gives_nan_and_no_crash() -> None:
-    """Sensitivity of a test without patients is not defined."""
+def test_a_metric_is_not_defined_without_its_class() -> None:
+    """A test without patients has no sensitivity, and this is not an error."""
     scores = Scores(np.zeros(5, dtype=int), np.linspace(0, 1, 5), np.arange(5))
-    found = metrics.with_intervals(scores, metrics.resamples(scores, 200, 0), 0.95)
-    assert np.isnan(found["sensitivity"]["value"])
-    assert np.isnan(found["auroc"]["low"])
-    assert found["specificity"]["value"] == pytest.approx(2 / 5)
+    estimates = metrics.with_intervals(scores, metrics.resamples(scores, 200, 0), 0.95)
+    assert np.isnan(METRICS["sensitivity"].value(scores))
+    assert estimates["sensitivity"].value is None
+    assert estimates["auroc"].low is None
+    assert estimates["specificity"].value == pytest.approx(2 / 5)

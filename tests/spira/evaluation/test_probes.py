@@ -1,4 +1,4 @@
-"""The background probe keeps the room and loses the voice."""
+"""The background probe keeps the room and removes the voice."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from spira.evaluation import probes
 RATE = 16_000
 
 
-def test_speech_is_gone_and_the_room_stays() -> None:
-    """A loud tone over quiet noise leaves the noise's level."""
+def test_speech_is_removed_and_the_room_remains() -> None:
+    """Of a loud tone over quiet noise, the level of the noise remains."""
     rng = np.random.default_rng(0)
     room = rng.normal(0, 0.01, 5 * RATE)
     voiced = room.copy()
@@ -22,8 +22,8 @@ def test_speech_is_gone_and_the_room_stays() -> None:
     assert 0.008 < background.std() < 0.012
 
 
-def test_the_quietest_stretch_is_found_wherever_it_lies() -> None:
-    """A second of near silence in the middle of noise is what is repeated."""
+def test_the_quietest_segment_is_found_at_any_position() -> None:
+    """A second of near silence in the middle of noise is repeated."""
     waveform = np.random.default_rng(1).normal(0, 0.1, 4 * RATE)
     waveform[2 * RATE : 3 * RATE] *= 0.01
     assert probes.quietest(waveform).std() < 0.002
@@ -31,6 +31,6 @@ def test_the_quietest_stretch_is_found_wherever_it_lies() -> None:
 
 @given(samples=st.integers(1, 3 * RATE))
 def test_the_length_is_kept(samples: int) -> None:
-    """Also for a recording shorter than the stretch."""
+    """The length is kept even if the recording is shorter than the segment."""
     waveform = np.linspace(-1, 1, samples, dtype=np.float32)
     assert probes.background(waveform).shape == (samples,)

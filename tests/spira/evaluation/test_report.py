@@ -1,4 +1,4 @@
-"""The report: a real verdict as one page, and what may not be on it."""
+"""The report: a complete verdict as one page, and what must not be on it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ from spira.config import SAMPLE_RATE_HZ
 from spira.data.corpus import Corpus
 from spira.errors import SpiraError
 from spira.evaluation import evaluate, gate, report
+from spira.evaluation import verdict as verdicts
+from spira.evaluation.verdict import Check, CheckKind, Condition, Estimate, Verdict
 from spira.models import checkpoint
 from spira.training import train
+from tests.support.verdicts import make_verdict
 
 SEEDS = (1, 2)
 HOSTILE = "\"><script>alert('x')</script><img src=x onerror=alert(1)>&amp;{{ 7 * 7 }}"
@@ -35,28 +38,28 @@ ORDER += ["data", "champion", "configuration", "lineage"]
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What a report is written of."""
+    """Inputs of a report."""
 
     verdict_dir: Path
     checkpoint: Path
     corpus: Corpus
 
     def changed(self, folder: Path, **changes: Any) -> Case:
-        """The same with parts of the verdict changed."""
+        """Return the case with parts of ``verdict.json`` changed."""
         shutil.copytree(self.verdict_dir, folder)
         verdict = json.loads((folder / "verdict.json").read_text())
         (folder / "verdict.json").write_text(json.dumps(verdict | changes))
         return dataclasses.replace(self, verdict_dir=folder)
 
-    def verdict(self) -> dict[str, Any]:
-        return json.loads((self.verdict_dir / "verdict.json").read_text())
+    def verdict(self) -> Verdict:
+        return verdicts.read(self.verdict_dir / "verdict.json")
 
     def page(self, out: Path, lineage: dict[str, str] = LINEAGE) -> Page:
         return Page(report.write(self.verdict_dir, self.checkpoint, self.corpus, out, lineage).read_text("utf-8"))
 
 
 class Page(HTMLParser):
-    """What a browser makes of a page: its tags with attributes, and its text by section."""
+    """A parsed page: its tags with attributes, and its text by section."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -82,17 +85,17 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def case(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    """Two networks of one epoch, judged on 8 recordings beside a champion that knows nothing."""
+    """Two networks of one epoch, evaluated on 8 recordings beside a champion of constant output."""
     folder = tmp_path_factory.mktemp("case")
     slim = config.smoke().model_dump(mode="json")
     for seed in SEEDS:
         train.train(corpus, config.from_dict(slim), seed, folder / str(seed), device="cpu")
-    champion = evaluate.Champion("version 7", lambda waveforms: np.full(len(waveforms), 0.5))
+    champion = evaluate.ChampionPredictor("version 7", lambda waveforms: np.full(len(waveforms), 0.5))
     paths = [folder / str(seed) for seed in SEEDS]
     verdict = evaluate.evaluate(corpus, paths, gate.load(), folder / "verdict", champion)
     histories = {seed: json.loads((folder / str(seed) / "history.json").read_text()) for seed in SEEDS}
     (folder / "verdict" / "histories.json").write_text(json.dumps(histories))
-    return Case(folder / "verdict", folder / str(verdict["candidate"]["seed"]), corpus)
+    return Case(folder / "verdict", folder / str(verdict.candidate.seed), corpus)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +105,7 @@ def page(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Page:
 
 
 def mistaken(case: Case, count: int) -> list[dict[str, Any]]:
-    """As a verdict lists mistakes, whether they were made or not."""
+    """Return entries of a verdict's mistakes for the first test recordings, whether they are mistakes or not."""
     table = case.corpus.split("test").table[:count]
     return [
         {
@@ -116,39 +119,40 @@ def mistaken(case: Case, count: int) -> list[dict[str, Any]]:
 
 
 def test_the_verdict_comes_first_then_the_parts_in_order(page: Page) -> None:
-    """A reader sees the verdict before anything else."""
+    """The verdict is at the top of the page."""
     assert [attrs["id"] for tag, attrs in page.tags if tag == "section"] == ["verdict", *ORDER]
     assert "Refused: too little data" in page.text("verdict")
 
 
-def test_every_check_stands_with_its_result(case: Case, page: Page) -> None:
-    """Passed and failed are told in words, and every reason is given."""
-    passed = [check["passed"] for check in case.verdict()["checks"]]
+def test_every_check_is_shown_with_its_result(case: Case, page: Page) -> None:
+    """Passed and failed are words, not only colours, and every reason is given."""
+    passed = [check.passed for check in case.verdict().checks]
     assert (page.text("checks").count("✔ pass"), page.text("checks").count("✖ FAIL")) == (
         sum(passed),
         len(passed) - sum(passed),
     )
-    reasons = case.verdict()["reasons"]
+    reasons = case.verdict().reasons
     assert [reason for reason in reasons if reason[1:] not in page.text("verdict")] == []
     assert reasons
 
 
 def test_figures_are_those_of_the_verdict(case: Case, page: Page) -> None:
-    """Value and interval of the noisy test, mean over seeds, the champion's name and margin."""
+    """The page shows value and interval of the noisy test, mean over seeds, and the champion."""
     verdict = case.verdict()
-    accuracy = verdict["conditions"]["noisy"]["by_file"]["accuracy"]
-    shown = "{value:.3f} {low:.2f} to {high:.2f}".format(**accuracy)
+    accuracy = verdict.conditions["noisy"].by_file["accuracy"]
+    shown = f"{accuracy.value:.3f} {accuracy.low:.2f} to {accuracy.high:.2f}"
     assert shown in page.text("metrics")
     assert shown in page.text("champion")
-    assert "{mean:.3f} ± {std:.3f}".format(**verdict["spread"]["noisy"]["accuracy"]) in page.text("metrics")
+    spread = verdict.spread["noisy"]["accuracy"]
+    assert f"{spread.mean:.3f} ± {spread.std:.3f}" in page.text("metrics")
     assert "version 7" in page.text("champion")
-    (right, wrong), _ = verdict["conditions"]["clean"]["confusion"]
+    (right, wrong), _ = verdict.conditions["clean"].confusion
     assert f"Clean test called control called patient controls {right} " in page.text("confusion")
     assert right + wrong == 4
 
 
 def test_all_seeds_are_drawn(page: Page) -> None:
-    """The training curves of both seeds, though only one is the candidate."""
+    """The training curves show both seeds, not only the candidate."""
     assert [f"seed {seed}" in page.text("training") for seed in SEEDS] == [True, True]
 
 
@@ -160,15 +164,15 @@ def test_all_seeds_are_drawn(page: Page) -> None:
         (False, "data.patient_files", "refused"),
     ],
 )
-def test_status_is_one_of_three(approved: bool, failing: str | None, word: str) -> None:
-    """Approved; refused where data are too few; rejected for anything else."""
-    checks = [{"name": "coverage", "passed": True}]
-    checks += [{"name": failing, "passed": False}] if failing else []
-    assert report.status({"approved": approved, "checks": checks, "conditions": {"noisy": {}}}) == word
+def test_the_status_is_one_of_three(approved: bool, failing: str | None, word: str) -> None:
+    """A candidate is approved, refused if there is too little data, and rejected for any other failure."""
+    results = {"coverage": True} | ({failing: False} if failing else {})
+    checks = tuple(Check.model_validate({"name": name, "passed": passed}) for name, passed in results.items())
+    assert report.status(make_verdict(approved).model_copy(update={"checks": checks})) == word
 
 
 def test_a_leak_is_a_rejection_without_figures(case: Case, tmp_path: Path) -> None:
-    """Where the test was trained on, nothing is measured, and the page says so."""
+    """If test speakers were used in training, nothing is measured, and the page shows the reason."""
     leaky = shutil.copytree(case.checkpoint, tmp_path / "leaky")
     info = json.loads((leaky / checkpoint.INFO).read_text())
     info["train_speakers"] = ["test0"]
@@ -180,8 +184,8 @@ def test_a_leak_is_a_rejection_without_figures(case: Case, tmp_path: Path) -> No
     assert "Not measured" in page.text("metrics")
 
 
-def test_the_page_needs_nothing_else(page: Page) -> None:
-    """No script, no link out, no style or picture from elsewhere."""
+def test_the_page_needs_no_other_file(page: Page) -> None:
+    """The page has no script and no external link, style or picture."""
     links = page.attributes("src", "href", "xlink:href", "srcset", "data", "action")
     assert links
     assert [link[:60] for link in links if not link.startswith(("data:", "#"))] == []
@@ -189,19 +193,19 @@ def test_the_page_needs_nothing_else(page: Page) -> None:
     assert {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "form"} == set()
 
 
-def test_links_and_pictures_find_their_parts(case: Case, tmp_path: Path) -> None:
-    """Each identifier is there once, and each reference leads to one."""
+def test_references_within_the_page_are_valid(case: Case, tmp_path: Path) -> None:
+    """Each identifier occurs once, and each reference leads to an identifier."""
     page = case.changed(tmp_path / "v", mistakes=mistaken(case, 3)).page(tmp_path / "report.html")
     ids = page.attributes("id")
     assert len(ids) == len(set(ids))
-    found = [link[1:] for link in page.attributes("href", "xlink:href") if link.startswith("#")]
-    assert set(found + re.findall(r"url\(#([^)]+)\)", page.html)) <= set(ids)
+    targets = [link[1:] for link in page.attributes("href", "xlink:href") if link.startswith("#")]
+    assert set(targets + re.findall(r"url\(#([^)]+)\)", page.html)) <= set(ids)
 
 
-def test_names_from_users_stay_text(case: Case, tmp_path: Path) -> None:
-    """A file name, speaker, slice, reason, lineage tag or README that is HTML or a template is shown as it is."""
-    named = mistaken(case, 1)[0]
-    index = case.corpus.index.replace({named["file_path"]: HOSTILE, "test0": HOSTILE})
+def test_texts_from_users_are_escaped(case: Case, tmp_path: Path) -> None:
+    """HTML and templates in a file name, speaker, slice, reason, lineage tag or README are shown as text."""
+    mistake = mistaken(case, 1)[0]
+    index = case.corpus.index.replace({mistake["file_path"]: HOSTILE, "test0": HOSTILE})
     corpus = dataclasses.replace(
         case.corpus,
         index=index,
@@ -211,7 +215,7 @@ def test_names_from_users_stay_text(case: Case, tmp_path: Path) -> None:
     metrics = dict.fromkeys(("accuracy", "sensitivity", "specificity"), part)
     attacked = case.changed(
         tmp_path / "v",
-        mistakes=[named | {"file_path": HOSTILE}],
+        mistakes=[mistake | {"file_path": HOSTILE}],
         reasons=[HOSTILE],
         slices=[{"column": HOSTILE, "value": HOSTILE, "files": 20, "metrics": metrics}],
     )
@@ -222,27 +226,27 @@ def test_names_from_users_stay_text(case: Case, tmp_path: Path) -> None:
     assert shown == ["verdict", "card", "slices", "mistakes", "data", "lineage"]
 
 
-def test_worst_mistakes_can_be_heard(case: Case, tmp_path: Path) -> None:
-    """The first six play as they were recorded; the seventh is only listed."""
+def test_the_worst_mistakes_can_be_played(case: Case, tmp_path: Path) -> None:
+    """The first six have the audio of the recording; the seventh is only listed."""
     page = case.changed(tmp_path / "v", mistakes=mistaken(case, 7)).page(tmp_path / "report.html")
     players = [attrs["src"] for tag, attrs in page.tags if tag == "audio"]
     test = case.corpus.split("test")
-    assert len(players) == report.PLAYABLE
+    assert len(players) == report.MAX_PLAYABLE
     for row, player in enumerate(players):
-        np.testing.assert_allclose(heard(player), test.waveform(row), atol=1 / 32768)
+        np.testing.assert_allclose(decode_audio(player), test.waveform(row), atol=1 / 32768)
     assert test.table["file_path"][6] in page.text("mistakes")
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=400))
 def test_audio_keeps_the_samples(samples: list[float]) -> None:
-    """Any waveform comes back to 16 bits, full scale included."""
+    """Any waveform is kept to 16 bits, full scale included."""
     waveform = np.array(samples, np.float32)
-    np.testing.assert_allclose(heard(report.audio(waveform)), waveform, atol=1 / 32768)
+    np.testing.assert_allclose(decode_audio(report.audio(waveform)), waveform, atol=1 / 32768)
 
 
-def heard(uri: str) -> np.ndarray:
-    """The samples of a data URI."""
+def decode_audio(uri: str) -> np.ndarray:
+    """Return the samples of a data URI."""
     kind, _, content = uri.partition(";base64,")
     assert kind == "data:audio/flac"
     samples, rate = soundfile.read(io.BytesIO(base64.b64decode(content)))
@@ -251,19 +255,19 @@ def heard(uri: str) -> np.ndarray:
 
 
 def test_six_long_noises_fit_in_4_mb(case: Case, page: Page) -> None:
-    """The worst to compress, 12 s each, beside everything else of a page."""
-    clip = np.random.default_rng(0).uniform(-1, 1, round(report.CLIP_SECONDS * SAMPLE_RATE_HZ))
+    """White noise of 12 s, which compresses worst, fits together with the rest of a page."""
+    clip = np.random.default_rng(0).uniform(-1, 1, round(report.MAX_CLIP_SECONDS * SAMPLE_RATE_HZ))
     without = re.sub(r'src="data:audio[^"]+"', "", page.html)
-    assert report.PLAYABLE * len(report.audio(clip)) + len(without) < 4_000_000
+    assert report.MAX_PLAYABLE * len(report.audio(clip)) + len(without) < 4_000_000
 
 
 def test_the_same_inputs_give_the_same_bytes(case: Case, page: Page, tmp_path: Path) -> None:
-    """No time and no random identifier is on the page."""
+    """The page holds no time and no random identifier."""
     assert case.page(tmp_path / "report.html").html == page.html
 
 
 def test_a_failure_leaves_the_old_report(case: Case, tmp_path: Path) -> None:
-    """Nothing half-written: the file changes only when the new one is complete."""
+    """The file changes only when the new report is complete."""
     out = tmp_path / "report.html"
     out.write_text("old")
     with pytest.raises(SpiraError, match="not a complete checkpoint"):
@@ -271,58 +275,79 @@ def test_a_failure_leaves_the_old_report(case: Case, tmp_path: Path) -> None:
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("report.html", "old")]
 
 
-def test_settings_that_differ_are_marked() -> None:
-    """The changed ones, and only they, beside their defaults."""
+def test_changed_settings_are_marked() -> None:
+    """Only settings that differ from their defaults are marked, beside the default."""
     chosen = config.from_dict({"model": {"dropout": 0.7}, "training": {"seeds": [42]}})
-    rows = [(section, row) for section, rows in report.settings(chosen).items() for row in rows if row["changed"]]
-    assert [(section, row["name"], row["value"]) for section, row in rows] == [
+    sections = report.settings(chosen).items()
+    changed = [(section, setting) for section, settings in sections for setting in settings if setting.is_changed]
+    assert [(section, setting.name, setting.value) for section, setting in changed] == [
         ("model", "dropout", 0.7),
         ("training", "seeds", [42]),
     ]
-    assert rows[0][1]["default"] == config.Model().dropout
+    assert changed[0][1].default == config.Model().dropout
 
 
-def test_made_up_data_is_said_to_be(case: Case) -> None:
-    """By the README that the corpus kept of the data set; no claim without one."""
+def test_synthetic_data_has_a_notice(case: Case) -> None:
+    """The notice quotes the data set's README; without a README there is no notice."""
     assert report.notice(case.corpus) == ""
-    told = "Title\n\nA **stand-in**,\nno patients.\n\nMore."
-    kept = dataclasses.replace(case.corpus, quality=case.corpus.quality.model_copy(update={"about": told}))
-    assert report.notice(kept) == "A stand-in, no patients."
+    readme = "Title\n\nA **stand-in**,\nno patients.\n\nMore."
+    corpus = dataclasses.replace(case.corpus, quality=case.corpus.quality.model_copy(update={"about": readme}))
+    assert report.notice(corpus) == "A stand-in, no patients."
 
 
-def test_the_model_card_follows_the_verdict(case: Case) -> None:
-    """No use for a model that failed; for one that passed the band; made-up data allow only a demonstration."""
+def test_the_model_card_depends_on_the_verdict(case: Case) -> None:
+    """A model that failed has no use; one that passed has its band; synthetic data allow only a demonstration."""
     trained, verdict = checkpoint.load(case.checkpoint), case.verdict()
-    assert "None: it did not pass its gate" in report.model_card(verdict, trained, case.corpus)
-    card = report.model_card(verdict | {"approved": True}, trained, case.corpus)
+    assert "None: the model did not pass its gate" in report.model_card(verdict, trained, case.corpus)
+    approved = verdict.model_copy(update={"approved": True})
+    card = report.model_card(approved, trained, case.corpus)
     assert "Research on respiratory insufficiency" in card
-    assert "strictly between 0.4 and 0.6" in card
-    kept = dataclasses.replace(
-        case.corpus, quality=case.corpus.quality.model_copy(update={"about": "synthetic voices"})
-    )
-    shown = report.model_card(verdict | {"approved": True}, trained, kept)
-    assert "Research on" not in shown
-    assert "by its own description: synthetic voices" in shown
+    assert "Strictly between 0.4 and 0.6" in card
+    synthetic = dataclasses.replace(case.corpus, quality=case.corpus.quality.model_copy(update={"about": "synthetic voices"}))
+    card = report.model_card(approved, trained, synthetic)
+    assert "Research on" not in card
+    assert "by its own description: synthetic voices" in card
+
+
+def without_speakers(conditions: dict[str, Condition]) -> dict[str, Any]:
+    """Return conditions as JSON, without metrics by speaker."""
+    return {name: measured.model_dump(mode="json") | {"by_speaker": None} for name, measured in conditions.items()}
 
 
 def test_unknown_speakers_are_a_limit(case: Case, tmp_path: Path) -> None:
-    """Without speakers the page says that intervals are too narrow, and shows none by speaker."""
-    verdict = case.verdict()
+    """Without speakers the page warns that intervals are too narrow, and shows no metric by speaker."""
+    conditions = without_speakers(case.verdict().conditions)
     data = {"files": 8, "classes": {"control": {"files": 4}, "patient": {"files": 4}}}
-    conditions = {name: found | {"by_speaker": None} for name, found in verdict["conditions"].items()}
     page = case.changed(tmp_path / "v", data=data, conditions=conditions).page(tmp_path / "report.html")
     assert "Speakers are not known" in page.text("card")
     assert "by speaker" not in page.text("metrics")
 
 
-def test_a_number_that_is_none_is_a_dash() -> None:
-    """What is not defined is not shown as a number."""
+def test_an_undefined_number_is_a_dash() -> None:
+    """None is not shown as a number."""
     assert (report.number(None), report.number(0.12345), report.number(7, 0)) == ("\N{EN DASH}", "0.123", "7")
 
 
 def test_undefined_metrics_can_be_shown(case: Case, tmp_path: Path) -> None:
-    """NaN stands as null in a verdict; the page shows a dash."""
-    conditions = case.verdict()["conditions"]
-    conditions["noisy"]["by_file"]["auroc"] = dict.fromkeys(("value", "low", "high"))
+    """A metric without a value is shown as a dash."""
+    conditions = case.verdict().to_json()["conditions"]
+    conditions["noisy"]["by_file"]["auroc"] = Estimate(value=None).model_dump()
     page = case.changed(tmp_path / "v", conditions=conditions).page(tmp_path / "report.html")
     assert "AUROC, noisy test \N{EN DASH}" in page.text("verdict")
+
+
+def test_an_earlier_verdict_can_be_shown(case: Case, tmp_path: Path) -> None:
+    """A condition that is no longer measured has its own name as title, and a check without a title too."""
+    verdict = case.verdict().to_json()
+    for check in verdict["checks"]:
+        del check["title"], check["kind"]
+    conditions = verdict["conditions"] | {"scrambled": verdict["conditions"]["background"]}
+    changes = {"checks": verdict["checks"], "conditions": conditions}
+    page = case.changed(tmp_path / "v", **changes).page(tmp_path / "report.html")
+    assert "scrambled" in page.text("metrics")
+    assert "noisy.accuracy_low" in page.text("checks")
+
+
+def test_every_kind_of_limit_has_a_sign() -> None:
+    """Only facts and amounts of data have no limit to show."""
+    assert report.LIMIT_SIGNS.keys() == set(CheckKind) - {CheckKind.FACT, CheckKind.DATA}

@@ -1,4 +1,4 @@
-"""Checkpoint folders: complete or refused, and nothing in them is ever executed."""
+"""Checkpoint folders are complete or refused, and nothing in them is executed."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ FILES = ["weights.safetensors", "config.json", "history.json", "checkpoint.json"
 def save(out: Path, config: Config = CONFIG) -> checkpoint.Checkpoint:
     torch.manual_seed(0)
     weights = checkpoint.build_network(config).state_dict()
-    return checkpoint.save(out, weights, HISTORY, config, IDENTITY, {"best_epoch": 1})
+    return checkpoint.save(out, weights, HISTORY, config, checkpoint.CheckpointInfo(**IDENTITY, best_epoch=1))
 
 
 @pytest.mark.parametrize("architecture", ["conv1d", "spira_v1", "spira_v2"])
 def test_what_is_saved_is_what_is_loaded(tmp_path: Path, architecture: str) -> None:
-    """Weights bit for bit, configuration, history and what is told of the training."""
+    """Weights bit for bit, configuration, history and the origin of the network."""
     config = CONFIG.model_copy(update={"model": CONFIG.model.model_copy(update={"architecture": architecture})})
     saved, loaded = save(tmp_path, config), checkpoint.load(tmp_path)
     torch.manual_seed(0)
@@ -36,19 +36,20 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path, architecture: str) -> N
         assert torch.equal(loaded.network.state_dict()[name], value)
     assert loaded.config == saved.config == config
     assert loaded.history == HISTORY
-    assert loaded.info == IDENTITY | {"best_epoch": 1}
+    assert loaded.info == saved.info == checkpoint.CheckpointInfo(**IDENTITY, best_epoch=1)
+    assert json.loads((tmp_path / "checkpoint.json").read_text()) == IDENTITY | {"best_epoch": 1}
     assert not loaded.network.training
 
 
 def test_a_checkpoint_is_four_files(tmp_path: Path) -> None:
-    """No temporary file stays."""
+    """No temporary file remains."""
     save(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
-    """The folder and the file stand in the message."""
+    """The message names the folder and the file."""
     save(tmp_path)
     (tmp_path / name).unlink()
     with pytest.raises(SpiraError, match=rf"(?s){tmp_path} is not a complete checkpoint.*{name}"):
@@ -57,8 +58,8 @@ def test_a_missing_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("keep", [0, 10, 200])
 @pytest.mark.parametrize("name", FILES)
-def test_a_cut_off_file_is_refused_by_name(tmp_path: Path, name: str, keep: int) -> None:
-    """As a copy that was interrupted leaves it."""
+def test_a_truncated_file_is_refused_by_name(tmp_path: Path, name: str, keep: int) -> None:
+    """An interrupted copy leaves such a file."""
     save(tmp_path)
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(content[: min(keep, len(content) - 2)])
@@ -67,7 +68,7 @@ def test_a_cut_off_file_is_refused_by_name(tmp_path: Path, name: str, keep: int)
 
 
 class Trap:
-    """Writes a file when it is unpickled."""
+    """An object that writes a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -76,19 +77,19 @@ class Trap:
         return Path.write_text, (self.path, "executed")
 
 
-@pytest.mark.parametrize("how", [pickle.dump, torch.save])
-def test_a_pickle_in_place_of_the_weights_is_refused_unread(tmp_path: Path, how: Any) -> None:
-    """Whatever the file is called, nothing in it runs."""
+@pytest.mark.parametrize("dump", [pickle.dump, torch.save])
+def test_a_pickle_in_place_of_the_weights_is_refused_unread(tmp_path: Path, dump: Any) -> None:
+    """Nothing in the file is executed, whatever its name."""
     save(tmp_path / "checkpoint")
     with (tmp_path / "checkpoint" / "weights.safetensors").open("wb") as file:
-        how(Trap(tmp_path / "trace"), file)
+        dump(Trap(tmp_path / "trace"), file)
     with pytest.raises(SpiraError, match=r"weights\.safetensors"):
         checkpoint.load(tmp_path / "checkpoint")
     assert not (tmp_path / "trace").exists()
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
-    """The message names the network that the configuration says."""
+    """The message names the network of the configuration."""
     save(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     config["model"]["channels"] = 16
@@ -98,7 +99,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_configuration_out_of_range_is_refused_by_key(tmp_path: Path) -> None:
-    """As anywhere else."""
+    """The message names the key and the rule, as everywhere."""
     save(tmp_path)
     (tmp_path / "config.json").write_text('{"model": {"layers": 3}}')
     with pytest.raises(SpiraError, match=r"config\.json: model\.layers: unknown key"):
@@ -106,7 +107,7 @@ def test_a_configuration_out_of_range_is_refused_by_key(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_its_last_file_is_unfinished(tmp_path: Path) -> None:
-    """checkpoint.json is written last, so a training killed while saving is not taken for finished."""
+    """checkpoint.json is written last, so that a training killed while saving does not count as finished."""
     save(tmp_path)
     assert checkpoint.finished(tmp_path, IDENTITY) is not None
     (tmp_path / "checkpoint.json").unlink()
@@ -114,8 +115,24 @@ def test_a_folder_without_its_last_file_is_unfinished(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("changed", [{"seed": 43}, {"corpus_digest": "other"}, {"config_digest": "other"}])
-def test_a_checkpoint_of_another_training_is_not_taken_for_this_one(tmp_path: Path, changed: dict[str, Any]) -> None:
-    """Seed, data or configuration differ: refused rather than overwritten."""
+def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
+    """A folder with another seed, data or configuration is not overwritten."""
     save(tmp_path)
     with pytest.raises(SpiraError, match="another training"):
         checkpoint.finished(tmp_path, IDENTITY | changed)
+
+
+def test_keys_of_other_versions_are_ignored(tmp_path: Path) -> None:
+    """A checkpoint with a key that this version does not have can be loaded."""
+    save(tmp_path)
+    info = json.loads((tmp_path / "checkpoint.json").read_text())
+    (tmp_path / "checkpoint.json").write_text(json.dumps(info | {"colour": "blue"}))
+    assert checkpoint.read_info(tmp_path).seed == 42
+
+
+def test_an_origin_without_a_seed_is_refused(tmp_path: Path) -> None:
+    """The message names the file and the key."""
+    save(tmp_path)
+    (tmp_path / "checkpoint.json").write_text("{}")
+    with pytest.raises(SpiraError, match=r"checkpoint\.json: seed: Field required"):
+        checkpoint.load(tmp_path)

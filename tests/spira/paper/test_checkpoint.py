@@ -67,10 +67,10 @@ def test_the_weights_equal_those_of_the_file_bit_for_bit(tmp_path: Path) -> None
 def test_the_folder_records_its_origin(tmp_path: Path) -> None:
     """File name, digest, step and seed. The file has no history."""
     imported = convert(save(tmp_path / "best_checkpoint.pt", trained_looking()), tmp_path / "out")
-    assert imported.info["imported_from"] == "best_checkpoint.pt"
-    assert (imported.info["step"], imported.info["seed"]) == (1500, 43)
-    assert len(imported.info["imported_sha256"]) == 64
-    assert imported.info["config_digest"] == imported.config.digest()
+    assert imported.info.imported_from == "best_checkpoint.pt"
+    assert (imported.info.step, imported.info.seed) == (1500, 43)
+    assert len(imported.info.imported_sha256) == 64
+    assert imported.info.config_digest == imported.config.digest()
     assert imported.history == []
     json.loads((tmp_path / "out" / "checkpoint.json").read_text())
 

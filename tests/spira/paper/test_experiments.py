@@ -14,7 +14,7 @@ import torch
 from spira.config import paper
 from spira.data.corpus import Corpus
 from spira.errors import SpiraError
-from spira.evaluation.predict import predict_files
+from spira.evaluation.predict import predict_waveforms
 from spira.models import checkpoint
 from spira.paper import experiments
 from spira.paper.experiments import EXPERIMENTS, configuration, format_table, run
@@ -94,7 +94,8 @@ def test_accuracies_are_by_file_on_the_test_split(corpus: Corpus, finished: tupl
     accuracies = []
     for seed in (1, 2):
         saved = checkpoint.load(work / "3.6" / f"seed-{seed}")
-        is_patient = predict_files(saved.network, saved.config, [test.waveform(i) for i in range(len(test))]) >= 0.5
+        waveforms = [test.waveform(i) for i in range(len(test))]
+        is_patient = predict_waveforms(saved.network, saved.config, waveforms) >= 0.5
         accuracies.append(np.mean(is_patient == test.labels))
     clean = table.set_index("experiment").loc["3.6"]
     assert clean["clean"] == pytest.approx(np.mean(accuracies))
@@ -116,7 +117,7 @@ class LoudnessNetwork(torch.nn.Module):
 def test_the_noisy_test_adds_noise_to_controls_only(corpus: Corpus) -> None:
     """A network that detects noise finds none in silent recordings, and in the noisy test only in those of controls."""
     config = configuration("1.3", QUICK)
-    shortcut = checkpoint.Checkpoint(LoudnessNetwork(), config, {}, [])
+    shortcut = checkpoint.Checkpoint(LoudnessNetwork(), config, checkpoint.CheckpointInfo(seed=0), [])
     silent = dataclasses.replace(corpus, audio=np.zeros_like(corpus.audio))
     assert experiments.accuracy(silent, shortcut, "clean") == 0.5  # all are classified as control
     assert experiments.accuracy(silent, shortcut, "noisy") == 0.0  # controls with noise are classified as patients

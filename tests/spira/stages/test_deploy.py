@@ -17,8 +17,8 @@ from spira.registry import Registry, RegistryError, local_uri
 from spira.stages import deploy as stage
 from tests.support.kubernetes_api import NAMESPACE, ApiServer
 from tests.support.packages import make_package
+from tests.support.verdicts import make_verdict
 
-VERDICT = {"reasons": ["accuracy 0.4"], "gate": {}, "seeds": {}, "spread": {}, "conditions": {}, "champion": None}
 LINEAGE = {"data_fingerprint": "d", "model_fingerprint": "m", "code_fingerprint": "c", "pipeline_run": "by hand"}
 
 
@@ -29,7 +29,7 @@ def pushed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     registry = Registry(local_uri(folder / "work"))
     for number in (1, 2):
         package = make_package(folder / str(number), seed=number).rename(folder / f"package-{number}")
-        verdict = VERDICT | {"approved": number == 1}
+        verdict = make_verdict(approved=number == 1, reasons=["accuracy 0.4"])
         run_id = registry.log_run(f"run {number}", {}, {}, verdict, {}, LINEAGE)
         assert registry.register(package, run_id, verdict, LINEAGE) == number
     return folder

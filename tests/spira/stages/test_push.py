@@ -10,20 +10,28 @@ import pytest
 from spira.errors import SpiraError
 from spira.stages.push import push, reject
 from spira.stages.verdict_folder import LINEAGE, VERDICT
+from tests.support.verdicts import make_verdict
 
 
-@pytest.mark.parametrize("approved", [False, None, "false", 1])
-def test_push_refuses_what_is_not_approved(tmp_path: Path, approved: object):
-    """Were the pipeline's condition ever misread, no model that failed would be registered."""
-    (tmp_path / VERDICT).write_text(json.dumps({"approved": approved}))
-    (tmp_path / LINEAGE).write_text("{}")
-    with pytest.raises(SpiraError, match="no approval"):
+def write_verdict(folder: Path, approved: object) -> None:
+    (folder / VERDICT).write_text(json.dumps(make_verdict().to_json() | {"approved": approved}))
+    (folder / LINEAGE).write_text("{}")
+
+
+@pytest.mark.parametrize(
+    ("approved", "message"),
+    [(False, "is not an approval"), *((value, "is not a verdict: approved") for value in (None, "false", 1))],
+)
+def test_push_refuses_a_candidate_that_is_not_approved(tmp_path: Path, approved: object, message: str):
+    """Even if the pipeline misreads its condition, no model that failed is registered."""
+    write_verdict(tmp_path, approved)
+    with pytest.raises(SpiraError, match=message):
         push(tmp_path, tmp_path, tmp_path, tmp_path, tmp_path / "package", registry_uri=str(tmp_path))
-    assert not (tmp_path / "package").exists()
+    assert [path.name for path in tmp_path.iterdir() if path.name not in (VERDICT, LINEAGE)] == []
 
 
-def test_reject_refuses_what_is_approved(tmp_path: Path):
-    """An approved model isn't dropped in silence either."""
-    (tmp_path / VERDICT).write_text('{"approved": true}')
+def test_reject_refuses_an_approved_candidate(tmp_path: Path):
+    """An approved model is not dropped silently."""
+    write_verdict(tmp_path, True)
     with pytest.raises(SpiraError, match="is an approval"):
         reject(tmp_path, tmp_path, tmp_path, tmp_path, registry_uri=str(tmp_path))

@@ -101,7 +101,7 @@ def test_early_stopping_keeps_the_best_epochs_weights(corpus: Corpus, tmp_path: 
     best = losses.index(min(losses))
     assert len(losses) < 60
     assert len(losses) - (best + 1) == 2
-    assert (saved.info["best_epoch"], saved.info["best_eval_loss"]) == (best + 1, min(losses))
+    assert (saved.info.best_epoch, saved.info.best_eval_loss) == (best + 1, min(losses))
     assert validate(saved.network, corpus, saved.config, CPU)[0] == pytest.approx(min(losses), abs=1e-6)
 
 
@@ -113,8 +113,8 @@ def test_a_network_learns_the_synthetic_corpus(corpus: Corpus, tmp_path: Path) -
         "training": {"max_epochs": 20, "batch_files": 4, "warmup_steps": 10, "learning_rate": 0.01},
     }
     saved = train(corpus, from_dict(values), 42, tmp_path, device="cpu")
-    assert saved.info["best_eval_loss"] < 0.2  # chance is 0.69
-    assert saved.history[saved.info["best_epoch"] - 1]["eval_accuracy"] == 1.0
+    assert saved.info.best_eval_loss < 0.2  # chance is 0.69
+    assert saved.history[saved.info.best_epoch - 1]["eval_accuracy"] == 1.0
 
 
 # Reproducibility and resumption
@@ -306,10 +306,10 @@ def test_a_checkpoint_records_its_training(corpus: Corpus, trained: Path) -> Non
     """Seed, data, speakers and files, so that an evaluation can exclude training recordings."""
     info = checkpoint.load(trained).info
     train_table = corpus.split("train").table
-    assert (info["seed"], info["corpus_digest"], info["epochs"]) == (42, corpus.digest, EPOCHS)
-    assert info["config_digest"] == CONFIG.digest()
-    assert info["train_files"] == sorted(train_table["sha256"])
-    assert info["train_speakers"] == sorted(train_table["speaker"].unique())
+    assert (info.seed, info.corpus_digest, info.epochs) == (42, corpus.digest, EPOCHS)
+    assert info.config_digest == CONFIG.digest()
+    assert list(info.train_files) == sorted(train_table["sha256"])
+    assert list(info.train_speakers) == sorted(train_table["speaker"].unique())
 
 
 def test_every_epoch_is_logged_with_the_time_left(

@@ -1,0 +1,280 @@
+"""The verdict: the gate's decision on a candidate, with every number and check behind it.
+
+A verdict is stored as ``verdict.json`` in the verdict folder and in MLflow. A metric without a value (a class is
+missing, for example) is None here and null in JSON, never NaN.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, StrictBool, ValidationError, model_validator
+
+from spira import files
+from spira.config import Config, FrozenModel, explain
+from spira.errors import SpiraError
+from spira.evaluation.gate import Abstention, ChampionRules, Gate, Slices
+
+VERDICT, PREDICTIONS, HISTORIES = "verdict.json", "predictions.parquet", "histories.json"
+"""File names in the verdict folder."""
+
+CONDITIONS = {"noisy": "Noisy test", "clean": "Clean test", "background": "Background probe"}
+"""Title of each condition under which the test recordings are measured."""
+
+PROBES = ("background",)
+"""Conditions in which a sound model cannot separate the classes: its AUROC is near 0.5."""
+
+
+def _finite_or_none(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Number = Annotated[float | None, BeforeValidator(_finite_or_none)]
+"""A measured number; None where it is not defined."""
+
+
+class Record(FrozenModel):
+    """Base of the parts of a verdict. Keys that other versions wrote are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class Estimate(Record):
+    """A metric with its confidence interval."""
+
+    value: Number
+    low: Number = None
+    """Lower end of the interval; None where there is no interval."""
+    high: Number = None
+    """Upper end of the interval."""
+
+
+class CheckKind(StrEnum):
+    """Rule of a check."""
+
+    FACT = "fact"
+    """A fact holds; there is no number."""
+    DATA = "data"
+    """There is enough data for a decision."""
+    AT_LEAST = "at_least"
+    """The value is not below the limit."""
+    LOW_AT_LEAST = "low_at_least"
+    """The lower end of the interval is not below the limit."""
+    AT_MOST = "at_most"
+    """The value is not above the limit."""
+
+
+class Check(Record):
+    """One rule of the gate, applied to a candidate."""
+
+    name: str
+    """Identifier such as ``noisy.accuracy``."""
+    title: str
+    """Meaning of the check, for a reader of the report."""
+    kind: CheckKind
+    passed: StrictBool
+    value: Number = None
+    low: Number = None
+    high: Number = None
+    limit: Number = None
+    message: str = ""
+    """The numbers and the rule, after the reason if the check failed."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _add_title_and_kind(cls, values: Any) -> Any:
+        """Complete a check that was written before checks had a title and a kind."""
+        if not isinstance(values, dict) or "name" not in values or "kind" in values:
+            return values
+        return {"title": values["name"], "kind": _implied_kind(values)} | values
+
+
+def _implied_kind(check: dict[str, Any]) -> CheckKind:
+    if check["name"].startswith("data."):
+        return CheckKind.DATA
+    if check.get("limit") is None:
+        return CheckKind.FACT
+    if "its lower end must reach" in check["message"]:
+        return CheckKind.LOW_AT_LEAST
+    return CheckKind.AT_MOST if check["message"].endswith("is allowed") else CheckKind.AT_LEAST
+
+
+class RecordedGate(FrozenModel):
+    """The gate that was applied, with its digest; keys that only a check reads are kept as they are."""
+
+    model_config = ConfigDict(extra="allow")
+
+    digest: str
+    abstention: Abstention
+    slices: Slices
+    champion: ChampionRules
+
+    @classmethod
+    def of(cls, gate: Gate) -> RecordedGate:
+        """Return the record of a gate."""
+        return cls.model_validate(gate.model_dump(mode="json") | {"digest": gate.digest()})
+
+
+class Candidate(Record):
+    """The network that the gate decides on."""
+
+    seed: int
+    best_eval_loss: Number
+
+
+class SeedTraining(Record):
+    """Length and result of the training of one seed."""
+
+    epochs: int
+    best_epoch: int
+    best_eval_loss: Number
+
+
+class TestData(Record):
+    """Size of the test split."""
+
+    __test__ = False  # pytest would collect it by its name
+
+    files: int
+    classes: dict[str, dict[str, int]]
+    """Class name -> number of ``files``, and of ``speakers`` where they are known."""
+
+
+class RocCurve(Record):
+    """ROC curve, one entry per threshold."""
+
+    fpr: tuple[Number, ...]
+    """False positive rate: share of controls called patient. None if there are no controls."""
+    tpr: tuple[Number, ...]
+    """True positive rate: share of patients called patient. None if there are no patients."""
+    thresholds: tuple[float, ...]
+
+
+class Calibration(Record):
+    """Reliability of the probabilities, one entry per non-empty bin."""
+
+    predicted: tuple[float, ...]
+    """Mean probability in the bin."""
+    observed: tuple[float, ...]
+    """Share of patients in the bin."""
+    count: tuple[int, ...]
+    """Number of predictions in the bin."""
+
+
+class Condition(Record):
+    """Measurements under one condition."""
+
+    draws: int
+    """Independent draws of noise."""
+    by_file: dict[str, Estimate]
+    """Metric -> its estimate over recordings."""
+    by_speaker: dict[str, Estimate] | None
+    """Metric -> its estimate over speakers; None where speakers are not known."""
+    confusion: tuple[tuple[int, int], tuple[int, int]]
+    """``[[true controls, false patients], [missed patients, true patients]]``."""
+    roc: RocCurve
+    calibration: Calibration
+    spread: Number
+    """Standard deviation of the probabilities; near 0 the output is constant."""
+
+
+class Slice(Record):
+    """Accuracy, sensitivity and specificity of the recordings that share a value of an optional column."""
+
+    column: str
+    value: str
+    files: int
+    metrics: dict[str, Estimate]
+
+
+class Mistake(Record):
+    """A recording with the wrong class."""
+
+    file_path: str
+    label: int
+    probability: float
+    """Mean over the draws of noise."""
+    split: str = "test"
+
+
+class SeedSpread(Record):
+    """A metric over all seeds."""
+
+    mean: Number
+    std: Number
+
+
+class ChampionComparison(Record):
+    """Comparison with the champion on the same noisy test."""
+
+    name: str
+    by_file: dict[str, Estimate]
+    """Metric -> the champion's estimate over recordings."""
+    difference: Estimate
+    """Accuracy of the candidate minus that of the champion, paired."""
+
+
+class Verdict(Record):
+    """The decision on a candidate, and everything that led to it."""
+
+    candidate: Candidate
+    chosen_by: Literal["lowest validation loss"] = "lowest validation loss"
+    gate: RecordedGate
+    config: Config
+    """Configuration of the candidate."""
+    training: dict[str, SeedTraining]
+    """Seed -> its training."""
+    data: TestData
+    conditions: dict[str, Condition]
+    """Condition -> measurements of the candidate; empty if an integrity check failed."""
+    slices: tuple[Slice, ...]
+    mistakes: tuple[Mistake, ...]
+    """The worst mistakes in the noisy test, farthest from the truth first."""
+    seeds: dict[str, dict[str, dict[str, Number]]]
+    """Seed -> condition -> metric -> value by file."""
+    spread: dict[str, dict[str, SeedSpread]]
+    """Condition -> metric -> mean and standard deviation over seeds."""
+    champion: ChampionComparison | None
+    approved: StrictBool
+    reasons: tuple[str, ...]
+    """Messages of the failed checks."""
+    checks: tuple[Check, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of ``verdict.json``."""
+        return self.model_dump(mode="json")
+
+
+def read(path: Path) -> Verdict:
+    """Read a ``verdict.json`` of this version or an earlier one.
+
+    Raises:
+        SpiraError: the file cannot be read, or holds no verdict.
+    """
+    try:
+        return parse(path.read_text("utf-8"), str(path))
+    except OSError as error:
+        raise SpiraError(f"{path} cannot be read: {error}") from error
+
+
+def parse(text: str, source: str) -> Verdict:
+    """Return the verdict that a JSON text holds; ``source`` names the text in an error message.
+
+    Raises:
+        SpiraError: the text holds no verdict.
+    """
+    try:
+        return Verdict.model_validate(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise SpiraError(f"{source} is not JSON: {error}; evaluate the checkpoint again") from error
+    except ValidationError as error:
+        raise SpiraError(f"{source} is not a verdict: {explain(error)}; evaluate the checkpoint again") from error
+
+
+def write(path: Path, verdict: Verdict) -> None:
+    """Write ``verdict.json`` in one step."""
+    files.write_text(path, json.dumps(verdict.to_json(), indent=1, allow_nan=False))

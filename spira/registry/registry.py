@@ -1,0 +1,341 @@
+"""The public class of the model repository.
+
+Every run is logged, rejected ones too. A registered package is a version with the alias ``challenger``. A promoted
+version is ``champion``, and the champion before it ``previous``.
+
+Writes are ordered so that a call that was killed anywhere converges when it is repeated. ``previous`` is written
+before ``champion``: in the other order, a kill in between would lose the old champion. If both aliases point to one
+version, a call was killed between the two writes.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities.model_registry import ModelVersion
+
+from spira.evaluation.verdict import Verdict
+from spira.packaging.verify import check_complete, package_digest
+from spira.registry import artifacts as package_artifacts
+from spira.registry import runs
+from spira.registry.store import ModelStore, RegistryError, explained, local_uri
+
+RUN_TAG = "pipeline_run"
+"""Tag of a run: name of the pipeline run."""
+
+VERSION_TAG = "model_version"
+"""Tag of a run: version that its package became."""
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """A registered model."""
+
+    version: int
+    aliases: tuple[str, ...]
+    created: datetime
+    approved: bool
+    metrics: dict[str, float]
+    """Metrics of the run with the version's latest verdict."""
+    tags: dict[str, str]
+    run_id: str
+    """Run with the version's latest verdict."""
+    uri: str
+    """Folder of the version's artifacts, which never changes: a server loads the model from it."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A metric or parameter that differs between two versions; None where a version lacks it."""
+
+    kind: str
+    name: str
+    a: float | str | None
+    b: float | str | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Result of a pipeline run: its verdict, and the version if one was registered."""
+
+    approved: bool
+    reasons: tuple[str, ...]
+    model_version: int | None
+    metrics: dict[str, float]
+    """As logged; those of the paper's noisy test are named ``noisy.by_file.…``."""
+
+
+class Registry:
+    """The runs and versions of one model in one MLflow store.
+
+    Args:
+        tracking_uri: ``sqlite:///…/mlflow.db``, with the artifacts in ``mlartifacts`` beside it, or the http(s)
+            URL of an MLflow server that proxies artifacts.
+        model_name: name of the registered model and of the experiment.
+
+    Raises:
+        RegistryError: the Inference Service refuses the name, or the store cannot be reached.
+    """
+
+    def __init__(self, tracking_uri: str, model_name: str = "spira") -> None:
+        self.tracking_uri = tracking_uri
+        self.model_name = model_name
+        self._store = ModelStore.connect(tracking_uri, model_name)
+
+    @explained("the run cannot be logged")
+    def log_run(
+        self,
+        name: str,
+        params: Mapping[str, Any],
+        histories: Mapping[int, list[dict[str, float]]],
+        verdict: Verdict,
+        artifacts: Mapping[str, Path],
+        tags: Mapping[str, str],
+        dataset_uri: str | None = None,
+    ) -> str:
+        """Log a run, whatever its verdict, and return its id.
+
+        The same content is the same run, so that a call that was killed can be repeated.
+
+        Args:
+            name: name of the run.
+            params: the resolved configuration; nested keys are joined by dots.
+            histories: the epochs of each seed, logged as ``seed_42.train_loss`` with the epoch as step.
+            verdict: its numbers become metrics (``noisy.by_file.accuracy``), its gate parameters; it is logged
+                as ``verdict.json`` too.
+            artifacts: path in the run -> the file or folder to log there.
+            tags: lineage of the run.
+            dataset_uri: location of the data set; its digest is the tag ``data_fingerprint``.
+
+        Raises:
+            RegistryError: an artifact is missing, or the store fails.
+        """
+        content = runs.RunContent(name, params, histories, verdict, artifacts, tags, dataset_uri)
+        return runs.log(self._store, content)
+
+    @explained("the outcome of the run cannot be looked up")
+    def outcome(self, pipeline_run: str) -> Outcome | None:
+        """Return the result of a pipeline run, by its tag ``pipeline_run``; of the latest if it was repeated.
+
+        None if no finished run is logged under the name, or if it is approved and its version is not registered.
+
+        Raises:
+            RegistryError: the name has a quotation mark, the verdict cannot be read, or the store fails.
+        """
+        if "'" in pipeline_run:  # it would end the quoted name in the query below
+            raise RegistryError(f"{pipeline_run!r} is not the name of a run: it has a quotation mark")
+        store = self._store
+        query = f"tags.{RUN_TAG} = '{pipeline_run}' and attributes.status = 'FINISHED'"
+        logged = store.client.search_runs([store.experiment_id], query, max_results=1, order_by=["start_time DESC"])
+        if not logged:
+            return None
+        (run,) = logged
+        verdict, version = runs.read_verdict(store, run), run.data.tags.get(VERSION_TAG)
+        if verdict.approved and version is None:
+            return None
+        return Outcome(
+            approved=verdict.approved,
+            reasons=verdict.reasons,
+            model_version=int(version) if verdict.approved and version else None,
+            metrics=dict(run.data.metrics),
+        )
+
+    @explained("the package cannot be registered")
+    def register(self, package: Path, run_id: str, verdict: Verdict, tags: Mapping[str, str]) -> int:
+        """Make a package the next version, alias ``challenger``, and return its number.
+
+        The same package (by :func:`spira.packaging.verify.package_digest`) is the same version: its tags get the
+        latest verdict and lineage. A champion does not become its own challenger.
+
+        Raises:
+            PackageError: the package is incomplete.
+            RegistryError: the store fails.
+        """
+        check_complete(package)
+        digest = package_digest(package)
+        tags = {**tags, "approved": runs.approval(verdict), "reasons": "; ".join(verdict.reasons)}
+        tags |= {"verdict_run": run_id, "package_digest": digest}
+        same = self._store.search(f"tag.package_digest = '{digest}'")
+        if same:
+            entity = same[0]
+        else:
+            uri = package_artifacts.upload(self._store, package, run_id, digest)
+            entity = self._store.create_version(uri, run_id, tags)
+        self._store.tag(entity, tags)
+        if "champion" not in entity.aliases:
+            self._store.point("challenger", entity.version)
+        self._store.client.set_tag(run_id, VERSION_TAG, str(entity.version))
+        return int(entity.version)
+
+    @explained("the version cannot be promoted")
+    def promote(self, version: int | str, force_reason: str | None = None) -> RegisteredVersion:
+        """Make a version champion and the champion before it ``previous``. A repeated call changes nothing.
+
+        Raises:
+            RegistryError: the version is unknown; or it is not approved or was rolled back, and no ``force_reason``
+                is given.
+        """
+        store = self._store
+        new, old = store.find(version), store.at("champion")
+        if old is None or old.version != new.version:
+            _check_promotable(new, force_reason)
+            store.tag(new, {"promoted_at": _now(), "promotion_forced": force_reason or "no"})
+            if old is not None:
+                store.tag(new, {"replaced": old.version})
+                store.point("previous", old.version)
+            store.point("champion", new.version)
+        if force_reason:
+            store.untag(new, "rolled_back_at", "rolled_back_reason")
+        if "challenger" in new.aliases:
+            store.drop("challenger")
+        return self.show(new.version)
+
+    @explained("the champion cannot be rolled back")
+    def rollback(self, reason: str, bad: int | None = None) -> RegisteredVersion:
+        """Make ``previous`` champion again, and the version it had replaced ``previous``; return the champion.
+
+        The old champion is marked as rolled back: it is not promoted again unless forced. If both aliases point to
+        one version, a promotion or rollback was killed half-way, and is undone or finished.
+
+        Args:
+            reason: recorded with the old champion.
+            bad: roll back only if this version is champion, so that the call can be repeated.
+
+        Raises:
+            RegistryError: there is no previous version.
+        """
+        store = self._store
+        champion, previous = store.at("champion"), store.at("previous")
+        is_half_way = champion and previous and champion.version == previous.version
+        if champion and bad is not None and int(champion.version) != bad and not is_half_way:
+            return self.show(champion.version)
+        if champion is None or previous is None:
+            raise RegistryError("nothing to roll back to: no version has the alias previous")
+        if not is_half_way:
+            store.tag(champion, {"rolled_back_reason": reason, "rolled_back_at": _now()})
+            store.point("champion", previous.version)
+        self._set_previous(previous)
+        return self.show(previous.version)
+
+    def _set_previous(self, champion: ModelVersion) -> None:
+        """Point ``previous`` to the version that the champion had replaced, unless that was rolled back."""
+        replaced = champion.tags.get("replaced")
+        before = next((entity for entity in self._store.search() if str(entity.version) == replaced), None)
+        if before is None or "rolled_back_reason" in before.tags:
+            self._store.drop("previous")
+        else:
+            self._store.point("previous", before.version)
+
+    @explained("the versions cannot be listed")
+    def list_versions(self) -> list[RegisteredVersion]:
+        """Return all versions, newest first."""
+        return [self._registered(entity) for entity in self._store.search()]
+
+    @explained("the version cannot be shown")
+    def show(self, version: int | str) -> RegisteredVersion:
+        """Return a version by number or alias.
+
+        Raises:
+            RegistryError: there is none; the message lists those that exist.
+        """
+        return self._registered(self._store.find(version))
+
+    @explained("the champion cannot be looked up")
+    def champion(self) -> RegisteredVersion | None:
+        """Return the champion, or None before the first promotion."""
+        entity = self._store.at("champion")
+        return self._registered(entity) if entity else None
+
+    @explained("the champion cannot be looked up")
+    def champion_status(self) -> tuple[str | None, frozenset[str]]:
+        """Return the champion's number, or None before the first promotion, and the versions rolled back."""
+        entities = self._store.search()
+        champion = next((str(entity.version) for entity in entities if "champion" in entity.aliases), None)
+        return champion, frozenset(str(entity.version) for entity in entities if "rolled_back_reason" in entity.tags)
+
+    @explained("the versions cannot be compared")
+    def compare(self, a: int | str, b: int | str) -> list[Difference]:
+        """Return the metrics, then the parameters, that differ between two versions, by name."""
+        first, second = (self._store.client.get_run(self.show(version).run_id).data for version in (a, b))
+        return [
+            *_differences("metric", first.metrics, second.metrics),
+            *_differences("parameter", first.params, second.params),
+        ]
+
+    @explained("the version cannot be fetched")
+    def fetch(self, version: int | str, out: Path) -> Path:
+        """Download a version's package to the folder ``out``, completely or not at all.
+
+        Raises:
+            RegistryError: the artifacts are not what was registered, or ``out`` holds something else.
+        """
+        entity = self._store.find(version)
+        registered = entity.tags.get("package_digest")
+        if out.exists():
+            return _checked(out, entity, registered)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".fetch-") as temporary:
+            package = package_artifacts.download(self._store, entity, Path(temporary))
+            if package_digest(package) != registered:
+                raise RegistryError(
+                    f"version {entity.version} cannot be used: its artifacts differ from what was registered"
+                )
+            try:
+                package.rename(out)
+            except OSError:
+                if not out.exists():  # otherwise another process has just fetched it
+                    raise
+        return _checked(out, entity, registered)
+
+    def _registered(self, entity: ModelVersion) -> RegisteredVersion:
+        run_id = entity.tags.get("verdict_run") or entity.run_id or ""
+        return RegisteredVersion(
+            version=int(entity.version),
+            aliases=tuple(sorted(entity.aliases)),
+            created=datetime.fromtimestamp(entity.creation_timestamp / 1000, UTC),
+            approved=entity.tags.get("approved") == "true",
+            metrics=self._store.client.get_run(run_id).data.metrics if run_id else {},
+            tags=dict(entity.tags),
+            run_id=run_id,
+            uri=self._store.uri(entity),
+        )
+
+
+def open_at(uri: str) -> Registry:
+    """Open the model repository at an MLflow URL, or in a folder (SQLite), which is created if it is absent."""
+    if "://" in uri:
+        return Registry(uri)
+    Path(uri).mkdir(parents=True, exist_ok=True)
+    return Registry(local_uri(Path(uri)))
+
+
+def _checked(out: Path, entity: ModelVersion, registered: str | None) -> Path:
+    if package_digest(out) == registered:
+        return out
+    raise RegistryError(f"{out} exists and is not version {entity.version}: remove it or choose another folder")
+
+
+def _check_promotable(entity: ModelVersion, force_reason: str | None) -> None:
+    tags = entity.tags
+    if "rolled_back_reason" in tags:
+        problem = f"was rolled back ({tags['rolled_back_reason']})"
+    elif tags.get("approved") != "true":
+        problem = f"is not approved ({tags.get('reasons') or 'no reason recorded'})"
+    else:
+        return
+    if not force_reason:
+        raise RegistryError(f"version {entity.version} {problem}; to promote it nevertheless, give a reason to force")
+
+
+def _differences(kind: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Difference]:
+    for name in sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name)):
+        yield Difference(kind, name, a.get(name), b.get(name))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
