@@ -2,7 +2,7 @@
 
     spira deploy status
     spira deploy plan 7                # the steps of an apply
-    spira deploy apply 7               # a number, or an alias such as champion
+    spira deploy apply 7               # or an alias, such as champion
     spira deploy verify                # send the golden recordings
     spira deploy rollback --reason R   # serve the previous version again
 
