@@ -58,7 +58,7 @@ pytestmark = [
 IMAGE, BASE = "spira/train:dev", "spira/base:dev"
 SERVING = "spira-serving"
 TARGET = KServeTarget(kind="kserve", namespace=SERVING, artifacts={"mlflow-artifacts:/": "s3://mlflow/"})
-FORM = CompileOptions(notified=True)
+FORM = CompileOptions(notifies=True)
 ORDER = ["preprocess", "train", "train", "evaluate", "push", "deploy", "notify"]
 
 
@@ -236,7 +236,7 @@ def test_a_training_that_lost_its_node_goes_on(delivered: Delivered, tmp_path: P
     size = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
     place.create({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "state"}, "spec": size})
     field = Field(
-        place, first.buckets, compiled(tmp_path, CompileOptions(claim="state", notified=True)), first.arguments
+        place, first.buckets, compiled(tmp_path, CompileOptions(claim="state", notifies=True)), first.arguments
     )
     told = json.loads(first.told["train"])
     longer = ["training.max_epochs=200", "training.patience_epochs=200"]
