@@ -74,11 +74,11 @@ def test_data_that_cannot_be_reached_fails_the_task(settings: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", recurring_tick.PLACES)
-def test_a_folder_that_the_pod_deletes_is_refused(settings: str, name: str, tmp_path: Path):
-    """With a ledger that is lost after each tick, every tick would start a training."""
-    values = {"ledger": f"{tmp_path}/ledger", "registry": f"{tmp_path}/mlflow", **yaml.safe_load(settings)}
+def test_a_place_that_goes_with_the_pod_is_refused(settings: str, name: str, tmp_path: Path):
+    """A ledger that is forgotten would have everything trained anew for ever."""
+    kept = {"ledger": f"{tmp_path}/ledger", "registry": f"{tmp_path}/mlflow", **yaml.safe_load(settings)}
     with pytest.raises(SpiraError, match=f"{name}: would go with this pod"):
-        recurring_tick.tick(yaml.safe_dump(values | {name: "here"}), "", tmp_path / "status")
+        recurring_tick.tick(yaml.safe_dump(kept | {name: "here"}), "", tmp_path / "status")
     assert not (tmp_path / "ledger").exists()
 
 
