@@ -1,8 +1,8 @@
-"""Pipeline components: a typed signature, what it means, and one call of a stage.
+"""Pipeline components: each has a typed signature, its documentation, and one call of a stage.
 
-The work and its defaults are in ``spira.stages``. Here annotations are objects, as kfp reads them: no file
-of this package may postpone them (``from __future__ import annotations``).
+The stages in ``spira.stages`` do the work and have the defaults. kfp reads annotations as objects, so no file of this
+package may use ``from __future__ import annotations``.
 """
 
 IMAGE = "spira-train"
-"""Stands in the components for the image of a deployment; ``spira pipeline compile --image`` replaces it."""
+"""Placeholder of the image; ``spira pipeline compile --image`` replaces it."""

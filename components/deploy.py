@@ -1,4 +1,4 @@
-"""Registered version -> it answers."""
+"""The component that deploys a registered version."""
 
 from kfp import dsl
 from kfp.dsl import Input, Metrics, Model, Output
@@ -14,16 +14,16 @@ def deploy(
     target: str,
     metrics: Output[Metrics],
 ):
-    """Put the version where it is served, check its golden recordings there, and make it champion; or roll back.
+    """Deploy a version, check its golden recordings on the target, and make it champion; or keep what served before.
 
     Args:
-        package: What push made.
-        version: Its number in the registry.
-        registry_uri: MLflow URL, or a folder for SQLite.
-        target: Where, as JSON, as a target of delivery.yaml; empty to leave serving to continuous delivery.
+        package: Package of the version, an output of push.
+        version: Number of the version in the registry.
+        registry_uri: URL of the MLflow server, or a folder for SQLite.
+        target: Deployment target, JSON, written as in delivery.yaml; empty to leave deployment to continuous delivery.
 
     Returns:
-        metrics: Version, seconds.
+        metrics: Version, and time in seconds.
     """
     from pathlib import Path
 

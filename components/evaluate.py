@@ -1,4 +1,4 @@
-"""Corpus, checkpoints and gate -> verdict."""
+"""The component that evaluates checkpoints by the gate."""
 
 from kfp import dsl
 from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Metrics, Model, Output
@@ -20,23 +20,23 @@ def evaluate(
     metrics: Output[Metrics],
     classification: Output[ClassificationMetrics],
 ) -> bool:
-    """Measure the checkpoints on the frozen test split and judge the candidate by the gate.
+    """Measure the checkpoints on the frozen test split, and approve or reject the candidate by the gate.
 
     Args:
-        corpus: What preprocess made.
-        checkpoints: One a seed; the one with the lowest validation loss is the candidate.
-        gate: Thresholds, JSON.
-        registry_uri: MLflow URL, or a folder for SQLite; its champion is compared with.
-        pipeline_run: Name of this run, for the lineage.
-        job: Kubeflow's name of this run, where it has no other: a schedule's.
+        corpus: Corpus, an output of preprocess.
+        checkpoints: Checkpoints, one per seed; the candidate is the one with the lowest validation loss.
+        gate: Gate, JSON, with all of its keys.
+        registry_uri: URL of the MLflow server, or a folder for SQLite. Its champion is compared with the candidate.
+        pipeline_run: Name of this run for the lineage.
+        job: Kubeflow's own name of this run, used if pipeline_run is empty, as in the runs of a schedule.
 
     Returns:
         Whether the candidate is approved.
-        verdict: Every number and reason, predictions, histories, lineage.
-        report: The same as a page to read.
-        candidate: The checkpoint that was judged.
-        metrics: The numbers of the noisy test, by file.
-        classification: Its ROC and confusion matrix.
+        verdict: Verdict with checks, metrics and reasons; predictions, histories, lineage.
+        report: Verdict as an HTML page.
+        candidate: Checkpoint of the candidate.
+        metrics: Metrics of the noisy test, by file.
+        classification: ROC curve and confusion matrix of the noisy test.
     """
     from pathlib import Path
 
@@ -44,7 +44,7 @@ def evaluate(
 
     result = evaluate(
         Path(corpus.path),
-        [Path(each.path) for each in checkpoints],
+        [Path(checkpoint.path) for checkpoint in checkpoints],
         gate,
         Path(verdict.path),
         Path(report.path),

@@ -1,4 +1,4 @@
-"""Run that has ended, well or not -> notice."""
+"""The component that reports the end of a run."""
 
 from kfp import dsl
 
@@ -12,13 +12,13 @@ def notify(
     job: str,
     notify_url: str,
 ):
-    """Say how the run ended: in the log, and to a URL if there is one.
+    """Log how the run ended, and send it to a URL if there is one.
 
     Args:
-        status: Of all tasks together.
+        status: Final status of the run, over all of its tasks.
         pipeline_run: Name of this run.
-        job: Kubeflow's name of this run, where it has no other: a schedule's.
-        notify_url: Gets run, state and message by POST, as JSON; empty for none. It shows in the dashboard.
+        job: Kubeflow's own name of this run, used if pipeline_run is empty, as in the runs of a schedule.
+        notify_url: URL that gets run, state and message by POST, as JSON, visible in the dashboard; empty for none.
     """
     from spira.stages.notify import notify
 

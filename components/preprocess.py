@@ -1,4 +1,4 @@
-"""Data set -> corpus."""
+"""The component that makes a corpus from a data set."""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Metrics, Output
@@ -17,19 +17,19 @@ def preprocess(
     corpus: Output[Dataset],
     metrics: Output[Metrics],
 ):
-    """Check, decode and lay down a data set as one mappable corpus.
+    """Check and decode a data set, and write it as a corpus of memory-mappable arrays.
 
     Args:
-        data: Folder or gs:// prefix of the data set.
-        data_digest: Digest that the data set must have; empty for whatever is there.
-        code_digest: What code this is: for the cache, which knows an image by its name only.
-        config: Configuration, JSON, in full or in part.
-        skip_bad: Leave bad recordings out instead of refusing the data set.
-        state_uri: Folder that outlives the task, for repeated runs; empty for none.
+        data: Data set: folder or gs:// prefix, such as gs://bucket/voices.
+        data_digest: SHA-256 digest that the data set must have; empty to accept any.
+        code_digest: Digest of the code. Only the cache uses it, in its key: it knows an image by its name only.
+        config: Configuration, JSON; keys that are missing have their defaults.
+        skip_bad: Leave bad recordings out, instead of refusing the data set.
+        state_uri: Folder that outlives the task, for the corpus of repeated runs, such as /state; empty for none.
 
     Returns:
-        corpus: Arrays, index and quality report.
-        metrics: Recordings by split, skipped ones, seconds.
+        corpus: Corpus: audio arrays, index table and data-quality report.
+        metrics: Numbers of recordings by split, of noises and of skipped recordings, digest, and time in seconds.
     """
     from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Approved candidate -> registered version."""
+"""The component that registers an approved candidate as a version."""
 
 from kfp import dsl
 from kfp.dsl import HTML, Artifact, Dataset, Input, Metrics, Model, Output
@@ -16,19 +16,19 @@ def push(
     package: Output[Model],
     metrics: Output[Metrics],
 ) -> int:
-    """Package the approved candidate, log the run and register the version; refuse one that is not approved.
+    """Package an approved candidate, log the run and register the version; refuse a rejected candidate.
 
     Args:
-        corpus: What preprocess made: the golden recordings come from it.
-        candidate: Checkpoint that was judged.
-        verdict: What evaluate made.
-        report: Page to log with the run.
-        registry_uri: MLflow URL, or a folder for SQLite.
+        corpus: Corpus, an output of preprocess.
+        candidate: Checkpoint of the candidate, an output of evaluate.
+        verdict: Verdict, an output of evaluate.
+        report: HTML report, logged with the run.
+        registry_uri: URL of the MLflow server, or a folder for SQLite.
 
     Returns:
         Number of the version.
-        package: What is served.
-        metrics: Version, MLflow run, seconds.
+        package: Package of the version: weights, features and golden recordings.
+        metrics: Version, MLflow run, and time in seconds.
     """
     from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Candidate that failed its gate -> logged run."""
+"""The component that logs the run of a rejected candidate."""
 
 from kfp import dsl
 from kfp.dsl import HTML, Artifact, Dataset, Input, Metrics, Model, Output
@@ -15,17 +15,17 @@ def reject(
     registry_uri: str,
     metrics: Output[Metrics],
 ):
-    """Log the run with the reasons; register nothing. Refuse one that is approved.
+    """Log the run with the reasons of the rejection, without registering a version; refuse an approved candidate.
 
     Args:
-        corpus: What preprocess made.
-        candidate: Checkpoint that was judged.
-        verdict: What evaluate made.
-        report: Page to log with the run.
-        registry_uri: MLflow URL, or a folder for SQLite.
+        corpus: Corpus, an output of preprocess.
+        candidate: Checkpoint of the candidate, an output of evaluate.
+        verdict: Verdict, an output of evaluate.
+        report: HTML report, logged with the run.
+        registry_uri: URL of the MLflow server, or a folder for SQLite.
 
     Returns:
-        metrics: MLflow run, seconds.
+        metrics: MLflow run, and time in seconds.
     """
     from pathlib import Path
 

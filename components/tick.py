@@ -1,4 +1,4 @@
-"""Settings of continuous delivery -> whatever is to be done now."""
+"""The component that does one tick of continuous delivery."""
 
 from kfp import dsl
 from kfp.dsl import Artifact, Metrics, Output
@@ -13,15 +13,15 @@ def tick(
     status: Output[Artifact],
     metrics: Output[Metrics],
 ):
-    """Look at data, settings, code, runs and what serves, and do all that is to be done now.
+    """Observe data, settings, code, runs and targets once, and do all that is due.
 
     Args:
-        settings: Text of a settings file; its places must outlive the pod.
-        cluster: Text of the file of Kubeflow that it calls cluster.yaml; empty for none.
+        settings: Text of the settings file (delivery.yaml); its folders and URLs must outlive the pod.
+        cluster: Text of the cluster file (cluster.yaml), which names the Kubeflow that trains; empty for none.
 
     Returns:
-        status: What is going on, JSON.
-        metrics: Records of the ledger, things done, seconds.
+        status: Status of the delivery, JSON.
+        metrics: Numbers of records in the ledger and of actions, and time in seconds.
     """
     from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Corpus -> checkpoint of one seed."""
+"""The component that trains one network."""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
@@ -21,23 +21,24 @@ def train(
     checkpoint: Output[Model],
     metrics: Output[Metrics],
 ):
-    """Train one network; go on where an earlier, killed try of the same training stopped.
+    """Train one network; resume where a killed attempt of the same training stopped.
 
     Args:
-        corpus: What preprocess made.
-        config: Configuration, JSON, in full or in part.
-        seed: Decides initial weights, order, noise and dropout.
-        device: auto, cpu, cuda or cuda:N.
-        require_gpu: Fail where no GPU is, rather than train for days on a CPU.
-        state_uri: Folder that outlives the task, for the state of the training; empty for none.
-        code_digest: What code this is: for the cache, which knows an image by its name only.
-        cpu: Of the pod; here and below because a loop is handed what its tasks take as inputs, and nothing else.
-        memory: Of the pod.
-        gpu_count: Of the pod.
+        corpus: Corpus, an output of preprocess.
+        config: Configuration, JSON; keys that are missing have their defaults.
+        seed: Seed of initial weights, order of recordings, noise and dropout, such as 42.
+        device: Device of the training: auto, cpu, cuda or cuda:N.
+        require_gpu: Fail where there is no GPU, instead of training on the CPU.
+        state_uri: Folder that outlives the task, for the state of the training, such as /state; empty for none.
+        code_digest: Digest of the code. Only the cache uses it, in its key: it knows an image by its name only.
+        cpu: CPU request of the pod, such as 2 or 500m. Not used by the code: Kubeflow passes a parameter into a loop
+            only if a task inside declares it as an input.
+        memory: Memory request and limit of the pod, such as 4Gi. Declared for the same reason as cpu.
+        gpu_count: GPUs of the pod, such as 1; 0 for none. Declared for the same reason as cpu.
 
     Returns:
         checkpoint: Weights, resolved configuration and history.
-        metrics: Seed, epochs, best epoch and its validation loss, seconds.
+        metrics: Seed, number of epochs, best epoch and its validation loss, and time in seconds.
     """
     from pathlib import Path
 

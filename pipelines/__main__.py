@@ -1,4 +1,4 @@
-"""The commands of this module moved: see ``spira pipeline --help``."""
+"""A pointer to ``spira pipeline``, which has the commands of this module."""
 
 import sys
 

@@ -2,15 +2,14 @@
 
     spira run --data DIR --work DIR
 
-kfp's runner prints a lot, names no cause of a failure, and reports success when a condition can't be read.
-Here its output goes to a log, lines of the stages go to the reader, a failure is told by its cause, and the
-branch that ran is held against the verdict.
+kfp's local runner prints much, gives no cause of a failure, and reports success when it cannot read a condition.
+This module writes its output to a log, passes the stages' lines to the caller, raises a failure with its cause, and
+checks the branch that ran against the verdict.
 """
 
 from __future__ import annotations
 
 import builtins
-import fcntl
 import io
 import json
 import logging
@@ -20,7 +19,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -37,9 +36,10 @@ from spira.stages.verdict_folder import LINEAGE, VERDICT
 
 SUMMARY, REPORT = "summary.json", "report.html"
 OUTPUTS = "executor_output.json"
-"""What kfp leaves of a task that succeeded: parameters, artifacts and their metadata."""
+"""File that kfp writes for a task that succeeded: parameters, artifacts and their metadata."""
 BRANCHES = {True: {"push", "deploy"}, False: {"reject"}}
-TASKS_AT_ONCE = 2
+"""Tasks after the gate, by approval."""
+MAX_PARALLEL_TASKS = 2
 """kfp's limit for a loop."""
 
 
@@ -59,24 +59,22 @@ def run(
 ) -> dict[str, Any]:
     """Run the pipeline, write ``report.html`` and ``summary.json`` into ``work``, and return the summary.
 
-    Running a killed run again continues it. Everything that a run makes stays in ``work/pipeline``.
+    To resume a run that was killed, run it again. All artifacts of a run stay in ``work/pipeline``.
 
     Args:
         request: What to train; a request without a name gets one from the time.
         registry_uri: MLflow URL; SQLite in ``work`` if empty.
         serve: Serve an approved model and make it champion; False leaves both to continuous delivery.
-        tell: Receives progress line by line, from several threads in turn; kfp has replaced ``print`` meanwhile.
+        tell: Function that gets the progress line by line, from one thread at a time. It must not use ``print``, which
+            kfp replaces during the run.
 
     Raises:
-        RunError: a stage failed, or another run works in this folder.
+        RunError: A stage failed, or another run works in this folder.
     """
     work = work.resolve()
     with _alone(work):
         folder = _new_folder(work / "pipeline")
-        for name in (
-            SUMMARY,
-            REPORT,
-        ):  # those of an earlier run must not pass for this run's
+        for name in (SUMMARY, REPORT):  # an earlier run's copies must never look like this run's
             (work / name).unlink(missing_ok=True)
         compile_pipeline(folder / "training.yaml")
         parameters = Parameters.local(
@@ -97,12 +95,12 @@ def run(
 
 @contextmanager
 def _alone(work: Path) -> Iterator[None]:
-    work.mkdir(parents=True, exist_ok=True)
-    with (work / ".lock").open("w") as lock:
+    """Lock the work folder; refuse one in which another run works."""
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(f"{work}: another run works here; wait for it or choose another --work") from None
+            stack.enter_context(files.lock(work / ".lock", wait=False))
+        except files.LockedError:
+            raise RunError(f"{work}: another run works in this folder; wait for it or choose another --work") from None
         yield
 
 
@@ -113,38 +111,43 @@ def _new_folder(parent: Path) -> Path:
 
 
 def execute(folder: Path, arguments: dict[str, Any], tell: Callable[[str], None]) -> None:
-    """Run ``folder/training.yaml``; its artifacts and ``log.txt`` come into ``folder``.
+    """Run ``folder/training.yaml``; write its artifacts and ``log.txt`` into ``folder``.
+
+    Args:
+        arguments: Parameters of the pipeline.
+        tell: Function that gets the progress line by line.
 
     Raises:
-        RunError: a task failed; the message is what the task said.
+        RunError: A task failed; the message has the errors that it logged.
     """
     pipeline = components.load_component_from_file(str(folder / "training.yaml"))
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(folder))
-    with (folder / "log.txt").open("w") as file, _quiet(_Listener(file, tell)) as listener, _threads(arguments):
+    log = folder / "log.txt"
+    with log.open("w") as file, _captured(_OutputSplitter(file, tell)) as output, _shared_cores(arguments):
         try:
             pipeline(**arguments)
         except RuntimeError as error:
-            raise RunError(_cause(listener, str(error), folder / "log.txt")) from None
+            raise RunError(_cause(output, str(error), log)) from None
 
 
-class _Listener(io.TextIOBase):
-    """Stands for standard output: everything goes to the log, marked lines to the reader."""
+class _OutputSplitter(io.TextIOBase):
+    """A standard output that writes everything to a log and passes marked lines to a function."""
 
-    def __init__(self, file: io.TextIOBase, tell: Callable[[str], None]) -> None:
-        self.file, self.progress, self.lock = file, tell, threading.RLock()
-        self.refusals: list[str] = []
+    def __init__(self, file: io.TextIOBase, progress: Callable[[str], None]) -> None:
+        self.file, self.progress, self.lock = file, progress, threading.RLock()
+        self.error_lines: list[str] = []
 
     def write(self, text: str) -> int:
         with self.lock:
             self.file.write(text)
             self.file.flush()
             for line in text.splitlines():
-                self._hear(line.strip())
+                self._pass_on(line.strip())  # kfp indents lines
         return len(text)
 
-    def _hear(self, line: str) -> None:
+    def _pass_on(self, line: str) -> None:
         if line.startswith(mark := MARKS[logging.ERROR]):
-            self.refusals.append(line.removeprefix(mark))
+            self.error_lines.append(line.removeprefix(mark))
         elif line.startswith(mark := MARKS[logging.WARNING]):
             self.progress(f"warning: {line.removeprefix(mark)}")
         elif line.startswith(mark := MARKS[logging.INFO]):
@@ -152,48 +155,49 @@ class _Listener(io.TextIOBase):
 
 
 @contextmanager
-def _quiet(listener: _Listener) -> Iterator[_Listener]:
-    """kfp swaps ``print`` and the root logger's handlers, in a loop from several threads: put all back after."""
+def _captured(output: _OutputSplitter) -> Iterator[_OutputSplitter]:
+    """Redirect standard output, and restore at the end what kfp replaces."""
+    # kfp replaces print and the root logger's handlers; in a loop, several threads do so
     root = logging.getLogger()
     before = builtins.print, root.handlers[:], root.level
     try:
-        with redirect_stdout(listener), warnings.catch_warnings():
+        with redirect_stdout(output), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            yield listener
+            yield output
     finally:
         builtins.print, root.handlers[:], level = before
         root.setLevel(level)
 
 
 @contextmanager
-def _threads(arguments: dict[str, Any]) -> Iterator[None]:
-    """Share the cores among the trainings that run at once, unless the user has decided."""
-    at_once = min(TASKS_AT_ONCE, len(arguments["seeds"]))
-    decided = "OMP_NUM_THREADS" in os.environ
-    if not decided:
-        os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // at_once))
+def _shared_cores(arguments: dict[str, Any]) -> Iterator[None]:
+    """Divide the cores among the trainings that run at the same time, unless the user has set OMP_NUM_THREADS."""
+    parallel = min(MAX_PARALLEL_TASKS, len(arguments["seeds"]))
+    is_set = "OMP_NUM_THREADS" in os.environ
+    if not is_set:
+        os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // parallel))
     try:
         yield
     finally:
-        if not decided:
+        if not is_set:
             del os.environ["OMP_NUM_THREADS"]
 
 
-def _cause(listener: _Listener, error: str, log: Path) -> str:
-    """What the failed task said last: its refusal, or the exception that ended it."""
-    if listener.refusals:
-        return "\n".join([*dict.fromkeys(listener.refusals), f"(log: {log})"])
+def _cause(output: _OutputSplitter, error: str, log: Path) -> str:
+    """Return the errors that the failed task logged, or else the exception that ended it."""
+    if output.error_lines:
+        return "\n".join([*dict.fromkeys(output.error_lines), f"(log: {log})"])
     task = re.search(r"failed: \S*?'([\w-]+)'", error)
     exceptions = re.findall(r"^\s*([\w.]+(?:Error|Exception|Interrupt|Exit)\b.*)$", log.read_text(), re.MULTILINE)
-    said = exceptions[-1] if exceptions else "it ended without a word, perhaps killed for lack of memory"
-    return f"{task.group(1) if task else 'a task'} failed: {said} (log: {log})"
+    reason = exceptions[-1] if exceptions else "its process ended without an error message, perhaps for lack of memory"
+    return f"{task.group(1) if task else 'a task'} failed: {reason} (log: {log})"
 
 
 def gather(folder: Path, work: Path, seconds: float) -> dict[str, Any]:
-    """The summary of a run from what its tasks left.
+    """Return the summary of a run, from the outputs of its tasks.
 
     Raises:
-        RunError: the branch that ran is not the one that the verdict asks for.
+        RunError: The branch that ran contradicts the verdict.
     """
     ended = sorted((path.parent.name, path.parent, json.loads(path.read_text())) for path in folder.rglob(OUTPUTS))
     tasks = [task for task in ended if "artifacts" in task[2]]  # an exit handler makes none
@@ -232,16 +236,16 @@ def gather(folder: Path, work: Path, seconds: float) -> dict[str, Any]:
 
 
 def check_branch(verdict: dict[str, Any], ran: set[str]) -> None:
-    """Hold what ran against the verdict: kfp skips a branch in silence where it can't read a condition.
+    """Check the tasks that ran against the verdict, as kfp silently skips a branch whose condition it cannot read.
 
     Raises:
-        RunError: they disagree.
+        RunError: They contradict each other.
     """
     branches = ran & (BRANCHES[True] | BRANCHES[False])
     if verdict["approved"] not in BRANCHES or branches != BRANCHES[verdict["approved"]]:
         raise RunError(
-            f"the verdict is approved={verdict['approved']}, yet {sorted(branches) or 'nothing'} ran after it: "
-            "the run counts as failed, no model of it may be used"
+            f"the verdict is approved={verdict['approved']}, but {sorted(branches) or 'nothing'} ran after it: "
+            "the run counts as failed, and its model must not be used"
         )
 
 
@@ -254,7 +258,7 @@ def _label(task: str, metrics: dict[str, Any]) -> str:
 
 
 def _publish(summary: dict[str, Any], folder: Path, work: Path) -> None:
-    """The report first, then the summary, each under its name only when it is whole."""
+    """Write the report and then the summary into the work folder, each in one step."""
     report = Path(summary["paths"]["verdict"]).parents[1] / "report"
     files.write_text(work / REPORT, report.read_text("utf-8"))
     text = json.dumps(summary, indent=1)

@@ -1,13 +1,13 @@
-"""The local runner of continuous delivery: each order a process of its own that outlives who gave it.
+"""The local runner of continuous delivery: each run is a process that outlives the process that started it.
 
-    WORK/runs/NAME/order.json     what was ordered
-    WORK/runs/NAME/outcome.json   how it ended; there only when it has
-    WORK/runs/NAME/.lock          held by the process while it lives
+    WORK/runs/NAME/order.json     the training request
+    WORK/runs/NAME/outcome.json   the result; absent until the run has ended
+    WORK/runs/NAME/.lock          held by the process of the run
 
-The lock is taken before the process begins and handed to it, so that there is no moment at which an order is
-neither running nor free, and it goes with the process, however that ends.
+The runner takes the lock before it starts the process, and the process inherits it. A run is therefore locked at every
+moment until it ends, and the lock is released however the process ends.
 
-    python -m pipelines.local_runner WORK/runs/NAME     (what the runner starts)
+    python -m pipelines.local_runner WORK/runs/NAME     (the command that the runner starts)
 """
 
 from __future__ import annotations
@@ -31,15 +31,14 @@ from spira.errors import SpiraError
 
 ORDER, OUTCOME, LOG = "order.json", "outcome.json", "log.txt"
 MOST_STARTS = 20
-"""A process that dies again and again without a word (sources that can't be read, say) is not begun for ever."""
+"""Number of starts after which a run that never ended counts as failed, such as one whose sources cannot be read."""
 
 
 class LocalRunner:
-    """See :class:`spira.delivery.runner.Runner`.
+    """A runner on this machine; see :class:`spira.delivery.runner.Runner`.
 
     Args:
-        work: folder of runs, corpora, trainings and, without a registry of its own, MLflow; one run works in it at a
-            time.
+        work: Folder of runs, corpora and trainings, in which one run works at a time.
         registry_uri: MLflow URL; SQLite in ``work`` if empty.
     """
 
@@ -52,9 +51,9 @@ class LocalRunner:
         if not (folder / ORDER).exists():
             return None
         with _explained(folder), _lock(folder) as lock:
-            if (folder / OUTCOME).exists():  # looked for while nobody can write it
-                told = json.loads((folder / OUTCOME).read_text())
-                return Run(**(told | {"reasons": tuple(told["reasons"])}))
+            if (folder / OUTCOME).exists():  # checked under the lock, while no process can write it
+                outcome = json.loads((folder / OUTCOME).read_text())
+                return Run(**(outcome | {"reasons": tuple(outcome["reasons"])}))
             return Run("interrupted") if lock else Run("running", _last_line(folder / LOG))
 
     def start(self, request: TrainingRequest) -> None:
@@ -67,7 +66,8 @@ class LocalRunner:
             own = {"name": request.name, "work": str(self.work), "registry_uri": self.registry_uri, "starts": starts}
             files.write_text(folder / ORDER, json.dumps(request.to_record() | own, indent=1))
             if starts > MOST_STARTS:
-                _leave(folder, Run("failed", f"it was started {MOST_STARTS} times and never ended: see {folder / LOG}"))
+                message = f"it was started {MOST_STARTS} times and never ended: see {folder / LOG}"
+                _write_outcome(folder, Run("failed", message))
                 return
             with (folder / LOG).open("a") as log:
                 subprocess.Popen(
@@ -84,23 +84,23 @@ class LocalRunner:
 
 
 def run(folder: Path) -> None:
-    """Run the order in a folder to its end, and leave its outcome."""
+    """Run the training request of a folder, and write its outcome."""
     try:
         outcome = _outcome(json.loads((folder / ORDER).read_text()))
     except SpiraError as error:
         outcome = Run("failed", str(error))
-    except Exception as error:  # whatever it was, the order has ended, and the log has the rest
+    except Exception as error:  # whatever the error, the run has ended; the log has the traceback
         logging.exception("the run failed")
         outcome = Run("failed", f"{type(error).__name__}: {error}")
-    _leave(folder, outcome)
+    _write_outcome(folder, outcome)
 
 
-def _leave(folder: Path, outcome: Run) -> None:
+def _write_outcome(folder: Path, outcome: Run) -> None:
     files.write_text(folder / OUTCOME, json.dumps(asdict(outcome), indent=1))
 
 
 def _starts(folder: Path) -> int:
-    """How often the order was begun."""
+    """Return how often the run was started."""
     return json.loads((folder / ORDER).read_text())["starts"] if (folder / ORDER).exists() else 0
 
 
@@ -116,7 +116,7 @@ def _outcome(body: dict[str, Any]) -> Run:
         approved=summary["approved"],
         reasons=tuple(summary["reasons"]),
         model_version=summary["model_version"],
-        metrics={name: each["value"] for name, each in summary["metrics"].items() if each["value"] is not None},
+        metrics={name: item["value"] for name, item in summary["metrics"].items() if item["value"] is not None},
     )
 
 
@@ -128,13 +128,13 @@ def _check_code(request: TrainingRequest) -> None:
 
 
 def _tell(line: str) -> None:
-    """Into the order's log: kfp has changed ``print`` and standard output meanwhile."""
+    """Write a line to the run's log; kfp replaces ``print`` and standard output during the run."""
     sys.stderr.write(f"{line}\n")
 
 
 @contextmanager
 def _explained(folder: Path) -> Iterator[None]:
-    """What the disk refuses, or holds damaged, is told in one line; the next tick asks again."""
+    """Turn an error of the disk, or a damaged file, into a RunnerError, so that the next tick tries again."""
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -143,7 +143,7 @@ def _explained(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[IO[str] | None]:
-    """The folder's lock, or None where another process holds it."""
+    """Take the folder's lock and give its open file, or None if another process holds it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         try:
@@ -155,7 +155,7 @@ def _lock(folder: Path) -> Iterator[IO[str] | None]:
 
 
 def _last_line(log: Path) -> str:
-    """Where the run is, as it tells."""
+    """Return the last line of a log that is not blank, or an empty text."""
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
     return next((line for line in reversed(lines) if line.strip()), "")
 

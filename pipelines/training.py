@@ -2,13 +2,9 @@
 
     spira pipeline compile --image REGISTRY/spira-train@sha256:…
 
-What the runners do with a pipeline decides its shape: the condition reads a single return value and has an
-else branch, so that a gate that can't be read never passes for an approval; the branches end in no OneOf;
-tasks with effects, or that depend on the registry, are never cached; the loop runs over ``list[int]``; nested
-settings travel as a JSON string, in which 40 stays 40; what was collected over the loop is used outside the
-branches only, where it compiles.
-
-Where pods go is decided by parameters, so that one file serves with a GPU and without:
+Placement
+---------
+Parameters decide where pods run, so that one compiled file serves with a GPU and without:
 
     gpu_count   node_selector                                            tolerations
     "0"         {}                                                       []
@@ -17,10 +13,11 @@ Where pods go is decided by parameters, so that one file serves with a GPU and w
 
     GPU = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
 
-No task sets a retry: a stock Kubeflow ignores it, and one machine would only repeat a refusal. A run that failed or
-was preempted is ordered again: what is done is answered from the cache, and a training goes on from the state
-folder, which is a volume (``CompileOptions.claim``). A pod that no node takes would wait for ever, so a run has a
-deadline.
+Failures
+--------
+No task has a retry policy: a stock Kubeflow ignores it, and on one machine it would only repeat a refusal. To retry a
+run that failed or was preempted, start it again: the cache returns finished tasks, and training resumes from the state
+folder, which is a mounted volume (``CompileOptions.claim``).
 """
 
 from contextlib import nullcontext
@@ -46,29 +43,30 @@ NAME = "spira-training"
 COMPILED = Path(__file__).with_suffix(".yaml")
 HOUR = 3600
 LIMITS = dsl.PipelineConfig(active_deadline_seconds=48 * HOUR, ttl_seconds_after_finished=7 * 24 * HOUR)
-"""The run is ended after two days, and its pods with their logs are removed a week after it ended."""
+"""A run is ended after two days, as a pod that no node can take would otherwise wait for ever. Its pods and their logs
+are removed a week after its end."""
 
 
 @dataclass(frozen=True)
 class CompileOptions:
-    """In what a compiled file may differ where no parameter can say it; the flow is the same."""
+    """Compile-time options: what cannot be a pipeline parameter."""
 
     claim: str = ""
-    """PersistentVolumeClaim for the state of preprocess and train; none if empty, which Kubeflow takes for no name."""
+    """PersistentVolumeClaim for the state of preprocess and train; none if empty. Kubeflow refuses an empty name."""
     cached: bool = True
-    """Whether preprocess and train may be answered from the cache: not where the data isn't pinned by a digest."""
-    notified: bool = False
-    """Whether an exit handler says how the run ended; on one machine the process that waits for it does."""
+    """Whether the cache may answer preprocess and train. Must be False where no digest pins the data."""
+    notifies: bool = False
+    """Whether an exit handler reports the end of the run. On one machine the waiting process reports it."""
     name: ClassVar[str] = NAME
-    """Of the pipeline."""
+    """Name of the pipeline."""
 
     def compile(self, out: Path, image: str) -> None:
-        """See :func:`compile_pipeline`."""
+        """Write the compiled pipeline; see :func:`compile_pipeline`."""
         compile_pipeline(out, image, self)
 
 
-def pipeline(form: CompileOptions) -> GraphComponent:
-    """The composition in one of its forms."""
+def pipeline(options: CompileOptions) -> GraphComponent:
+    """Return the composition for the given options."""
 
     @dsl.pipeline(name=NAME, display_name="SPIRA training", pipeline_config=LIMITS)
     def training(
@@ -92,46 +90,49 @@ def pipeline(form: CompileOptions) -> GraphComponent:
         notify_url: str,
         run_name: str,
     ):
-        """Recordings in; a served, or honestly rejected, detector of respiratory insufficiency out.
+        """Train one detector per seed, evaluate them by the gate, and register and deploy the best if it is approved.
 
         Args:
-            data: Folder or gs:// prefix of the data set.
-            data_digest: Digest that the data set must have; give it wherever results are cached.
-            code_digest: What the code is; with the data's digest it decides what the cache may answer.
-            config: Configuration, JSON, in full or in part.
-            gate: Thresholds, JSON, in full.
-            seeds: One network a seed.
-            skip_bad: Leave bad recordings out instead of refusing the data set.
-            device: auto, cpu, cuda or cuda:N.
-            require_gpu: Fail where no GPU is.
-            cpu: Requested by a training, and by the evaluation, such as 2 or 500m.
-            memory: Requested by each of them, and their limit, such as 4Gi.
-            gpu_count: Requested by a training; 0 for none.
-            node_selector: Labels of the nodes to train on, such as those of a GPU model.
-            tolerations: Taints of nodes that a training bears, as in a pod.
-            state_uri: Folder that outlives tasks, for killed and repeated runs; empty for none.
-            registry_uri: MLflow URL, or a folder for SQLite.
-            target: Where it serves, as JSON, as a target of delivery.yaml; empty to leave that to continuous delivery.
-            notify_url: Gets a POST when the run has ended; empty for none.
-            run_name: What lineage, MLflow and the ledger call this run; Kubeflow's name of it if empty.
+            data: Data set: folder or gs:// prefix, such as gs://bucket/voices.
+            data_digest: SHA-256 digest that the data set must have; empty to accept any. Required where tasks are
+                cached, as the cache compares parameters and not the data.
+            code_digest: Digest of the code. Only the cache uses it, in its key: it knows an image by its name only.
+            config: Configuration, JSON; keys that are missing have their defaults.
+            gate: Gate, JSON, with all of its keys.
+            seeds: Seeds, such as [1, 2]; one network is trained for each.
+            skip_bad: Leave bad recordings out, instead of refusing the data set.
+            device: Device of the training: auto, cpu, cuda or cuda:N.
+            require_gpu: Fail where there is no GPU, instead of training on the CPU.
+            cpu: CPU request of each train pod and of the evaluate pod, such as 2 or 500m.
+            memory: Memory request and limit of each train pod and of the evaluate pod, such as 4Gi.
+            gpu_count: GPUs of each train pod, such as 1; 0 for none.
+            node_selector: Labels of the nodes for train pods, such as {"karpenter.sh/nodepool": "gpu"}.
+            tolerations: Tolerations of train pods, written as in the specification of a pod.
+            state_uri: Folder that outlives a task, from which an interrupted run resumes, such as /state on a mounted
+                volume; empty for none.
+            registry_uri: URL of the MLflow server, or a folder for SQLite.
+            target: Deployment target, JSON, written as in delivery.yaml; empty to leave deployment to continuous
+                delivery.
+            notify_url: URL that gets a POST request when the run has ended, visible in the dashboard; empty for none.
+            run_name: Name of the run in lineage, MLflow and the ledger; Kubeflow's own name of the run if empty.
         """
         job = dsl.PIPELINE_JOB_NAME_PLACEHOLDER
-        with notified(form, pipeline_run=run_name, job=job, notify_url=notify_url):
-            prepared = kept(
+        with with_exit_handler(options, pipeline_run=run_name, job=job, notify_url=notify_url):
+            preprocess_task = with_cache_and_state(
                 preprocess(
                     data=data,
                     data_digest=data_digest,
                     code_digest=code_digest,
-                    config=config,
+                    config=config,  # nested settings are JSON text: in a dictionary 40 would arrive as 40.0
                     skip_bad=skip_bad,
                     state_uri=state_uri,
                 ),
-                form,
+                options,
             ).set_display_name("Preprocess")
-            timed(prepared.set_cpu_request("500m").set_memory_request("1Gi"), 6)
-            corpus = prepared.outputs["corpus"]
-            with dsl.ParallelFor(seeds, name="seeds") as seed:
-                trained = kept(
+            with_timeout(preprocess_task.set_cpu_request("500m").set_memory_request("1Gi"), 6)
+            corpus = preprocess_task.outputs["corpus"]
+            with dsl.ParallelFor(seeds, name="seeds") as seed:  # list[int]: from a bare list a seed arrives as text
+                train_task = with_cache_and_state(
                     train(
                         corpus=corpus,
                         config=config,
@@ -144,93 +145,106 @@ def pipeline(form: CompileOptions) -> GraphComponent:
                         memory=memory,
                         gpu_count=gpu_count,
                     ),
-                    form,
+                    options,
                 ).set_display_name("Train")
-                sized(timed(trained, 24), cpu, memory)
-                placed(trained, gpu_count, node_selector, tolerations)
-            judged = uncached(
+                with_resources(with_timeout(train_task, 24), cpu, memory)
+                on_nodes(train_task, gpu_count, node_selector, tolerations)
+            evaluate_task = without_cache(
                 evaluate(
                     corpus=corpus,
-                    checkpoints=dsl.Collected(trained.outputs["checkpoint"]),
+                    # collected here, outside of the branches: inside of them it does not compile
+                    checkpoints=dsl.Collected(train_task.outputs["checkpoint"]),
                     gate=gate,
                     registry_uri=registry_uri,
                     pipeline_run=run_name,
                     job=job,
                 )
             ).set_display_name("Evaluate")
-            sized(timed(judged, 6), cpu, memory)
-            outcome = {
+            with_resources(with_timeout(evaluate_task, 6), cpu, memory)
+            results = {
                 "corpus": corpus,
-                "candidate": judged.outputs["candidate"],
-                "verdict": judged.outputs["verdict"],
-                "report": judged.outputs["report"],
+                "candidate": evaluate_task.outputs["candidate"],
+                "verdict": evaluate_task.outputs["verdict"],
+                "report": evaluate_task.outputs["report"],
                 "registry_uri": registry_uri,
             }
-            with dsl.If(judged.outputs["Output"] == True, name="approved"):  # noqa: E712 (kfp's condition)
-                pushed = timed(uncached(push(**outcome)).set_display_name("Push"), 1)
-                deployed = deploy(
-                    package=pushed.outputs["package"],
-                    version=pushed.outputs["Output"],
+            # The condition reads a single return value, as kfp's local runner cannot read a named output. With an else
+            # branch, a condition that cannot be read never looks like a finished run. No OneOf joins the branches: it
+            # fails on a cache hit.
+            with dsl.If(evaluate_task.outputs["Output"] == True, name="approved"):  # noqa: E712 (kfp's condition)
+                push_task = with_timeout(without_cache(push(**results)).set_display_name("Push"), 1)
+                deploy_task = deploy(
+                    package=push_task.outputs["package"],
+                    version=push_task.outputs["Output"],
                     registry_uri=registry_uri,
                     target=target,
                 )
-                timed(uncached(deployed).set_display_name("Deploy"), 1)
+                with_timeout(without_cache(deploy_task).set_display_name("Deploy"), 1)
             with dsl.Else(name="rejected"):
-                timed(uncached(reject(**outcome)).set_display_name("Reject"), 1)
+                with_timeout(without_cache(reject(**results)).set_display_name("Reject"), 1)
 
     return training
 
 
-def notified(form: CompileOptions, **about: object) -> dsl.ExitHandler | nullcontext:
-    """What happens inside is told when it has ended, however it ends."""
-    if not form.notified:
+def with_exit_handler(options: CompileOptions, **arguments: object) -> dsl.ExitHandler | nullcontext:
+    """Return a context whose tasks are followed by notify, however they end; an empty one if nothing notifies.
+
+    Args:
+        arguments: Inputs of notify.
+    """
+    if not options.notifies:
         return nullcontext()
-    return dsl.ExitHandler(timed(uncached(notify(**about)).set_display_name("Notify"), 1), name="run")
+    return dsl.ExitHandler(with_timeout(without_cache(notify(**arguments)).set_display_name("Notify"), 1), name="run")
 
 
-def kept(task: dsl.PipelineTask, form: CompileOptions) -> dsl.PipelineTask:
-    """A task that follows from its inputs alone: answered from the cache, and its state kept in the volume."""
-    if form.claim:
-        kubernetes.mount_pvc(task, form.claim, STATE)
-    return task.set_caching_options(form.cached)
+def with_cache_and_state(task: dsl.PipelineTask, options: CompileOptions) -> dsl.PipelineTask:
+    """Cache a task whose outputs follow from its inputs alone, and mount the claim for its state."""
+    if options.claim:
+        kubernetes.mount_pvc(task, options.claim, STATE)
+    return task.set_caching_options(options.cached)
 
 
-def uncached(task: dsl.PipelineTask) -> dsl.PipelineTask:
-    """A task that reads or changes what is outside the pipeline: never answered from the cache."""
+def without_cache(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """Never cache a task that reads or changes something outside of the pipeline."""
     return task.set_caching_options(False)
 
 
-def timed(task: dsl.PipelineTask, hours: int) -> dsl.PipelineTask:
-    """A task whose pod is ended after so many hours of work."""
+def with_timeout(task: dsl.PipelineTask, hours: int) -> dsl.PipelineTask:
+    """Limit the run time of a task's pod."""
     return kubernetes.set_timeout(task, hours * HOUR)
 
 
-def sized(task: dsl.PipelineTask, cpu: str, memory: str) -> None:
-    """Room for torch: a container's shared memory is 64 MB unless a volume of its own is mounted."""
+def with_resources(task: dsl.PipelineTask, cpu: str, memory: str) -> None:
+    """Request CPU and memory for a task that uses torch, and mount a volume as its shared memory."""
     task.set_cpu_request(cpu).set_memory_request(memory).set_memory_limit(memory)
+    # without a volume, a container has 64 MB of shared memory
     kubernetes.empty_dir_mount(task, volume_name="shm", mount_path="/dev/shm", medium="Memory")
 
 
-def placed(task: dsl.PipelineTask, gpu_count: str, node_selector: dict, tolerations: list) -> None:
-    """On which nodes; the accelerator's type is the name of the resource, its model is for the selector to say."""
+def on_nodes(task: dsl.PipelineTask, gpu_count: str, node_selector: dict, tolerations: list) -> None:
+    """Request GPUs for a task, and the nodes on which it may run."""
+    # the type is the name of the resource; node_selector chooses a model of GPU
     task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(gpu_count)
     kubernetes.add_node_selector_json(task, node_selector)
     kubernetes.add_toleration_json(task, tolerations)
 
 
 def compile_pipeline(
-    out: Path, image: str = IMAGE, form: CompileOptions | None = None, manifest: KubernetesManifestOptions | None = None
+    out: Path,
+    image: str = IMAGE,
+    options: CompileOptions | None = None,
+    manifest: KubernetesManifestOptions | None = None,
 ) -> None:
     """Write the compiled pipeline; the same sources give the same bytes.
 
     Args:
-        image: of the components; on a cluster by digest, since the cache knows an image by its name only.
-        form: that of one machine if not given.
-        manifest: write the resources ``Pipeline`` and ``PipelineVersion`` of these names instead.
+        image: Image of the components. On a cluster it has a digest, as the cache knows an image by its name only.
+        options: Compile-time options; those of one machine if None.
+        manifest: Names of the resources ``Pipeline`` and ``PipelineVersion``; None to write Kubeflow's own file.
     """
     temporary = out.with_name(f".{out.stem}.writing.yaml")
     compiler.Compiler().compile(
-        pipeline(form or CompileOptions()),
+        pipeline(options or CompileOptions()),
         str(temporary),
         kubernetes_manifest_format=manifest is not None,
         kubernetes_manifest_options=manifest,

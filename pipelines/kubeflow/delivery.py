@@ -1,7 +1,8 @@
-"""Continuous delivery as a pipeline of one task, for a recurring run: what manifests/base/delivery has as a CronJob.
+"""Continuous delivery as a pipeline of one task, for a recurring run.
 
-It is the same tick with the same ledger, so both may run side by side, or one take over from the other. The image is
-that of Dockerfile.base: a tick needs no torch. On a cluster, with a service account that may do what it must:
+It does what the CronJob in manifests/base/delivery does, with the same ledger: both may run side by side, and either
+may replace the other. The image is that of Dockerfile.base, as a tick needs no torch. On a cluster, with a service
+account that has the rights of delivery:
 
     spira pipeline schedule-delivery --host URL --settings delivery.yaml --image REGISTRY/spira-base@sha256:…
 """
@@ -16,46 +17,46 @@ from kfp.dsl.graph_component import GraphComponent
 from components import IMAGE
 from components.tick import tick
 from pipelines.parameters import STATE
-from pipelines.training import HOUR, timed, uncached
+from pipelines.training import HOUR, with_timeout, without_cache
 
 NAME = "spira-delivery"
 COMPILED = Path(__file__).with_suffix(".yaml")
 LIMITS = dsl.PipelineConfig(active_deadline_seconds=HOUR, ttl_seconds_after_finished=24 * HOUR)
-"""A tick is ended after an hour; the next is then free to begin. Its pods are removed a day after it ended."""
+"""A tick is ended after an hour, so that the next can start. Its pods are removed a day after its end."""
 
 
 @dataclass(frozen=True)
-class CompileOptions:
-    """As :class:`pipelines.training.CompileOptions`, for :mod:`pipelines.kubeflow.versions`."""
+class DeliveryCompileOptions:
+    """Compile-time options of the delivery pipeline."""
 
     claim: str = ""
-    """PersistentVolumeClaim mounted at ``STATE``, where the settings name folders; none if empty."""
+    """PersistentVolumeClaim mounted at ``STATE``, for settings that name folders; none if empty."""
     cached: ClassVar[bool] = False
-    """A tick is never answered from the cache."""
+    """Whether the cache may answer a tick: never."""
     name: ClassVar[str] = NAME
-    """Of the pipeline."""
+    """Name of the pipeline."""
 
     def compile(self, out: Path, image: str) -> None:
-        """See :func:`compile_delivery`."""
+        """Write the compiled pipeline; see :func:`compile_delivery`."""
         compile_delivery(out, image, self.claim)
 
 
 def pipeline(claim: str = "") -> GraphComponent:
-    """The composition.
+    """Return the composition.
 
     Args:
-        claim: PersistentVolumeClaim mounted at ``STATE``, where the settings name folders; none if empty.
+        claim: PersistentVolumeClaim mounted at ``STATE``, for settings that name folders; none if empty.
     """
 
     @dsl.pipeline(name=NAME, display_name="SPIRA delivery", pipeline_config=LIMITS)
     def delivery(settings: str, cluster: str):
-        """Look once at data, settings, code, runs and what serves, and do all that is to be done now.
+        """Observe data, settings, code, runs and targets once, and do all that is due.
 
         Args:
-            settings: Text of the settings file (delivery.yaml); its places must outlive a pod.
-            cluster: Text of the file that it calls cluster.yaml, where Kubeflow trains; empty for none.
+            settings: Text of the settings file (delivery.yaml); its folders and URLs must outlive a pod.
+            cluster: Text of the cluster file (cluster.yaml), which names the Kubeflow that trains; empty for none.
         """
-        task = timed(uncached(tick(settings=settings, cluster=cluster)).set_display_name("Tick"), 1)
+        task = with_timeout(without_cache(tick(settings=settings, cluster=cluster)).set_display_name("Tick"), 1)
         task.set_cpu_request("100m").set_memory_request("512Mi").set_memory_limit("2Gi")
         if claim:
             kubernetes.mount_pvc(task, claim, STATE)
@@ -67,8 +68,8 @@ def compile_delivery(out: Path, image: str = IMAGE, claim: str = "") -> None:
     """Write the compiled pipeline; the same sources give the same bytes.
 
     Args:
-        image: of the task; on a cluster by digest.
-        claim: see :func:`pipeline`.
+        image: Image of the task; on a cluster it has a digest.
+        claim: See :func:`pipeline`.
     """
     temporary = out.with_name(f".{out.stem}.writing.yaml")
     compiler.Compiler().compile(pipeline(claim), str(temporary))

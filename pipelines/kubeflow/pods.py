@@ -1,7 +1,7 @@
-"""The pods of a run, where Kubernetes can be asked: why they wait, and what those that failed said.
+"""The pods of a run: the reasons why they wait, and the errors that failed ones logged.
 
-Kubeflow's server tells neither: a pod that no node takes leaves its run RUNNING, and every exit code becomes 1.
-Nothing depends on these answers, so what can't be asked is said in their place.
+Kubeflow's server returns neither: a run whose pod fits on no node stays RUNNING, and every exit code becomes 1. No
+decision depends on this information, so where Kubernetes cannot be reached, a note takes its place.
 """
 
 from __future__ import annotations
@@ -18,30 +18,32 @@ from spira.kubernetes_connection import NoClusterError, connect
 from spira.stage_logging import MARKS
 
 SECONDS = (3, 10)
-"""To connect, and for an answer."""
+"""Timeouts of a request: to connect, and to read the response."""
 AWAY_SECONDS = 60.0
-LINES = 200
-"""Of a log, from its end."""
+"""Time after a failed connection in which no other is tried."""
+MAX_LOG_LINES = 200
+"""Number of lines that are read from the end of a log."""
 RUN_LABEL = "pipeline/runid"
 ADVICE = {
     "Insufficient nvidia.com/gpu": "no node has that many GPUs free: wait, add a GPU node, or run with gpu_count=0",
-    "Insufficient": "ask for less cpu or memory, or add a node",
-    "untolerated taint": "name the taint of the nodes that are meant in tolerations",
-    "node affinity/selector": "no node carries the labels of node_selector: correct it, or add such a node",
+    "Insufficient": "request less cpu or memory, or add a node",
+    "untolerated taint": "add the taint of the intended nodes to tolerations",
+    "node affinity/selector": "no node has the labels of node_selector: correct it, or add such a node",
 }
-"""Part of what the scheduler says -> what to do; the first that fits."""
+"""Advice by part of the scheduler's message; the first match applies."""
 
 
 class Pods:
     """Pods of one namespace.
 
     Args:
-        core: ``kubernetes.client.CoreV1Api``, connected.
+        core: Connected ``kubernetes.client.CoreV1Api``.
+        namespace: Namespace of the pods.
     """
 
     def __init__(self, core: Any, namespace: str = "kubeflow") -> None:
         self.core, self.namespace = core, namespace
-        self._away, self._again = "", 0.0
+        self._last_failure, self._next_attempt = "", 0.0
 
     @classmethod
     def here(cls, namespace: str = "kubeflow") -> Pods | None:
@@ -54,59 +56,67 @@ class Pods:
             return None
 
     def waiting(self, run_id: str) -> str:
-        """Why pods of a run don't begin; empty where all do."""
-        return "; ".join(self._asked(lambda: [f"{_task(pod)} waits: {why}" for pod, why in self._stuck(run_id)]))
+        """Return why pods of a run do not start; empty if all start."""
+        return "; ".join(
+            self._or_note(lambda: [f"{_task_name(pod)} waits: {reason}" for pod, reason in self._waiting_pods(run_id)])
+        )
 
-    def said(self, run_id: str) -> str:
-        """What the tasks that failed said last, in our own words; empty where they said nothing of the kind."""
-        return "\n".join(dict.fromkeys(self._asked(lambda: list(self._refusals(run_id)))))
+    def errors(self, run_id: str) -> str:
+        """Return the errors that the stages of a run logged in failed pods; empty if there are none."""
+        return "\n".join(dict.fromkeys(self._or_note(lambda: list(self._logged_errors(run_id)))))
 
-    def _stuck(self, run_id: str) -> Iterator[tuple[Any, str]]:
+    def _waiting_pods(self, run_id: str) -> Iterator[tuple[Any, str]]:
         for pod in self._pods(run_id, "status.phase=Pending"):
             for condition in pod.status.conditions or []:
                 if condition.type == "PodScheduled" and condition.status == "False":
-                    yield pod, _advised(condition.message or condition.reason)
+                    yield pod, _with_advice(condition.message or condition.reason)
             for status in [*(pod.status.init_container_statuses or []), *(pod.status.container_statuses or [])]:
-                held = status.state.waiting if status.state else None
-                if held and held.message:  # one that is only being started has none
-                    yield pod, f"{held.reason}: {held.message}"
+                waiting = status.state.waiting if status.state else None
+                if waiting and waiting.message:  # a container that is being started has no message
+                    yield pod, f"{waiting.reason}: {waiting.message}"
 
-    def _refusals(self, run_id: str) -> Iterator[str]:
+    def _logged_errors(self, run_id: str) -> Iterator[str]:
         for pod in self._pods(run_id, "status.phase=Failed"):
             log = self.core.read_namespaced_pod_log(
-                pod.metadata.name, self.namespace, container="main", tail_lines=LINES, _request_timeout=SECONDS
+                pod.metadata.name, self.namespace, container="main", tail_lines=MAX_LOG_LINES, _request_timeout=SECONDS
             )
             mark = MARKS[logging.ERROR]
             yield from (line.partition(mark)[2] for line in log.splitlines() if mark in line)
 
-    def _pods(self, run_id: str, field: str) -> list[Any]:
+    def _pods(self, run_id: str, field_selector: str) -> list[Any]:
         return self.core.list_namespaced_pod(
-            self.namespace, label_selector=f"{RUN_LABEL}={run_id}", field_selector=field, _request_timeout=SECONDS
+            self.namespace,
+            label_selector=f"{RUN_LABEL}={run_id}",
+            field_selector=field_selector,
+            _request_timeout=SECONDS,
         ).items
 
-    def _asked(self, look: Callable[[], list[str]]) -> list[str]:
-        """What the look sees; a Kubernetes that didn't answer is left alone for a minute."""
+    def _or_note(self, read: Callable[[], list[str]]) -> list[str]:
+        """Return what a function reads from Kubernetes, or a note where Kubernetes cannot be read.
+
+        After a failed connection no other is tried for ``AWAY_SECONDS``.
+        """
         from kubernetes.client import ApiException
 
-        if time.monotonic() < self._again:
-            return [self._away]
+        if time.monotonic() < self._next_attempt:
+            return [self._last_failure]
         try:
-            return look()
+            return read()
         except ApiException as error:
-            return [f"(Kubernetes says {error.status} {error.reason} of its pods)"]
+            return [f"(Kubernetes returned {error.status} {error.reason} for its pods)"]
         except urllib3.exceptions.HTTPError as error:
-            self._again = time.monotonic() + AWAY_SECONDS
-            self._away = f"(Kubernetes can't be asked about its pods: {' '.join(str(error).split())})"
-            return [self._away]
+            self._next_attempt = time.monotonic() + AWAY_SECONDS
+            self._last_failure = f"(the pods on Kubernetes cannot be read: {' '.join(str(error).split())})"
+            return [self._last_failure]
 
 
-def _advised(said: str) -> str:
-    """The scheduler's words, short of what it says of preemption, and what to do."""
-    reason = re.split(r"\. (?:no new claims|preemption:)", said)[0].rstrip(".")
-    advice = next((advice for part, advice in ADVICE.items() if part in said), "")
+def _with_advice(message: str) -> str:
+    """Return the scheduler's message without its part about preemption, and advice."""
+    reason = re.split(r"\. (?:no new claims|preemption:)", message)[0].rstrip(".")
+    advice = next((advice for part, advice in ADVICE.items() if part in message), "")
     return f"{reason} ({advice})" if advice else reason
 
 
-def _task(pod: Any) -> str:
-    """The task that a pod is of, as far as it says."""
+def _task_name(pod: Any) -> str:
+    """Return the name of a pod's task, or of the pod if it has no such annotation."""
     return (pod.metadata.annotations or {}).get("pipelines.kubeflow.org/task_name") or pod.metadata.name

@@ -1,7 +1,7 @@
-"""Runs on a Kubeflow cluster, by name: an order is one run there, whoever gives it and however often.
+"""Runs on a Kubeflow cluster, by name: one training request is one run, however often and by whomever it is started.
 
-Kubeflow takes any number of runs of one name. So a run is looked for before it is created, and again after: of
-several that were created at once, or whose answer got lost on the way, the first stays and the others are deleted.
+Kubeflow accepts any number of runs of one name. A run is therefore looked up before it is created, and again after. If
+several were created at once, or a response was lost, the first run stays and the others are deleted.
 """
 
 from __future__ import annotations
@@ -24,20 +24,23 @@ from spira.errors import SpiraError
 if TYPE_CHECKING:
     from spira.registry import Outcome
 
-FAILED = ("FAILED", "CANCELED", "SKIPPED")
-HEADLINE = "noisy.by_file."
-"""How the metrics of the paper's test begin."""
+FAILED_STATES = ("FAILED", "CANCELED", "SKIPPED")
+METRIC_PREFIX = "noisy.by_file."
+"""Prefix of the metrics of the paper's test."""
 
-Verdict = Callable[[str], "Outcome | None"]
-"""The outcome of a run by its name, such as :meth:`spira.registry.Registry.outcome`."""
+FindOutcome = Callable[[str], "Outcome | None"]
+"""A function that returns the outcome of a run by its name, such as :meth:`spira.registry.Registry.outcome`."""
 
 
 class Kubeflow:
-    """See :class:`spira.delivery.runner.Runner`.
+    """A runner on Kubeflow; see :class:`spira.delivery.runner.Runner`.
 
     Args:
-        version: gives the pipeline version that a new run is of, such as ``lambda: versions.latest(server)``.
-        pods: for saying why a run doesn't get on, or failed; None where Kubernetes can't be asked.
+        server: Connected server.
+        cluster: Settings of the cluster.
+        version: Function that returns the pipeline version of a new run, such as ``lambda: versions.latest(server)``.
+        find_outcome: Function that returns the outcome of a run from MLflow.
+        pods: Pods of the runs, for the reason why a run waits or failed; None where Kubernetes cannot be reached.
     """
 
     def __init__(
@@ -45,19 +48,20 @@ class Kubeflow:
         server: Server,
         cluster: KubeflowSettings,
         version: Callable[[], PipelineVersion],
-        verdict: Verdict,
+        find_outcome: FindOutcome,
         pods: Pods | None = None,
     ) -> None:
-        self.server, self.cluster, self.version, self.verdict, self.pods = server, cluster, version, verdict, pods
+        self.server, self.cluster, self.version = server, cluster, version
+        self.find_outcome, self.pods = find_outcome, pods
 
     def find(self, name: str) -> Run | None:
         """See :class:`~spira.delivery.runner.Runner`."""
-        with self.server.asked(f"run {name} can't be looked up"):
-            runs = runs_of(self.server, name)
+        with self.server.explain_errors(f"run {name} cannot be looked up"):
+            runs = list_runs(self.server, name)
             if not runs:
                 return None
             run = self.server.client.runs.run_service_get_run(run_id=runs[0].run_id, _request_timeout=SECONDS)
-        return told(run, self.verdict, self.pods)
+        return to_run(run, self.find_outcome, self.pods)
 
     def start(self, request: TrainingRequest) -> None:
         """See :class:`~spira.delivery.runner.Runner`."""
@@ -87,46 +91,56 @@ class Kubeflow:
         try:
             self.server.client.runs.run_service_delete_run(run_id=run_id, _request_timeout=SECONDS)
         except ApiException as error:
-            if error.status != NOT_FOUND:  # another process has just deleted it
+            if error.status != NOT_FOUND:  # else another process has just deleted it
                 raise
 
 
-def runs_of(server: Server, name: str = "") -> list[Any]:
-    """The runs of a name, or all, in the order in which they were created; archived ones too."""
+def list_runs(server: Server, name: str = "") -> list[Any]:
+    """Return the runs of a name, or all, in the order of their creation; archived runs too."""
     experiment = server.experiment_id()
     if experiment is None:
         return []
-    found = server.all(server.client.runs.run_service_list_runs, "runs", name, experiment_id=experiment)
-    return sorted(found, key=lambda run: (run.created_at, run.run_id))
+    runs = server.list_all(server.client.runs.run_service_list_runs, "runs", name, experiment_id=experiment)
+    return sorted(runs, key=lambda run: (run.created_at, run.run_id))
 
 
-def told(run: Any, verdict: Verdict, pods: Pods | None) -> Run:
-    """What became of a run of Kubeflow's, given in full.
+runs_of = list_runs
+
+
+def to_run(run: Any, find_outcome: FindOutcome, pods: Pods | None) -> Run:
+    """Return the state and result of a run.
+
+    Args:
+        run: Run with its details, as Kubeflow's call for a single run returns it.
 
     Raises:
-        RunnerError: its verdict can't be asked for.
+        RunnerError: The verdict of the run cannot be read.
     """
     if run.state == "SUCCEEDED":
-        return _judged(run.display_name, verdict)
-    if run.state in FAILED:
-        reasons = [pods.said(run.run_id) if pods else "", failure(run)]
-        return Run("failed", "\n".join(filter(None, reasons)) or f"Kubeflow says {run.state}, and no more")
+        return _with_outcome(run.display_name, find_outcome)
+    if run.state in FAILED_STATES:
+        reasons = [pods.errors(run.run_id) if pods else "", failure(run)]
+        return Run("failed", "\n".join(filter(None, reasons)) or f"Kubeflow gives no reason for state {run.state}")
     return Run("running", (pods.waiting(run.run_id) if pods else "") or (run.state or "PENDING").lower())
 
 
-def _judged(name: str, verdict: Verdict) -> Run:
-    """A gate that can't be read never looks like a success: Kubeflow may skip a branch in silence."""
+def _with_outcome(name: str, find_outcome: FindOutcome) -> Run:
     try:
-        outcome = verdict(name)
+        outcome = find_outcome(name)
     except SpiraError as error:
-        raise RunnerError(f"the verdict of run {name} can't be asked for: {error}") from error
-    if outcome is None:
-        return Run("failed", f"Kubeflow calls {name} a success, yet MLflow has no verdict of it: it counts as failed")
-    metrics = {name.removeprefix(HEADLINE): value for name, value in outcome.metrics.items() if HEADLINE in name}
+        raise RunnerError(f"the verdict of run {name} cannot be read: {error}") from error
+    if outcome is None:  # Kubeflow skips a branch whose condition it cannot read, and reports success
+        return Run("failed", f"Kubeflow reports that {name} succeeded, but MLflow has no verdict of it: it has failed")
+    metrics = {
+        metric.removeprefix(METRIC_PREFIX): value
+        for metric, value in outcome.metrics.items()
+        if METRIC_PREFIX in metric
+    }
     return Run(
         "succeeded",
         approved=outcome.approved,
         reasons=outcome.reasons,
         model_version=outcome.model_version,
-        metrics={name: value for name, value in metrics.items() if "." not in name},
+        # without bounds of intervals, such as accuracy.low
+        metrics={metric: value for metric, value in metrics.items() if "." not in metric},
     )

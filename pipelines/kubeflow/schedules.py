@@ -1,7 +1,8 @@
-"""A schedule on a Kubeflow server, made to be as it is wanted: Kubeflow can't change one, nor move it to a new version.
+"""Schedules on a Kubeflow server, replaced where they differ from what is wanted.
 
-What is wanted is compared with what is there; where they differ, the wanted schedule is created and the others of
-its name are deleted, in that order, so that a schedule which the server refuses costs none.
+Kubeflow can neither change a schedule nor move it to a new version of the pipeline. The wanted schedule is therefore
+compared with the existing ones of its name. If they differ, the wanted schedule is created first and the others are
+deleted after, so that nothing is lost if the server refuses the new one.
 """
 
 from __future__ import annotations
@@ -15,38 +16,37 @@ from pipelines.kubeflow.server import NOT_FOUND, SECONDS, Server
 from pipelines.kubeflow.versions import PipelineVersion
 from spira.errors import SpiraError
 
-AT_ONCE = 1
-"""Runs of a schedule: the next waits for the last."""
+MAX_CONCURRENT_RUNS = 1
+"""Number of runs of a schedule at a time: the next waits for the end of the last."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A schedule as it is wanted.
+    """A wanted schedule.
 
     Raises:
-        SpiraError: the times are not in Kubeflow's form, or its runs would be answered from the cache though their
-            data may have changed.
+        SpiraError: ``cron`` does not have six fields, or the cache could answer runs although the data has changed.
     """
 
     name: str
     cron: str
-    """Six fields, the first for seconds: ``0 30 3 * * *`` is half past three every night, UTC."""
+    """Times in six fields, the first for seconds, UTC: ``0 30 3 * * *`` is 03:30 every night."""
     version: PipelineVersion
     arguments: dict[str, Any]
     service_account: str = ""
-    """Of its pods; Kubeflow's own if empty."""
+    """Service account of its pods; Kubeflow's default if empty."""
 
     def __post_init__(self) -> None:
         if len(self.cron.split()) != 6:
-            raise SpiraError(f"times {self.cron!r}: six fields are needed, the first for seconds: '0 30 3 * * *'")
+            raise SpiraError(f"--cron {self.cron!r}: give six fields, the first for seconds, such as '0 30 3 * * *'")
         if self.version.cached and not self.arguments.get("data_digest"):
             raise SpiraError(
-                f"version {self.version.name} answers from the cache, and the schedule's data isn't pinned: changed "
-                "data would go unnoticed; give --image, which uploads a version that doesn't, or --data-digest"
+                f"version {self.version.name} answers from the cache, and no digest pins the schedule's data: changed "
+                "data would go unnoticed; give --image to upload a version without the cache, or --data-digest"
             )
 
     def body(self, experiment_id: str) -> dict[str, Any]:
-        """As Kubeflow is told."""
+        """Return the body of the request that creates the schedule."""
         reference = {"pipeline_id": self.version.pipeline_id, "pipeline_version_id": self.version.version_id}
         return {
             "display_name": self.name,
@@ -54,78 +54,81 @@ class Schedule:
             "pipeline_version_reference": reference,
             "runtime_config": {"parameters": self.arguments},
             "trigger": {"cron_schedule": {"cron": self.cron}},
-            "max_concurrency": str(AT_ONCE),
+            "max_concurrency": str(MAX_CONCURRENT_RUNS),
             "no_catchup": True,
             "mode": "ENABLE",
         } | ({"service_account": self.service_account} if self.service_account else {})
 
 
 def check(server: Server, wanted: Schedule) -> list[str]:
-    """What is not as it is wanted, line by line; empty where all is."""
-    with server.asked(f"schedule {wanted.name} can't be looked up"):
-        return _differences(_there(server, wanted.name), wanted)
+    """Return the differences between the schedule on the server and the wanted one, a line each."""
+    with server.explain_errors(f"schedule {wanted.name} cannot be looked up"):
+        return _differences(_list_schedules(server, wanted.name), wanted)
 
 
 def put(server: Server, wanted: Schedule) -> list[str]:
-    """Make it so; what was not as it is wanted, line by line."""
-    with server.asked(f"schedule {wanted.name} can't be put right"):
-        there = _there(server, wanted.name)
-        differences = _differences(there, wanted)
-        right = [each for each in there if not _changes(each, wanted)][:1]
-        if not right:
+    """Replace the schedule on the server if it differs from the wanted one; return the differences, a line each."""
+    with server.explain_errors(f"schedule {wanted.name} cannot be replaced"):
+        existing = _list_schedules(server, wanted.name)
+        differences = _differences(existing, wanted)
+        equal = [schedule for schedule in existing if not _changes(schedule, wanted)][:1]
+        if not equal:
             server.client.recurring_runs.recurring_run_service_create_recurring_run(
-                recurring_run=wanted.body(server.made_experiment_id()), _request_timeout=SECONDS
+                recurring_run=wanted.body(server.get_or_create_experiment_id()), _request_timeout=SECONDS
             )
-        _delete(server, [each for each in there if each not in right])
+        _delete(server, [schedule for schedule in existing if schedule not in equal])
     return differences
 
 
 def remove(server: Server, name: str) -> int:
-    """Delete all schedules of a name, and count them; their runs stay."""
-    with server.asked(f"schedule {name} can't be deleted"):
-        there = _there(server, name)
-        _delete(server, there)
-    return len(there)
+    """Delete all schedules of a name and return their number; their runs stay."""
+    with server.explain_errors(f"schedule {name} cannot be deleted"):
+        existing = _list_schedules(server, name)
+        _delete(server, existing)
+    return len(existing)
 
 
-def _there(server: Server, name: str) -> list[Any]:
+def _list_schedules(server: Server, name: str) -> list[Any]:
     experiment = server.experiment_id()
     if experiment is None:
         return []
     call = server.client.recurring_runs.recurring_run_service_list_recurring_runs
-    return server.all(call, "recurring_runs", name, experiment_id=experiment)
+    return server.list_all(call, "recurring_runs", name, experiment_id=experiment)
 
 
 def _delete(server: Server, schedules: list[Any]) -> None:
-    for each in schedules:
+    for schedule in schedules:
         try:
             server.client.recurring_runs.recurring_run_service_delete_recurring_run(
-                recurring_run_id=each.recurring_run_id, _request_timeout=SECONDS
+                recurring_run_id=schedule.recurring_run_id, _request_timeout=SECONDS
             )
         except ApiException as error:
-            if error.status != NOT_FOUND:  # another process has just deleted it
+            if error.status != NOT_FOUND:  # else another process has just deleted it
                 raise
 
 
-def _differences(there: list[Any], wanted: Schedule) -> list[str]:
-    if not there:
-        return ["there is no such schedule"]
-    if len(there) > 1:
-        return [f"there are {len(there)} of this name"]
-    return _changes(there[0], wanted)
+def _differences(existing: list[Any], wanted: Schedule) -> list[str]:
+    if not existing:
+        return ["there is no schedule of this name"]
+    if len(existing) > 1:
+        return [f"there are {len(existing)} schedules of this name"]
+    return _changes(existing[0], wanted)
 
 
-def _changes(there: Any, wanted: Schedule) -> list[str]:
-    """In what one differs, each as it is and as it is wanted."""
-    reference, cron = there.pipeline_version_reference, there.trigger.cron_schedule if there.trigger else None
-    given = (there.runtime_config.parameters if there.runtime_config else None) or {}
+def _changes(existing: Any, wanted: Schedule) -> list[str]:
+    """Return the fields in which an existing schedule differs, each with both values."""
+    reference, trigger = existing.pipeline_version_reference, existing.trigger
+    cron = trigger.cron_schedule if trigger else None
+    arguments = (existing.runtime_config.parameters if existing.runtime_config else None) or {}
+    account = existing.service_account or ""
     pairs = {
         "times": (cron.cron if cron else None, wanted.cron),
         "version": (reference.pipeline_version_id if reference else None, wanted.version.version_id),
-        "runs at once": (int(there.max_concurrency or 0), AT_ONCE),
-        "catching up": (not there.no_catchup, False),
-        "enabled": (there.mode == "ENABLE", True),
-        "service account": (there.service_account or "", wanted.service_account or there.service_account or ""),
+        "concurrent runs": (int(existing.max_concurrency or 0), MAX_CONCURRENT_RUNS),
+        "catch-up of missed runs": (not existing.no_catchup, False),
+        "enabled": (existing.mode == "ENABLE", True),
+        "service account": (account, wanted.service_account or account),
     }
-    pairs |= {name: (given.get(name), wanted.arguments.get(name)) for name in sorted({*given, *wanted.arguments})}
-    return [f"{name}: {was!r}, wanted {want!r}" for name, (was, want) in pairs.items() if was != want]
+    names = sorted({*arguments, *wanted.arguments})
+    pairs |= {name: (arguments.get(name), wanted.arguments.get(name)) for name in names}
+    return [f"{name}: {actual!r}, wanted {value!r}" for name, (actual, value) in pairs.items() if actual != value]

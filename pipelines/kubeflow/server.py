@@ -1,7 +1,7 @@
-"""A Kubeflow server, asked with a patience that ends: whatever goes wrong is a RunnerError of one line.
+"""A connection to a Kubeflow server with time limits: every failure becomes a RunnerError of one line.
 
-The calls are those of the real ``kfp.Client``, through the generated APIs that it holds: its own wrappers take no
-time limit, wait for a dead server for half a minute and print links among the answers.
+It calls the generated APIs that ``kfp.Client`` holds. The client's own wrappers take no time limit, wait half a minute
+for a dead server, and print links to standard output.
 """
 
 from __future__ import annotations
@@ -20,115 +20,130 @@ from kfp_server_api import ApiException
 from spira.delivery.runner import RunnerError
 
 SECONDS = 10
-"""For an answer; a float would be ignored by kfp's client."""
-PATIENCE = urllib3.Retry(
+"""Timeout of a request; an int, as kfp's client ignores a float."""
+RETRIES = urllib3.Retry(
     total=2, backoff_factor=0.5, status_forcelist=(429, 502, 503, 504), allowed_methods=("GET", "HEAD")
 )
-"""What was only asked is asked again; what may have been done is not done again."""
-PAGE = 100
+"""Retries of requests that only read; a request that may have taken effect is not repeated."""
+PAGE_SIZE = 100
 EQUALS = 1
-"""kfp's number of the operation in a filter."""
+"""kfp's number of the operation "equals" in a filter."""
 NOT_FOUND = 404
 
-logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # of each retry it would tell
+logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it would log every retry
 
 
 class Server:
     """One Kubeflow server and one experiment in it.
 
     Args:
-        client: connected; with its own credentials where the server wants some.
-        experiment: the name under which the dashboard shows the runs together.
-        namespace: of a server for many users; empty for a stock one.
+        client: Connected client; with credentials if the server requires them.
+        host: URL of the server, for messages.
+        experiment: Name under which the dashboard groups the runs.
+        namespace: Namespace on a server for many users; empty for a stock server.
     """
 
     def __init__(self, client: kfp.Client, host: str, experiment: str = "spira", namespace: str = "") -> None:
         self.client: Any = client
         self.host, self.experiment, self.namespace = host, experiment, namespace
         manager = self.client.runs.api_client.rest_client.pool_manager
-        manager.connection_pool_kw["retries"] = PATIENCE
-        manager.clear()  # connections of before have kfp's retries
+        manager.connection_pool_kw["retries"] = RETRIES
+        manager.clear()  # open connections still have kfp's retries
 
     @contextmanager
-    def asked(self, trouble: str) -> Iterator[None]:
-        """Say in one line what the server, or the way to it, refused."""
+    def explain_errors(self, failure: str) -> Iterator[None]:
+        """Turn an error of the server or of the connection into a RunnerError of one line.
+
+        Args:
+            failure: First part of the message, such as "run spira-1 cannot be looked up".
+        """
         try:
             yield
         except ApiException as error:
-            raise RunnerError(f"{trouble}: Kubeflow at {self.host} says {error.status}: {_said(error)}") from error
+            reason = _first_line(error)
+            raise RunnerError(f"{failure}: Kubeflow at {self.host} says {error.status}: {reason}") from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise RunnerError(f"{trouble}: {unreachable(self.host, error)}") from error
+            raise RunnerError(f"{failure}: {unreachable(self.host, error)}") from error
 
-    def all(self, call: Callable[..., Any], what: str, name: str = "", **query: Any) -> list[Any]:
-        """Everything that a listing call gives, page by page; of one display name, if one is given."""
+    asked = explain_errors
+
+    def list_all(self, call: Callable[..., Any], field: str, name: str = "", **query: Any) -> list[Any]:
+        """Return the items of a listing, from all of its pages.
+
+        Args:
+            call: Listing call of the API.
+            field: Field of a page that holds the items.
+            name: Display name of the items; empty for all.
+        """
         if name:
             predicate = {"operation": EQUALS, "key": "display_name", "stringValue": name}
             query["filter"] = json.dumps({"predicates": [predicate]})
-        found: list[Any] = []
+        items: list[Any] = []
         token = ""
         while True:
-            page = call(page_token=token, page_size=PAGE, _request_timeout=SECONDS, **query)
-            found += getattr(page, what) or []
+            page = call(page_token=token, page_size=PAGE_SIZE, _request_timeout=SECONDS, **query)
+            items += getattr(page, field) or []
             token = page.next_page_token
             if not token:
-                return found
+                return items
 
     def experiment_id(self) -> str | None:
-        """The experiment's id; None before its first run."""
-        return self._id(self.client.experiments.experiment_service_list_experiments, "experiments", "experiment_id")
+        """Return the experiment's id, or None before its first run."""
+        namespace = {"namespace": self.namespace} if self.namespace else {}
+        call = self.client.experiments.experiment_service_list_experiments
+        experiments = self.list_all(call, "experiments", self.experiment, **namespace)
+        return experiments[0].experiment_id if experiments else None
 
-    def made_experiment_id(self) -> str:
-        """The experiment's id; it is made if there is none."""
-        if found := self.experiment_id():
-            return found
+    def get_or_create_experiment_id(self) -> str:
+        """Return the experiment's id; create the experiment if there is none."""
+        if experiment_id := self.experiment_id():
+            return experiment_id
         body = {"display_name": self.experiment} | ({"namespace": self.namespace} if self.namespace else {})
         try:
             return self.client.experiments.experiment_service_create_experiment(
                 experiment=body, _request_timeout=SECONDS
             ).experiment_id
         except ApiException:
-            if found := self.experiment_id():
-                return found  # of another process, just now
+            if experiment_id := self.experiment_id():
+                return experiment_id  # another process has just created it
             raise
 
-    def _id(self, call: Callable[..., Any], what: str, field: str) -> str | None:
-        found = self.all(call, what, self.experiment, **({"namespace": self.namespace} if self.namespace else {}))
-        return getattr(found[0], field) if found else None
+    made_experiment_id = get_or_create_experiment_id
 
 
 def connect(host: str, experiment: str = "spira", namespace: str = "") -> Server:
-    """The server at a URL.
+    """Connect to the server at a URL.
 
     Raises:
-        RunnerError: no URL is given, or nobody answers there; known in seconds.
+        RunnerError: There is no URL, or the server does not respond; raised within seconds.
     """
     if not host.startswith(("http://", "https://")):
         raise RunnerError(f"{host or 'no Kubeflow'}: give its URL with --host or KF_PIPELINES_ENDPOINT (http://…)")
     host = host.rstrip("/")
     try:
-        answer = urllib3.PoolManager(retries=PATIENCE).request(
+        response = urllib3.PoolManager(retries=RETRIES).request(
             "GET", f"{host}/apis/v2beta1/healthz", timeout=float(SECONDS)
         )
     except urllib3.exceptions.HTTPError as error:
         raise RunnerError(unreachable(host, error)) from error
-    if answer.status != 200:
-        raise RunnerError(f"Kubeflow at {host} is not well, it says {answer.status}: is --host the URL of its API?")
+    if response.status != 200:
+        raise RunnerError(f"Kubeflow at {host} is not healthy (status {response.status}): is --host its API's URL?")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # that it speaks version 2 only
+        warnings.simplefilter("ignore", FutureWarning)  # kfp warns that it supports version 2 only
         return Server(kfp.Client(host=host, namespace=namespace or "kubeflow"), host, experiment, namespace)
 
 
 def unreachable(host: str, error: Exception) -> str:
-    """Why nobody answers, in one line."""
+    """Return why the server does not respond, in one line."""
     cause = getattr(error, "reason", None) or error
-    return f"Kubeflow at {host} can't be reached: {' '.join(str(cause).split())}: is it up, and --host right?"
+    return f"Kubeflow at {host} cannot be reached: {' '.join(str(cause).split())}: is it up, and is --host right?"
 
 
-def _said(error: ApiException) -> str:
-    """The first line of a refusal, without the stack that Kubeflow adds."""
+def _first_line(error: ApiException) -> str:
+    """Return the first line of an error message, without the stack trace that Kubeflow appends."""
     try:
         body = json.loads(error.body)
     except (TypeError, ValueError):
         return str(error.reason)
-    told = body.get("message") or body.get("error") if isinstance(body, dict) else None
-    return str(told or error.reason).strip().partition("\n")[0]
+    message = body.get("message") or body.get("error") if isinstance(body, dict) else None
+    return str(message or error.reason).strip().partition("\n")[0]

@@ -1,14 +1,14 @@
-"""What must be known of a cluster: where Kubeflow and MLflow are, and where pods go. One file says it.
+"""The cluster file: the addresses of Kubeflow and MLflow, and the resources and placement of pods.
 
     host: http://ml-pipeline.kubeflow:8888
     registry_uri: http://mlflow.mlflow:5000
-    claim: spira-state                                               # keeps the state of trainings
+    claim: spira-state                                               # volume for the state of trainings
     gpu_count: 1
-    node_selector: {cloud.google.com/gke-accelerator: nvidia-tesla-t4}  # GKE; with Karpenter, for example
-    # node_selector: {karpenter.sh/nodepool: gpu}
-    # target: {kind: kserve, namespace: spira-serving}               # a run deploys by itself what is approved
+    node_selector: {cloud.google.com/gke-accelerator: nvidia-tesla-t4}  # on GKE
+    # node_selector: {karpenter.sh/nodepool: gpu}                    # with Karpenter
+    # target: {kind: kserve, namespace: spira-serving}               # a run deploys an approved version itself
 
-There is no place for a secret in it: what it says stands in every run.
+Never write a secret into it: the dashboard shows its values in every run.
 """
 
 from __future__ import annotations
@@ -32,37 +32,37 @@ CPU, MEMORY = r"^(\d+(\.\d+)?|\d+m)$", r"^\d+(Ki|Mi|Gi|Ti|K|M|G|T)?$"
 
 
 class KubeflowSettings(FrozenModel):
-    """Where runs are begun, and what they are told of it; see the module."""
+    """Settings of a cluster; see the module."""
 
     host: str = ""
-    """URL of Kubeflow Pipelines, as this machine reaches it."""
+    """URL of Kubeflow Pipelines, reachable from this machine."""
     experiment: str = "spira"
-    """Under which the dashboard shows the runs together."""
+    """Name under which the dashboard groups the runs."""
     namespace: str = "kubeflow"
-    """Of the runs' pods."""
+    """Namespace of the runs' pods."""
     registry_uri: str = ""
-    """URL of MLflow, as pods reach it."""
+    """URL of MLflow, reachable from pods."""
     claim: str = ""
     """PersistentVolumeClaim in that namespace, for the state of trainings, mounted at ``/state``; none if empty."""
     cpu: str = Field("1", pattern=CPU)
-    """Requested by a training, and by the evaluation."""
+    """CPU request of train and evaluate pods, such as 2 or 500m."""
     memory: str = Field("4Gi", pattern=MEMORY)
-    """Likewise, and the limit."""
+    """Memory request and limit of train and evaluate pods, such as 4Gi."""
     gpu_count: int = Field(0, ge=0)
-    """Of a training; with one, it refuses to train without."""
+    """GPUs of a train pod. With one or more, training fails where there is no GPU."""
     node_selector: dict[str, str] = Field(default_factory=dict)
-    """Labels of the nodes to train on."""
+    """Labels of the nodes for train pods."""
     tolerations: tuple[dict[str, Any], ...] = ()
-    """Taints that a training bears, as in a pod; ``nvidia.com/gpu`` with a GPU, if none are given."""
+    """Tolerations of train pods, as in a pod; if empty and there is a GPU, one of the taint ``nvidia.com/gpu``."""
     target: KServeTarget | None = None
-    """Where a run deploys what is approved, by the service account of its pods; without it that is left to continuous
-    delivery, whose own runs take no notice of it."""
+    """Target to which a run deploys an approved version, by the service account of its pods. None leaves deployment to
+    continuous delivery, whose own runs ignore this setting."""
     notify_url: str = ""
-    """Gets a POST when a run has ended."""
+    """URL that gets a POST request when a run has ended; none if empty."""
 
-    def form(self, cached: bool = True) -> CompileOptions:
-        """The form of the pipeline that is compiled for this cluster."""
-        return CompileOptions(claim=self.claim, cached=cached, notified=True)
+    def compile_options(self, cached: bool = True) -> CompileOptions:
+        """Return the compile-time options of this cluster."""
+        return CompileOptions(claim=self.claim, cached=cached, notifies=True)
 
     def arguments(self, request: TrainingRequest, version: PipelineVersion) -> dict[str, Any]:
         """The pipeline's parameters for a training request, on a version of the pipeline.
@@ -79,30 +79,30 @@ class KubeflowSettings(FrozenModel):
                 f"registry_uri {self.registry_uri or 'is empty'}: give the URL of MLflow for pods, http://…"
             )
         if "://" not in data and not data.startswith(f"{STATE}/"):
-            raise RunnerError(f"data {data or 'is not named'}: pods don't see this machine; give a prefix gs://…")
+            raise RunnerError(f"data {data or 'is missing'}: pods don't see this machine; give a prefix gs://…")
         if version.claim not in (None, self.claim):
             raise RunnerError(
                 f"version {version.name} mounts claim {version.claim or 'none'}, and the cluster's is "
-                f"{self.claim or 'none'}: upload one for this cluster with --image"
+                f"{self.claim or 'none'}: upload a version for this cluster with --image"
             )
 
 
 def load(path: Path | None = None, settings: Sequence[str] = ()) -> KubeflowSettings:
-    """The YAML file, and ``key=value`` settings over it (values are YAML).
+    """Return the settings of a YAML file, and ``key=value`` settings over it (values are YAML).
 
     Raises:
-        ConfigError: the file can't be read, or a key or value is refused.
+        ConfigError: The file cannot be read, or a key or value is refused.
     """
     try:
         values = (yaml.safe_load(path.read_text()) or {}) if path else {}
-        values = dict(values) | {key: yaml.safe_load(value) for key, value in map(_setting, settings)}
+        values = dict(values) | {key: yaml.safe_load(value) for key, value in map(_split_setting, settings)}
         return KubeflowSettings.model_validate(values)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, ValueError) as error:
-        told = explain(error) if isinstance(error, ValidationError) else " ".join(str(error).split())
-        raise ConfigError(f"{path or 'cluster'}: {told}") from None
+        reason = explain(error) if isinstance(error, ValidationError) else " ".join(str(error).split())
+        raise ConfigError(f"{path or 'cluster'}: {reason}") from None
 
 
-def _setting(setting: str) -> tuple[str, str]:
+def _split_setting(setting: str) -> tuple[str, str]:
     key, equals, value = setting.partition("=")
     if not equals:
         raise ConfigError(f"--on {setting}: write key=value, for example gpu_count=1")

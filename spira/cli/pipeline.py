@@ -1,13 +1,12 @@
-"""The pipeline, on this machine and on a cluster.
+"""Commands for the pipeline on Kubeflow: compile, submit, schedule, status.
 
-    spira pipeline run --data DIR --work WORK
     spira pipeline compile --image IMAGE@sha256:…
     spira pipeline submit --cluster cluster.yaml --data gs://… --image IMAGE@sha256:…
     spira pipeline schedule --cluster cluster.yaml --data gs://… --cron "0 30 3 * * *"
     spira pipeline schedule-delivery --cluster cluster.yaml --settings delivery.yaml --image IMAGE@sha256:…
     spira pipeline status --cluster cluster.yaml
 
-Exit code 2 for what is refused, and where Kubeflow can't be asked.
+Exit code 2 for refused input, and where Kubeflow cannot be reached.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from components import IMAGE
 from pipelines.training import COMPILED, CompileOptions, compile_pipeline
 from spira.cli.console import out, say
 from spira.cli.options import ConfigFile, ConfigValues, GateFile, Json, Seeds, SkipBad, resolve_config
+from spira.errors import SpiraError
 
 if TYPE_CHECKING:
     from pipelines.kubeflow.schedules import Schedule
@@ -39,44 +39,82 @@ app = typer.Typer(no_args_is_help=True, help=__doc__)
 
 ClusterFile = Annotated[
     Path | None,
-    typer.Option("--cluster", help="YAML: host, registry_uri, claim, gpu_count … (pipelines/kubeflow/settings.py)."),
+    typer.Option("--cluster", help="Cluster file, YAML: host, registry_uri, claim, gpu_count and others."),
 ]
-On = Annotated[list[str], typer.Option("--on", metavar="KEY=VALUE", help="Over the cluster file, such as gpu_count=1.")]
+On = Annotated[
+    list[str],
+    typer.Option(
+        "--on", metavar="KEY=VALUE", help="One setting over the cluster file, such as gpu_count=1; repeatable."
+    ),
+]
 Host = Annotated[
-    str, typer.Option("--host", envvar="KF_PIPELINES_ENDPOINT", help="URL of Kubeflow Pipelines, over the file's.")
+    str,
+    typer.Option("--host", envvar="KF_PIPELINES_ENDPOINT", help="URL of Kubeflow Pipelines, over the cluster file's."),
 ]
-Data = Annotated[str, typer.Option("--data", help="Data set: gs:// prefix, or a folder in the claim, /state/….")]
+Data = Annotated[
+    str, typer.Option("--data", help="Data set: gs:// prefix, or a folder of the mounted claim, /state/….")
+]
 Digest = Annotated[
-    str, typer.Option("--data-digest", help="What the data must be: only with it, earlier results are used again.")
+    str,
+    typer.Option(
+        "--data-digest",
+        help="SHA-256 digest that the data set must have. Only with it, the cache may answer preprocess and train.",
+    ),
 ]
 Image = Annotated[
     str,
-    typer.Option("--image", help="name@sha256:…: upload these sources with it. If not given, the latest uploaded."),
+    typer.Option(
+        "--image", help="Image of the components, name@sha256:…; uploads these sources [default: the latest version]."
+    ),
 ]
-TagOk = Annotated[bool, typer.Option("--tag-ok", help="Take an image by its tag: kind's nodes know no digests.")]
+TagOk = Annotated[
+    bool, typer.Option("--tag-ok", help="Accept an image by its tag, for nodes that do not know digests (kind).")
+]
+Check = Annotated[
+    bool, typer.Option("--check", help="Change nothing; list the differences, and exit with code 1 if there are any.")
+]
 
 
 @app.command("compile")
 def compile_(
-    to: Annotated[Path, typer.Option("--out", help="YAML file to write.")] = COMPILED,
-    image: Annotated[str, typer.Option("--image", help="Of the components: name@sha256:…")] = IMAGE,
-    tag_ok: TagOk = False,
-    claim: Annotated[str, typer.Option("--claim", help="PersistentVolumeClaim for the state of trainings.")] = "",
-    uncached: Annotated[bool, typer.Option("--uncached", help="For schedules whose data isn't pinned.")] = False,
-    notify: Annotated[bool, typer.Option(help="An exit handler says how the run ended.")] = True,
-    kubernetes: Annotated[
-        bool, typer.Option("--kubernetes", help="Resources Pipeline and PipelineVersion, for kubectl and GitOps.")
+    delivery: Annotated[
+        bool, typer.Option("--delivery", help="Write the pipeline of continuous delivery, instead of the training's.")
     ] = False,
-    namespace: Annotated[str, typer.Option("--namespace", help="Of these resources.")] = "",
+    path: Annotated[
+        Path | None,
+        typer.Option("--out", help="YAML file to write [default: the compiled file in this source tree]."),
+    ] = None,
+    image: Annotated[str, typer.Option("--image", help="Image of the components, name@sha256:….")] = IMAGE,
+    tag_ok: TagOk = False,
+    claim: Annotated[
+        str, typer.Option("--claim", help="PersistentVolumeClaim, mounted at /state, for the state of trainings.")
+    ] = "",
+    uncached: Annotated[
+        bool, typer.Option("--uncached", help="Never answer tasks from the cache, for data that no digest pins.")
+    ] = False,
+    notify: Annotated[bool, typer.Option(help="Add an exit handler that reports how the run ended.")] = True,
+    kubernetes: Annotated[
+        bool,
+        typer.Option("--kubernetes", help="Write the resources Pipeline and PipelineVersion, for kubectl and GitOps."),
+    ] = False,
+    namespace: Annotated[str, typer.Option("--namespace", help="Namespace of these resources.")] = "",
 ) -> None:
-    """Write the pipeline for Kubeflow; the same sources give the same bytes."""
+    """Write a pipeline as YAML for Kubeflow; the same sources give the same bytes."""
+    from pipelines.kubeflow import delivery as delivery_pipeline
     from pipelines.kubeflow import versions
 
+    if delivery and (uncached or kubernetes or namespace or not notify):
+        raise SpiraError("--delivery: only --out, --image, --tag-ok and --claim apply to this pipeline")
     if image != IMAGE:
         versions.check_image(image, tag_ok)
-    form = CompileOptions(claim=claim, cached=not uncached, notified=notify)
-    compile_pipeline(to, image, form, versions.manifest(image, form, namespace) if kubernetes else None)
-    typer.echo(to)
+    if delivery:
+        path = path or delivery_pipeline.COMPILED
+        delivery_pipeline.compile_delivery(path, image, claim)
+    else:
+        path = path or COMPILED
+        options = CompileOptions(claim=claim, cached=not uncached, notifies=notify)
+        compile_pipeline(path, image, options, versions.manifest(image, options, namespace) if kubernetes else None)
+    typer.echo(path)
 
 
 @app.command()
@@ -86,7 +124,9 @@ def submit(
     on: On = [],  # noqa: B006 (typer makes a new list)
     host: Host = "",
     data_digest: Digest = "",
-    name: Annotated[str, typer.Option("--name", help="Of the run; made of what is trained if not given.")] = "",
+    name: Annotated[
+        str, typer.Option("--name", help="Name of the run [default: made from data, settings and version].")
+    ] = "",
     config: ConfigFile = None,
     setting: ConfigValues = [],  # noqa: B006
     seed: Seeds = [],  # noqa: B006
@@ -95,20 +135,20 @@ def submit(
     image: Image = "",
     tag_ok: TagOk = False,
 ) -> None:
-    """Run the pipeline on a cluster; a run of the same name is never begun twice."""
+    """Start a run on a cluster, and print its name; a run of the same name is not started twice."""
     from pipelines.kubeflow import overview
     from pipelines.kubeflow.runner import Kubeflow, runs_of
 
     request = request_of(name, data, data_digest, resolve_config(config, setting, seed), gate, skip_bad)
     place, server = connected(cluster, on, host)
-    version = version_of(server, image, tag_ok, place.form())
+    version = version_of(server, image, tag_ok, place.compile_options())
     request = named(request, version)
     with server.asked("runs can't be listed"):
         is_there = bool(runs_of(server, request.name))
     Kubeflow(server, place, lambda: version, lambda name: None).start(request)
     (begun,) = overview.runs(server, [request.name])
     if is_there:
-        say(f"it is there already, {begun.state}; to run the same once more, give it another --name")
+        say(f"the run exists already and is {begun.state}; give another --name to run the same again")
     else:
         say(f"begun on {version.name}; to follow it: spira pipeline status {request.name}")
     typer.echo(request.name)
@@ -119,11 +159,13 @@ def schedule(
     cluster: ClusterFile = None,
     on: On = [],  # noqa: B006
     host: Host = "",
-    name: Annotated[str, typer.Option("--name", help="Of the schedule.")] = "spira",
-    cron: Annotated[str, typer.Option("--cron", help="Six fields, seconds first, UTC: '0 30 3 * * *'.")] = "",
+    name: Annotated[str, typer.Option("--name", help="Name of the schedule.")] = "spira",
+    cron: Annotated[
+        str, typer.Option("--cron", help="Times in six fields, seconds first, UTC, such as '0 30 3 * * *'.")
+    ] = "",
     data: Data = "",
-    check: Annotated[bool, typer.Option("--check", help="Only say what is out of date; exit code 1 if it is.")] = False,
-    remove: Annotated[bool, typer.Option("--remove", help="Delete the schedule of this name; runs stay.")] = False,
+    check: Check = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Delete the schedule of this name; its runs stay.")] = False,
     data_digest: Digest = "",
     config: ConfigFile = None,
     setting: ConfigValues = [],  # noqa: B006
@@ -133,36 +175,44 @@ def schedule(
     image: Image = "",
     tag_ok: TagOk = False,
 ) -> None:
-    """Make a schedule as it is described, on the latest version; to be run again after an upload or a change."""
+    """Create or replace a schedule of runs on the latest version; repeat after an upload or a change."""
     from pipelines.kubeflow import schedules
 
     place, server = connected(cluster, on, host)
     if remove:
-        say(f"schedules of name {name} deleted: {schedules.remove(server, name)}")
+        say(f"deleted {schedules.remove(server, name)} schedule(s) of name {name}")
         return
     request = request_of("", data, data_digest, resolve_config(config, setting, seed), gate, skip_bad)
-    version = version_of(server, image, tag_ok, place.form(cached=bool(data_digest)), look=check)
+    version = version_of(server, image, tag_ok, place.compile_options(cached=bool(data_digest)), look=check)
     wanted = schedules.Schedule(name, cron, version, place.arguments(request, version))
     show_schedule(server, wanted, check)
 
 
 @app.command("schedule-delivery")
 def schedule_delivery(
-    settings: Annotated[Path, typer.Option("--settings", help="Of spira deliver; its places outlive a pod.")],
+    settings: Annotated[
+        Path, typer.Option("--settings", help="Settings of delivery, YAML; its folders and URLs must outlive a pod.")
+    ],
     cluster: ClusterFile = None,
     on: On = [],  # noqa: B006
     host: Host = "",
-    name: Annotated[str, typer.Option("--name", help="Of the schedule.")] = "spira-delivery",
-    cron: Annotated[str, typer.Option("--cron", help="Six fields, seconds first, UTC.")] = "0 */5 * * * *",
-    image: Annotated[str, typer.Option("--image", help="Of Dockerfile.base, name@sha256:….")] = "",
+    name: Annotated[str, typer.Option("--name", help="Name of the schedule.")] = "spira-delivery",
+    cron: Annotated[
+        str, typer.Option("--cron", help="Times in six fields, seconds first, UTC, such as '0 */5 * * * *'.")
+    ] = "0 */5 * * * *",
+    image: Annotated[str, typer.Option("--image", help="Image of Dockerfile.base, name@sha256:….")] = "",
     tag_ok: TagOk = False,
-    claim: Annotated[str, typer.Option("--claim", help="PersistentVolumeClaim, where settings name /state.")] = "",
-    account: Annotated[str, typer.Option("--service-account", help="Of its pods.")] = "spira-delivery",
-    check: Annotated[bool, typer.Option("--check", help="Only say what is out of date; exit code 1 if it is.")] = False,
+    claim: Annotated[
+        str, typer.Option("--claim", help="PersistentVolumeClaim mounted at /state, for settings that name folders.")
+    ] = "",
+    account: Annotated[
+        str, typer.Option("--service-account", help="Service account of the schedule's pods.")
+    ] = "spira-delivery",
+    check: Check = False,
 ) -> None:
-    """Continuous delivery as a recurring run, at the version that these sources make; again after any change."""
+    """Create or replace a schedule of continuous delivery, on these sources; repeat after any change."""
     from pipelines.kubeflow import schedules, versions
-    from pipelines.kubeflow.delivery import CompileOptions as DeliveryCompileOptions
+    from pipelines.kubeflow.delivery import DeliveryCompileOptions
 
     versions.check_image(image, tag_ok)
     texts = {"settings": settings.read_text(), "cluster": cluster.read_text() if cluster else ""}
@@ -173,20 +223,25 @@ def schedule_delivery(
 
 @app.command()
 def status(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="The latest ten if none.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Names of runs [default: the latest ten].")
+    ] = None,
     cluster: ClusterFile = None,
     on: On = [],  # noqa: B006
     host: Host = "",
-    mlflow: Annotated[str, typer.Option("--mlflow", metavar="URL", help="As this machine reaches it.")] = "",
+    mlflow: Annotated[
+        str,
+        typer.Option("--mlflow", metavar="URL", help="MLflow server, reachable from this machine; shows the verdicts."),
+    ] = "",
     as_json: Json = False,
 ) -> None:
-    """Runs on a cluster, the latest first, and why one failed or doesn't get on."""
+    """List runs on a cluster, the latest first, with the reason why a run failed or waits."""
     from pipelines.kubeflow import overview
     from pipelines.kubeflow.pods import Pods
 
-    place, server = connected(cluster, on, host)
-    verdict = (lambda name: outcome(mlflow, name)) if mlflow else None
-    lines = overview.runs(server, names or [], verdict, Pods.here(place.namespace))
+    loaded, server = connected(cluster, on, host)
+    find_outcome = (lambda name: outcome(mlflow, name)) if mlflow else None
+    lines = overview.runs(server, names or [], find_outcome, Pods.here(loaded.namespace))
     if as_json:
         print(json.dumps([asdict(line) for line in lines], indent=1))
         return
@@ -197,25 +252,29 @@ def status(
 
 
 def show_schedule(server: Server, wanted: Schedule, check: bool) -> None:
-    """Put a schedule right, or only look, and say what was out of date; exit code 1 where it stays so."""
+    """Replace a schedule that differs, or only compare it, and print the differences.
+
+    Args:
+        check: Only compare; exit with code 1 if there are differences.
+    """
     from pipelines.kubeflow import schedules
 
     differences = (schedules.check if check else schedules.put)(server, wanted)
     for difference in differences:
         typer.echo(difference)
-    state = ("is out of date" if check else "is put right") if differences else "is as it should be"
+    state = ("is out of date" if check else "was replaced") if differences else "is up to date"
     say(f"schedule {wanted.name} {state}: {wanted.cron}, on {wanted.version.name}")
     if check and differences:
         raise typer.Exit(1)
 
 
 def connected(path: Path | None, settings: list[str], host: str) -> tuple[KubeflowSettings, Server]:
-    """The cluster of the options, and its server."""
+    """Return the settings of the cluster that the options name, and a connection to its server."""
     from pipelines.kubeflow import settings as cluster
     from pipelines.kubeflow.server import connect
 
-    place = cluster.load(path, settings)
-    return place, connect(host or place.host, place.experiment)
+    loaded = cluster.load(path, settings)
+    return loaded, connect(host or loaded.host, loaded.experiment)
 
 
 def request_of(
@@ -239,18 +298,24 @@ def named(request: TrainingRequest, version: PipelineVersion) -> TrainingRequest
     return request.named(f"spira-{hashlib.sha256(content.encode()).hexdigest()[:12]}")
 
 
-def version_of(server: Server, image: str, tag_ok: bool, form: CompileOptions, look: bool = False) -> PipelineVersion:
-    """These sources with an image, or the latest version where none is given; only looked for, or uploaded."""
+def version_of(
+    server: Server, image: str, tag_ok: bool, options: CompileOptions, look: bool = False
+) -> PipelineVersion:
+    """Return the version of these sources with an image, or the latest version if the image is empty.
+
+    Args:
+        look: Never upload the version, even if it is not on the server.
+    """
     from pipelines.kubeflow import versions
 
     if not image:
         return versions.latest(server)
     versions.check_image(image, tag_ok)
-    return (versions.find if look else versions.upload)(server, image, form)
+    return (versions.find if look else versions.upload)(server, image, options)
 
 
 def outcome(mlflow: str, name: str) -> Outcome | None:
-    """What MLflow knows of a run."""
+    """Return the outcome of a run from MLflow, or None if there is none."""
     from spira.registry import Registry
 
     return Registry(mlflow).outcome(name)

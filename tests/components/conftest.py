@@ -1,4 +1,4 @@
-"""Inputs of each component, made by the library, and a way to run a pipeline of one component."""
+"""Fixtures of the components: inputs made by the library, and a function that runs a pipeline of one component."""
 
 from __future__ import annotations
 
@@ -20,71 +20,73 @@ from tests.support.gatefiles import LENIENT, STRICT
 
 @pytest.fixture(scope="session")
 def settings() -> config.Config:
-    """One short epoch of a narrow network."""
+    """Configuration of one short epoch of a narrow network."""
     return config.smoke()
 
 
 @pytest.fixture(scope="session")
-def prepared(demo: Path, settings: config.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The corpus of the demo set."""
+def corpus_folder(demo: Path, settings: config.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Corpus of the demo data set."""
     out = tmp_path_factory.mktemp("corpus") / "corpus"
     corpus.build(demo, out, settings.preprocess)
     return out
 
 
 @pytest.fixture(scope="session")
-def trained(prepared: Path, settings: config.Config, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def trained(corpus_folder: Path, settings: config.Config, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Checkpoints of two seeds."""
     folder = tmp_path_factory.mktemp("checkpoints")
-    opened = corpus.Corpus.open(prepared)
+    demo_corpus = corpus.Corpus.open(corpus_folder)
     for seed in (1, 2):
-        train.train(opened, settings, seed, folder / str(seed))
+        train.train(demo_corpus, settings, seed, folder / str(seed))
     return [folder / "1", folder / "2"]
 
 
 @pytest.fixture(scope="session")
-def judged(prepared: Path, trained: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]:
-    """A folder of verdict, report.html and candidate, approved or not."""
+def evaluated(
+    corpus_folder: Path, trained: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[bool], Path]:
+    """Function that returns a folder of verdict, report.html and candidate, approved or rejected."""
     folders = {}
 
-    def judge(approve: bool) -> Path:
+    def evaluate_once(approve: bool) -> Path:
         if approve not in folders:
             out = tmp_path_factory.mktemp("verdict")
             gate = gates.load(LENIENT if approve else STRICT).model_dump_json()
-            places = out / "verdict", out / "report.html", out / "candidate"
-            evaluate(prepared, trained, gate, *places, registry_uri=str(out), pipeline_run="run-1")
+            outputs = out / "verdict", out / "report.html", out / "candidate"
+            evaluate(corpus_folder, trained, gate, *outputs, registry_uri=str(out), pipeline_run="run-1")
             folders[approve] = out
         return folders[approve]
 
-    return judge
+    return evaluate_once
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[[Any, str], Outputs]:
-    """Run a pipeline in subprocesses; gives its one component's output folder, parameters and metadata."""
+    """Function that runs a pipeline in subprocesses and returns the outputs of one of its components."""
 
-    def alone(pipeline: Any, component: str) -> Outputs:
+    def run_pipeline(pipeline: Any, component: str) -> Outputs:
         local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "run"))
         pipeline()
-        (written,) = (tmp_path / "run").rglob(f"{component}/executor_output.json")
-        return Outputs(written.parent, json.loads(written.read_text()))
+        (path,) = (tmp_path / "run").rglob(f"{component}/executor_output.json")
+        return Outputs(path.parent, json.loads(path.read_text()))
 
-    return alone
+    return run_pipeline
 
 
 class Outputs:
-    """What a task left: ``outputs / "corpus"`` is an artifact's place, ``outputs["corpus"]`` its metadata."""
+    """Outputs of a task: ``outputs / "corpus"`` is the path of an artifact, ``outputs["corpus"]`` its metadata."""
 
-    def __init__(self, folder: Path, told: dict[str, Any]) -> None:
-        self.folder, self.told = folder, told
+    def __init__(self, folder: Path, body: dict[str, Any]) -> None:
+        self.folder, self.body = folder, body
 
     def __truediv__(self, artifact: str) -> Path:
         return self.folder / artifact
 
     def __getitem__(self, artifact: str) -> dict[str, Any]:
-        return self.told["artifacts"][artifact]["artifacts"][0]["metadata"]
+        return self.body["artifacts"][artifact]["artifacts"][0]["metadata"]
 
     @property
     def value(self) -> Any:
-        """The returned parameter."""
-        return self.told["parameterValues"]["Output"]
+        """Returned parameter."""
+        return self.body["parameterValues"]["Output"]

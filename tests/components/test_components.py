@@ -1,4 +1,4 @@
-"""Each component through kfp.local, alone: its inputs imported, its outputs looked at."""
+"""Each component alone through kfp's local runner, with imported inputs."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from tests.support.gatefiles import LENIENT
 Run = Callable[[Any, str], Any]
 
 
-def imported(path: Path, kind: type[dsl.Artifact]) -> Any:
-    """An artifact that exists already."""
-    return dsl.importer(artifact_uri=str(path), artifact_class=kind).output
+def imported(path: Path, artifact_class: type[dsl.Artifact]) -> Any:
+    """Return an artifact of an existing path, as an input of a component."""
+    return dsl.importer(artifact_uri=str(path), artifact_class=artifact_class).output
 
 
-def test_preprocess_makes_a_corpus(run: Run, demo: Path, prepared: Path):
-    """The corpus is that of the data set, and its numbers are metrics."""
+def test_preprocess_makes_a_corpus(run: Run, demo: Path, corpus_folder: Path):
+    """It is the corpus of the data set, and its counts are metrics."""
 
     @dsl.pipeline
     def alone():
         preprocess(data=str(demo), data_digest="", code_digest="", config="{}", skip_bad=False, state_uri="")
 
     outputs = run(alone, "preprocess")
-    assert corpus.Corpus.open(outputs / "corpus").digest == corpus.Corpus.open(prepared).digest
+    assert corpus.Corpus.open(outputs / "corpus").digest == corpus.Corpus.open(corpus_folder).digest
     assert {name: outputs["metrics"][name] for name in ("train_files", "test_files", "skipped")} == {
         "train_files": 12,
         "test_files": 8,
@@ -49,8 +49,8 @@ def test_preprocess_makes_a_corpus(run: Run, demo: Path, prepared: Path):
     }
 
 
-def test_preprocess_refuses_other_data_than_was_pinned(run: Run, demo: Path, capfd: pytest.CaptureFixture[str]):
-    """Data that changed between look and use is an error that names both digests."""
+def test_preprocess_refuses_data_with_another_digest(run: Run, demo: Path, capfd: pytest.CaptureFixture[str]):
+    """The message has the expected digest."""
 
     @dsl.pipeline
     def alone():
@@ -61,13 +61,15 @@ def test_preprocess_refuses_other_data_than_was_pinned(run: Run, demo: Path, cap
     assert "not 0123; request a new run" in capfd.readouterr().out
 
 
-def test_train_makes_a_checkpoint_of_its_seed(run: Run, prepared: Path, trained: list[Path], settings: config.Config):
-    """The same weights as the library's, the configuration whole: 40 is still 40."""
+def test_train_makes_a_checkpoint_of_its_seed(
+    run: Run, corpus_folder: Path, trained: list[Path], settings: config.Config
+):
+    """Weights and configuration equal those of a training by the library; 40 has not become 40.0."""
 
     @dsl.pipeline
     def alone():
         train(
-            corpus=imported(prepared, dsl.Dataset),
+            corpus=imported(corpus_folder, dsl.Dataset),
             config=settings.model_dump_json(),
             seed=1,
             device="cpu",
@@ -87,19 +89,19 @@ def test_train_makes_a_checkpoint_of_its_seed(run: Run, prepared: Path, trained:
     assert {"seed", "epochs", "best_epoch", "best_eval_loss", "seconds"} == set(outputs["metrics"])
 
 
-def test_train_refuses_a_cpu_where_a_gpu_is_required(
-    run: Run, prepared: Path, settings: config.Config, capfd: pytest.CaptureFixture[str]
+def test_train_refuses_a_cpu_if_a_gpu_is_required(
+    run: Run, corpus_folder: Path, settings: config.Config, capfd: pytest.CaptureFixture[str]
 ):
-    """On a cluster a silent fall-back costs days."""
+    """On a cluster, training on the CPU instead would take days."""
     import torch
 
     if torch.cuda.is_available():
-        pytest.skip("there is a GPU here")
+        pytest.skip("this machine has a GPU")
 
     @dsl.pipeline
     def alone():
         train(
-            corpus=imported(prepared, dsl.Dataset),
+            corpus=imported(corpus_folder, dsl.Dataset),
             config=settings.model_dump_json(),
             seed=1,
             device="auto",
@@ -116,17 +118,17 @@ def test_train_refuses_a_cpu_where_a_gpu_is_required(
     assert "spira error: a GPU is required and torch finds none" in capfd.readouterr().out
 
 
-def test_evaluate_judges_all_seeds(run: Run, prepared: Path, trained: list[Path], tmp_path: Path):
-    """Verdict, report and dashboard artifacts; the returned value is the verdict's."""
-    gate, places = gates.load(LENIENT).model_dump_json(), [str(path) for path in trained]
+def test_evaluate_measures_all_seeds(run: Run, corpus_folder: Path, trained: list[Path], tmp_path: Path):
+    """It writes verdict, report, candidate and dashboard artifacts, and returns the approval."""
+    gate, uris = gates.load(LENIENT).model_dump_json(), [str(path) for path in trained]
 
     @dsl.pipeline
     def alone():
-        with dsl.ParallelFor(places) as place:
-            each = dsl.importer(artifact_uri=place, artifact_class=dsl.Model)
+        with dsl.ParallelFor(uris) as uri:
+            importer = dsl.importer(artifact_uri=uri, artifact_class=dsl.Model)
         evaluate(
-            corpus=imported(prepared, dsl.Dataset),
-            checkpoints=dsl.Collected(each.output),
+            corpus=imported(corpus_folder, dsl.Dataset),
+            checkpoints=dsl.Collected(importer.output),
             gate=gate,
             registry_uri=str(tmp_path / "registry"),
             pipeline_run="",
@@ -143,22 +145,22 @@ def test_evaluate_judges_all_seeds(run: Run, prepared: Path, trained: list[Path]
     assert (outputs / "report").read_text().startswith("<!")
     assert outputs["metrics"]["accuracy"] == verdict["conditions"]["noisy"]["by_file"]["accuracy"]["value"]
     assert set(outputs["classification"]) == {"confidenceMetrics", "confusionMatrix"}
-    json.dumps(outputs.told, allow_nan=False)
+    json.dumps(outputs.body, allow_nan=False)
 
 
 def test_push_registers_the_approved_candidate(
-    run: Run, prepared: Path, judged: Callable[[bool], Path], tmp_path: Path
+    run: Run, corpus_folder: Path, evaluated: Callable[[bool], Path], tmp_path: Path
 ):
-    """A package that proves itself, a logged run, and a version with its lineage, challenger and not yet champion."""
-    made = judged(True)
+    """The package passes its verification; the version has its lineage, and is challenger but not champion."""
+    folder = evaluated(True)
 
     @dsl.pipeline
     def alone():
         push(
-            corpus=imported(prepared, dsl.Dataset),
-            candidate=imported(made / "candidate", dsl.Model),
-            verdict=imported(made / "verdict", dsl.Artifact),
-            report=imported(made / "report.html", dsl.HTML),
+            corpus=imported(corpus_folder, dsl.Dataset),
+            candidate=imported(folder / "candidate", dsl.Model),
+            verdict=imported(folder / "verdict", dsl.Artifact),
+            report=imported(folder / "report.html", dsl.HTML),
             registry_uri=str(tmp_path),
         )
 
@@ -167,22 +169,22 @@ def test_push_registers_the_approved_candidate(
     assert verify(outputs / "package") <= 1e-5
     assert (version.version, version.aliases, version.approved) == (1, ("challenger",), True)
     assert version.tags["pipeline_run"] == "run-1"
-    assert version.metrics["noisy.by_file.accuracy"] == pytest.approx(_accuracy(made))
+    assert version.metrics["noisy.by_file.accuracy"] == pytest.approx(_accuracy(folder))
 
 
 def test_reject_logs_the_run_and_registers_nothing(
-    run: Run, prepared: Path, judged: Callable[[bool], Path], tmp_path: Path
+    run: Run, corpus_folder: Path, evaluated: Callable[[bool], Path], tmp_path: Path
 ):
-    """The run and its reasons are in MLflow; there is no version."""
-    made = judged(False)
+    """MLflow has the run, but no version."""
+    folder = evaluated(False)
 
     @dsl.pipeline
     def alone():
         reject(
-            corpus=imported(prepared, dsl.Dataset),
-            candidate=imported(made / "candidate", dsl.Model),
-            verdict=imported(made / "verdict", dsl.Artifact),
-            report=imported(made / "report.html", dsl.HTML),
+            corpus=imported(corpus_folder, dsl.Dataset),
+            candidate=imported(folder / "candidate", dsl.Model),
+            verdict=imported(folder / "verdict", dsl.Artifact),
+            report=imported(folder / "report.html", dsl.HTML),
             registry_uri=str(tmp_path),
         )
 
@@ -194,20 +196,22 @@ def test_reject_logs_the_run_and_registers_nothing(
     assert Registry(local_uri(tmp_path)).list_versions() == []
 
 
-def test_deploy_serves_and_makes_champion(run: Run, prepared: Path, judged: Callable[[bool], Path], tmp_path: Path):
-    """Only what serves, its golden recordings right, is champion."""
+def test_deploy_serves_and_makes_champion(
+    run: Run, corpus_folder: Path, evaluated: Callable[[bool], Path], tmp_path: Path
+):
+    """The version serves with correct golden recordings, and is champion."""
     from spira.stages.push import push
 
-    made = judged(True)
+    folder = evaluated(True)
     package = tmp_path / "package"
-    inputs = prepared, made / "candidate", made / "verdict", made / "report.html"
-    pushed = push(*inputs, package, registry_uri=str(tmp_path))
+    inputs = corpus_folder, folder / "candidate", folder / "verdict", folder / "report.html"
+    result = push(*inputs, package, registry_uri=str(tmp_path))
 
     @dsl.pipeline
     def alone():
         deploy(
             package=imported(package, dsl.Model),
-            version=pushed["model_version"],
+            version=result["model_version"],
             registry_uri=str(tmp_path),
             target=json.dumps({"kind": "local", "serving": str(tmp_path / "serving")}),
         )
@@ -219,6 +223,6 @@ def test_deploy_serves_and_makes_champion(run: Run, prepared: Path, judged: Call
     assert Local(tmp_path / "serving").verify() <= 1e-5
 
 
-def _accuracy(made: Path) -> float:
-    verdict = json.loads((made / "verdict" / "verdict.json").read_text())
+def _accuracy(folder: Path) -> float:
+    verdict = json.loads((folder / "verdict" / "verdict.json").read_text())
     return verdict["conditions"]["noisy"]["by_file"]["accuracy"]["value"]

@@ -1,4 +1,4 @@
-"""What every component keeps to: typed, described, without defaults, and nothing but a call."""
+"""The rules of a component: it is typed and documented, and has no defaults and no logic."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ NAMES = sorted(path.stem for path in Path(components.__file__).parent.glob("[a-z
 
 @pytest.fixture(params=NAMES)
 def component(request: pytest.FixtureRequest) -> dsl.PythonComponent:
-    """Each component in turn; a file is named after its one component."""
+    """A component; its file has the same name."""
     return getattr(importlib.import_module(f"components.{request.param}"), request.param)
 
 
-def test_there_is_a_component_a_stage():
-    """No stage of the flow lacks one."""
+def test_every_stage_has_a_component():
+    """So have notify and tick."""
     assert NAMES == ["deploy", "evaluate", "notify", "preprocess", "push", "reject", "tick", "train"]
 
 
 def test_nothing_is_installed_when_a_task_starts(component: dsl.PythonComponent):
-    """A cluster may have no network: the image holds everything."""
+    """A cluster may have no access to the internet, so the image has every package."""
     container = component.component_spec.implementation.container
     assert "pip install" not in " ".join(container.command + container.args)
 
 
 def test_every_input_and_output_is_described(component: dsl.PythonComponent):
-    """Its docstring names each of them, under Args and Returns."""
+    """The docstring names each of them under Args or Returns."""
     spec = component.component_spec
-    described = inspect.getdoc(component.python_func)
-    args, _, returns = described.partition("Returns:")
+    docstring = inspect.getdoc(component.python_func)
+    args, _, returns = docstring.partition("Returns:")
     assert [name for name in spec.inputs or {} if f"{name}: " not in args.partition("Args:")[2]] == []
     assert [name for name in spec.outputs or {} if name != "Output" and f"{name}: " not in returns] == []
 
 
 def test_no_default_is_repeated(component: dsl.PythonComponent):
-    """Defaults stand in spira.config alone."""
+    """Only spira.config has defaults."""
     parameters = inspect.signature(component.python_func).parameters.values()
     assert [parameter.name for parameter in parameters if parameter.default is not parameter.empty] == []
 
 
-def test_no_logic(component: dsl.PythonComponent):
-    """No branch, no loop, no try: what needs testing is in spira."""
+def test_a_component_has_no_logic(component: dsl.PythonComponent):
+    """It has no branch, loop or try; code that needs tests is in spira."""
     source = inspect.getsource(component.python_func)
     logic = (ast.If, ast.For, ast.While, ast.Try, ast.With, ast.FunctionDef, ast.Lambda)
     (function,) = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef))

@@ -59,7 +59,7 @@ pytestmark = [
 IMAGE, BASE = "spira/train:dev", "spira/base:dev"
 SERVING = "spira-serving"
 TARGET = KServeTarget(kind="kserve", namespace=SERVING, artifacts={"mlflow-artifacts:/": "s3://mlflow/"})
-OPTIONS = CompileOptions(notified=True)
+OPTIONS = CompileOptions(notifies=True)
 ORDER = ["preprocess", "train", "train", "evaluate", "push", "deploy", "notify"]
 
 
@@ -235,7 +235,7 @@ def test_a_killed_training_resumes_in_another_pod(finished_run: FinishedRun, tmp
     size = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
     namespace.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "state"}, "spec": size})
     runner = PodRunner(
-        namespace, first.buckets, compiled(tmp_path, CompileOptions(claim="state", notified=True)), first.arguments
+        namespace, first.buckets, compiled(tmp_path, CompileOptions(claim="state", notifies=True)), first.arguments
     )
     executor_input = json.loads(first.executor_inputs["train"])
     longer = ["training.max_epochs=200", "training.patience_epochs=200"]

@@ -34,12 +34,12 @@ def request(data: Path, resolved: config.Config | None = None) -> TrainingReques
 
 
 def folder_of(summary: dict[str, Any]) -> Path:
-    """The run's folder."""
+    """Return the run's folder."""
     return Path(summary["paths"]["log"]).parent
 
 
 def test_an_approved_model_is_registered_and_serves(runs):
-    """Version, champion, served package and summary agree."""
+    """Registry, served package and summary have the same version."""
     summary = runs.approved
     champion = Registry(local_uri(runs.work)).champion()
     assert (summary["approved"], summary["reasons"], summary["model_version"]) == (True, [], 1)
@@ -50,8 +50,8 @@ def test_an_approved_model_is_registered_and_serves(runs):
     assert champion.tags["pipeline_run"].startswith("spira-training-")
 
 
-def test_a_rejected_model_is_logged_and_nothing_else(runs):
-    """No version, the reasons told, the champion and what serves untouched."""
+def test_a_rejected_model_changes_neither_champion_nor_serving(runs):
+    """It is not registered, and the summary has the reasons."""
     summary = runs.rejected
     assert (summary["approved"], summary["model_version"]) == (False, None)
     assert any("accuracy" in reason for reason in summary["reasons"])
@@ -61,8 +61,8 @@ def test_a_rejected_model_is_logged_and_nothing_else(runs):
     assert Local(runs.work / "serving").status().version == "1"
 
 
-def test_the_last_run_is_in_the_work_folder(runs):
-    """summary.json and report.html are the second run's; the first keeps its own."""
+def test_the_work_folder_has_the_summary_of_the_last_run(runs):
+    """summary.json and report.html are those of the second run; the first run keeps its own in its folder."""
     assert json.loads((runs.work / "summary.json").read_text()) == runs.rejected
     assert json.loads((folder_of(runs.approved) / "summary.json").read_text()) == runs.approved
     report = Path(runs.rejected["paths"]["verdict"]).parents[1] / "report"
@@ -70,21 +70,21 @@ def test_the_last_run_is_in_the_work_folder(runs):
 
 
 def test_every_stage_is_timed(runs):
-    """Each task by name, and the whole."""
+    """The summary has the seconds of each task and of the pipeline."""
     expected = {"preprocess", "train seed 42", "evaluate", "push", "deploy", "pipeline"}
     assert set(runs.approved["stages"]) == expected
     assert set(runs.rejected["stages"]) == expected - {"push", "deploy"} | {"reject"}
     assert all(seconds > 0 for seconds in runs.approved["stages"].values())
 
 
-def test_what_is_done_is_not_done_again(runs):
-    """The second run of the same data, settings and code trains nothing."""
-    assert sum("epoch" in line and line.startswith("seed 42") for line in runs.told) == 1
+def test_a_finished_training_is_not_repeated(runs):
+    """The second run has the same data, settings and code, so it trains nothing."""
+    assert sum("epoch" in line and line.startswith("seed 42") for line in runs.progress) == 1
     assert runs.rejected["stages"]["train seed 42"] > 0
 
 
-def test_the_champion_is_compared_with(runs):
-    """The second run's candidate meets the version that the first made champion."""
+def test_the_candidate_is_compared_with_the_champion(runs):
+    """The champion of the second run is the version of the first."""
     verdict = json.loads(Path(runs.rejected["paths"]["verdict"]).read_text())
     assert verdict["champion"]["name"] == "version 1"
     assert verdict["champion"]["difference"]["value"] == pytest.approx(0)
@@ -103,22 +103,22 @@ def test_the_champion_is_compared_with(runs):
     ],
 )
 def test_a_branch_that_contradicts_the_verdict_is_an_error(approved: bool | None, ran: set[str]):
-    """kfp skips what it can't read and reports success: this must never look like one."""
+    """kfp skips a branch whose condition it cannot read, and reports success; such a run must fail."""
     with pytest.raises(local.RunError, match="counts as failed"):
         local.check_branch({"approved": approved}, ran | {"preprocess", "train", "evaluate"})
 
 
-def test_a_skipped_branch_is_an_error_of_the_run(runs, tmp_path: Path):
-    """A run whose push left nothing is no success, though all else is there."""
+def test_a_run_with_a_skipped_branch_fails(runs, tmp_path: Path):
+    """The outputs of push are missing, and all others are there."""
     shutil.copytree(folder_of(runs.approved), tmp_path / "run")
-    (pushed,) = (tmp_path / "run").rglob("push/executor_output.json")
-    pushed.unlink()
+    (path,) = (tmp_path / "run").rglob("push/executor_output.json")
+    path.unlink()
     with pytest.raises(local.RunError, match="counts as failed"):
         local.gather(tmp_path / "run", runs.work, 1.0)
 
 
-def test_a_condition_that_cannot_be_read_is_an_error(runs, demo: Path, tmp_path: Path, monkeypatch):
-    """The pipeline with a condition on a value that is not there: kfp calls it a success, the run does not."""
+def test_a_run_whose_condition_cannot_be_read_fails(runs, demo: Path, tmp_path: Path, monkeypatch):
+    """The condition of the compiled pipeline reads a value that does not exist; kfp reports success."""
 
     def compile_broken(out: Path) -> None:
         local_compile(out)
@@ -134,8 +134,8 @@ def test_a_condition_that_cannot_be_read_is_an_error(runs, demo: Path, tmp_path:
     assert not (tmp_path / "summary.json").exists()
 
 
-def test_a_failure_is_told_by_its_cause(runs, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
-    """What the stage refused, and nothing of kfp; an earlier summary is not taken for this run's."""
+def test_a_failure_has_its_cause(runs, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    """The message has the error of the stage and nothing of kfp; the summary of an earlier run is deleted."""
     (tmp_path / "summary.json").write_text('{"approved": true}')
     with pytest.raises(local.RunError) as failure:
         local.run(request(tmp_path / "nowhere"), tmp_path, tell=lambda line: None)
@@ -145,64 +145,65 @@ def test_a_failure_is_told_by_its_cause(runs, tmp_path: Path, capfd: pytest.Capt
     assert capfd.readouterr().out == ""
 
 
-def test_an_unforeseen_end_is_told_by_its_exception(tmp_path: Path):
-    """A fault of the program, or a kill, is no refusal: the last exception in the log, or that there is none."""
+def test_a_failure_without_an_error_of_the_stage_has_its_exception(tmp_path: Path):
+    """After a fault of the program, the message has the last exception in the log; after a kill there is none."""
     log = tmp_path / "log.txt"
-    listener = local._Listener(log.open("w"), lambda line: None)
+    output = local._OutputSplitter(log.open("w"), lambda line: None)
     error = "Pipeline 'x' finished with status FAILURE. Inner task failed: \033[96m'train'\033[0m inside 'y'."
-    listener.write('    Traceback (most recent call last):\n      File "x"\n    MemoryError: 8 GB\n')
-    assert local._cause(listener, error, log) == f"train failed: MemoryError: 8 GB (log: {log})"
+    output.write('    Traceback (most recent call last):\n      File "x"\n    MemoryError: 8 GB\n')
+    assert local._cause(output, error, log) == f"train failed: MemoryError: 8 GB (log: {log})"
     log.write_text("")
-    assert "ended without a word" in local._cause(listener, error, log)
+    assert "ended without an error message" in local._cause(output, error, log)
 
 
-def test_the_reader_gets_the_stages_lines_and_the_log_all(tmp_path: Path):
-    """Progress without kfp's chatter, wherever kfp's indents put it."""
-    told: list[str] = []
-    listener = local._Listener((tmp_path / "log.txt").open("w"), told.append)
+def test_progress_has_the_lines_of_stages_and_the_log_has_all_lines(tmp_path: Path):
+    """kfp's own lines are no progress; its indentation is removed."""
+    progress: list[str] = []
+    output = local._OutputSplitter((tmp_path / "log.txt").open("w"), progress.append)
     for text in ("12:00 - INFO - Executing task\n", "    ", "spira: epoch 1\n", "        spira warning: few\n"):
-        listener.write(text)
-    assert told == ["epoch 1", "warning: few"]
+        output.write(text)
+    assert progress == ["epoch 1", "warning: few"]
     assert "Executing task" in (tmp_path / "log.txt").read_text()
 
 
 def test_two_runs_do_not_share_a_work_folder(tmp_path: Path):
-    """The second is refused while the first works."""
+    """The second is refused until the first has ended."""
     with (tmp_path / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(local.RunError, match="another run"):
             local.run(request(Path("data")), tmp_path, tell=lambda line: None)
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_weights(demo: Path, runs, tmp_path: Path, monkeypatch):
-    """Killed in an epoch and run again: it resumes, and its weights are those of a training left alone."""
+def test_a_killed_run_resumes_and_ends_with_the_same_weights(demo: Path, runs, tmp_path: Path, monkeypatch):
+    """It is killed in an epoch and run again; its weights equal those of an uninterrupted training."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     settings = ["model.channels=8", "training.batch_files=4", "training.max_epochs=12", "training.seeds=[7]"]
     work, resolved = tmp_path / "work", config.load(None, settings)
-    kill_when(["run", "--data", str(demo), "--work", str(work), *(f"--set={each}" for each in settings)], "epoch   3/")
+    options = [f"--set={setting}" for setting in settings]
+    kill_at_line(["run", "--data", str(demo), "--work", str(work), *options], "epoch   3/")
     assert not (work / "summary.json").exists()
-    told: list[str] = []
-    summary = local.run(request(demo, resolved), work, tell=told.append)
-    assert any("resumes after epoch" in line for line in told)
+    progress: list[str] = []
+    summary = local.run(request(demo, resolved), work, tell=progress.append)
+    assert any("resumes after epoch" in line for line in progress)
     corpus = Corpus.open(Path(summary["paths"]["corpus"]))
     resumed = load_file(Path(summary["paths"]["checkpoint"]) / WEIGHTS)
-    alone(corpus, resolved, tmp_path / "alone")
-    for name, weights in load_file(tmp_path / "alone" / WEIGHTS).items():
+    train_in_process(corpus, resolved, tmp_path / "uninterrupted")
+    for name, weights in load_file(tmp_path / "uninterrupted" / WEIGHTS).items():
         assert resumed[name].equal(weights), name
 
 
-def kill_when(arguments: list[str], said: str) -> None:
-    """Start spira, wait for a line on standard error, and kill it as a crash would: without a word."""
+def kill_at_line(arguments: list[str], text: str) -> None:
+    """Start spira, wait for a line with this text on standard error, and kill the process with SIGKILL."""
     command = [sys.executable, "-m", "spira", *arguments]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
         for line in process.stderr:
-            if said in line:
+            if text in line:
                 process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
 
 
-def alone(corpus: Corpus, settings: config.Config, out: Path) -> None:
-    """Train the same in a process of its own, as the pipeline does: threads are set at the start of one."""
+def train_in_process(corpus: Corpus, settings: config.Config, out: Path) -> None:
+    """Train with seed 7 in a process of its own, as the pipeline does; a process sets its threads at its start."""
     code = (
         "import sys; from pathlib import Path; from spira import config; from spira.training import train\n"
         "from spira.data.corpus import Corpus\n"
@@ -215,12 +216,12 @@ def alone(corpus: Corpus, settings: config.Config, out: Path) -> None:
 
 @pytest.fixture
 def spira(runs) -> Callable[..., Any]:
-    """The command line, in the work folder of the finished runs."""
+    """Function that runs a command in the work folder of the finished runs."""
     return lambda *arguments: CliRunner().invoke(app, [*map(str, arguments), "--work", str(runs.work)])
 
 
-def test_predict_answers_by_the_champion(spira, demo: Path):
-    """A probability and a diagnosis for each recording, for programs as JSON."""
+def test_predict_uses_the_champion(spira, demo: Path):
+    """JSON has a probability for each recording."""
     recordings = sorted(demo.rglob("*.wav"))[:2]
     result = spira("predict", *recordings, "--json")
     answers = json.loads(result.stdout)
@@ -229,8 +230,8 @@ def test_predict_answers_by_the_champion(spira, demo: Path):
     assert all(0 <= answer["probability"] <= 1 for answer in answers)
 
 
-def test_predict_says_which_recording_it_refuses(spira, tmp_path: Path):
-    """An empty file is no recording: told by name, exit code 2."""
+def test_predict_names_the_recording_that_it_refuses(spira, tmp_path: Path):
+    """It refuses an empty file with exit code 2."""
     (tmp_path / "empty.wav").touch()
     result = spira("predict", tmp_path / "empty.wav", "--model", "1")
     assert result.exit_code == 2
@@ -238,7 +239,7 @@ def test_predict_says_which_recording_it_refuses(spira, tmp_path: Path):
 
 
 def test_models_are_listed_shown_and_fetched(spira, tmp_path: Path):
-    """What the repository holds, from the command line."""
+    """The commands read the model repository."""
     (listed,) = json.loads(spira("models", "list", "--json").stdout)
     assert (listed["version"], listed["aliases"]) == (1, ["champion"])
     assert json.loads(spira("models", "show", "champion").stdout)["tags"]["approved"] == "true"
@@ -247,7 +248,7 @@ def test_models_are_listed_shown_and_fetched(spira, tmp_path: Path):
 
 
 def test_an_unknown_version_is_refused(spira):
-    """The message names those that exist."""
+    """The message has the versions that exist."""
     result = spira("models", "show", "9")
     assert result.exit_code == 2
     assert "versions: 1" in result.stderr

@@ -1,4 +1,4 @@
-"""The local runner with real processes: begun once, alive without who gave them, killed, taken up, ended."""
+"""The local runner with real processes: started once, orphaned, killed, resumed, ended."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def request(data: Path, data_digest: str) -> TrainingRequest:
 
 
 def ended(runs: LocalRunner, name: str) -> Run:
-    """Wait until an order runs no more."""
+    """Wait until a run has ended, and return it."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while (run := runs.find(name)) is None or run.state == "running":
         assert time.monotonic() < deadline, run
@@ -59,14 +59,14 @@ def starts(runs: LocalRunner, name: str = "run-1") -> int:
     return json.loads((runs.work / "runs" / name / ORDER).read_text())["starts"]
 
 
-def test_an_order_that_never_began_is_unknown(runs: LocalRunner) -> None:
-    """And asking leaves nothing behind."""
+def test_a_run_that_was_never_started_is_unknown(runs: LocalRunner) -> None:
+    """The lookup creates no files."""
     assert runs.find("run-1") is None
     assert not runs.work.exists()
 
 
-def test_a_run_that_ends_tells_all_that_delivery_needs(delivered: Path) -> None:
-    """The verdict, the version and its figures; to order it again changes nothing."""
+def test_a_run_that_has_ended_has_its_verdict_and_version(delivered: Path) -> None:
+    """To start it again changes nothing."""
     runs = LocalRunner(delivered / "work")
     (folder,) = (delivered / "work" / "runs").iterdir()
     run = runs.find(folder.name)
@@ -78,7 +78,7 @@ def test_a_run_that_ends_tells_all_that_delivery_needs(delivered: Path) -> None:
     assert (runs.find(folder.name), starts(runs, folder.name)) == (run, 1)
 
 
-def test_an_order_runs_once_outlives_its_givers_and_is_taken_up_after_a_kill(
+def test_a_run_starts_once_outlives_its_starter_and_resumes_after_a_kill(
     runs: LocalRunner, demo: Path, processes: Callable[[str], list[int]]
 ) -> None:
     """Given by two processes at once, which end; killed by -9; ordered again; refused for data that aren't the same."""
@@ -101,10 +101,10 @@ def test_an_order_runs_once_outlives_its_givers_and_is_taken_up_after_a_kill(
     assert str(demo) in run.message
 
 
-def test_data_that_are_deleted_meanwhile_end_the_run(
+def test_a_run_fails_if_its_data_is_deleted_meanwhile(
     runs: LocalRunner, demo: Path, tmp_path: Path, processes: Callable[[str], list[int]]
 ) -> None:
-    """Named in the reason; no process is left."""
+    """The message has the folder, and no process is left."""
     data = Path(shutil.copytree(demo, tmp_path / "voices"))
     runs.start(request(data, digest(data_files(str(data), open_store(tmp_path / "kept")))))
     shutil.rmtree(data)
@@ -113,14 +113,14 @@ def test_data_that_are_deleted_meanwhile_end_the_run(
     assert f"{data}: no such folder" in run.message
     deadline = time.monotonic() + PATIENCE_SECONDS
     while processes(f"pipelines.local_runner\0{runs.work}"):
-        assert time.monotonic() < deadline, "the process goes on"
+        assert time.monotonic() < deadline, "the process is still running"
         time.sleep(0.1)
 
 
-def test_an_order_that_dies_again_and_again_ends_as_failed(
+def test_a_run_that_dies_too_often_counts_as_failed(
     runs: LocalRunner, demo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An interpreter that doesn't start: after so many times there is an end, with the log to read."""
+    """Its interpreter does not start; the message has the path of the log."""
     monkeypatch.setenv("PYTHONHOME", "/nowhere")
     given = request(demo, "0" * 64)
     for number in range(1, MOST_STARTS + 1):
@@ -128,14 +128,14 @@ def test_an_order_that_dies_again_and_again_ends_as_failed(
         assert (ended(runs, "run-1"), starts(runs)) == (Run("interrupted"), number)
     runs.start(given)
     log = runs.work / "runs" / "run-1" / "log.txt"
-    told = Run("failed", f"it was started {MOST_STARTS} times and never ended: see {log}")
-    assert runs.find("run-1") == told
+    expected = Run("failed", f"it was started {MOST_STARTS} times and never ended: see {log}")
+    assert runs.find("run-1") == expected
     assert "PYTHONHOME" in log.read_text()
 
 
 @pytest.mark.parametrize("damaged", ["", "{", "[]", '{"reasons": [], "surprise": 1}', "{}"])
-def test_an_outcome_that_cannot_be_read_is_the_runners_trouble(runs: LocalRunner, damaged: str) -> None:
-    """Not a crash of who asks: it is told by its folder, and asked again at the next tick."""
+def test_an_outcome_that_cannot_be_read_is_a_runner_error(runs: LocalRunner, damaged: str) -> None:
+    """The message has the folder; the next tick tries again."""
     folder = runs.work / "runs" / "run-1"
     folder.mkdir(parents=True)
     (folder / ORDER).write_text("{}")
@@ -144,14 +144,14 @@ def test_an_outcome_that_cannot_be_read_is_the_runners_trouble(runs: LocalRunner
         runs.find("run-1")
 
 
-def test_a_place_where_nothing_can_be_written_is_the_runners_trouble(tmp_path: Path, demo: Path) -> None:
-    """No run that failed: no attempt is used up by a full disk."""
+def test_a_work_folder_that_cannot_be_written_is_a_runner_error(tmp_path: Path, demo: Path) -> None:
+    """It is not a failed run, so a full disk uses up no attempt."""
     (tmp_path / "work").write_text("a file where the folder should be")
     with pytest.raises(RunnerError, match="can't be used: "):
         LocalRunner(tmp_path / "work").start(request(demo, ""))
 
 
-def test_code_that_changed_since_the_claim_is_the_reason(runs: LocalRunner, demo: Path) -> None:
+def test_a_run_fails_if_the_code_has_changed_since_its_claim(runs: LocalRunner, demo: Path) -> None:
     """What the sources of another moment make is no version of this fingerprint."""
     told = request(demo, "").model_copy(update={"code_digest": "of another moment"})
     runs.start(told)

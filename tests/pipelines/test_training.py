@@ -1,4 +1,4 @@
-"""The compiled pipeline: the same bytes again, and none of the shapes that a runner gets wrong."""
+"""The compiled pipeline: reproducible bytes, and none of the structures that a runner handles wrongly."""
 
 from __future__ import annotations
 
@@ -17,83 +17,83 @@ from pipelines.parameters import STATE, Parameters
 from pipelines.training import COMPILED, HOUR, CompileOptions, compile_pipeline
 
 IMAGE = "registry.example/spira@sha256:0123"
-FORMS = {
+OPTIONS = {
     "one machine": CompileOptions(),
-    "cluster": CompileOptions(claim="spira-state", notified=True),
+    "cluster": CompileOptions(claim="spira-state", notifies=True),
 }
 
 
-def compiled(form: CompileOptions, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The pipeline, and what Kubernetes is told beside it."""
-    compile_pipeline(folder / "training.yaml", IMAGE, form)
+def compiled(options: CompileOptions, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Compile the pipeline; return its two documents, the pipeline and the options for Kubernetes."""
+    compile_pipeline(folder / "training.yaml", IMAGE, options)
     spec, platform = yaml.safe_load_all((folder / "training.yaml").read_text())
     return spec, platform["platforms"]["kubernetes"]
 
 
-@pytest.fixture(scope="module", params=FORMS)
-def both(
+@pytest.fixture(scope="module", params=OPTIONS)
+def documents(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The two documents of each form, of an image of one's own."""
-    return compiled(FORMS[request.param], tmp_path_factory.mktemp("compiled"))
+    """Both documents, for each of the options."""
+    return compiled(OPTIONS[request.param], tmp_path_factory.mktemp("compiled"))
 
 
 @pytest.fixture
-def spec(both: tuple[dict[str, Any], dict[str, Any]]) -> dict[str, Any]:
+def spec(documents: tuple[dict[str, Any], dict[str, Any]]) -> dict[str, Any]:
     """The compiled pipeline."""
-    return both[0]
+    return documents[0]
 
 
 @pytest.fixture
-def platform(both: tuple[dict[str, Any], dict[str, Any]]) -> dict[str, Any]:
-    """What Kubernetes is told: deploymentSpec and pipelineConfig."""
-    return both[1]
+def platform(documents: tuple[dict[str, Any], dict[str, Any]]) -> dict[str, Any]:
+    """The options for Kubernetes: deploymentSpec and pipelineConfig."""
+    return documents[1]
 
 
 def dags(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The root and every sub-DAG, each with inputDefinitions and dag."""
+    """Yield the root and every sub-DAG, each with inputDefinitions and dag."""
     yield spec["root"]
     yield from (component for component in spec["components"].values() if "dag" in component)
 
 
 def tasks(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Every task of every DAG, by name."""
+    """Return every task of every DAG, by name."""
     return {name: task for dag in dags(spec) for name, task in dag["dag"]["tasks"].items()}
 
 
 def components_of(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Those tasks that are a pod, by name; the others are DAGs."""
+    """Return the tasks that run in a pod, by name; the others are DAGs."""
     is_pod = {name: "executorLabel" in component for name, component in spec["components"].items()}
     return {name: task for name, task in tasks(spec).items() if is_pod[task["componentRef"]["name"]]}
 
 
 def container(spec: dict[str, Any], name: str) -> dict[str, Any]:
-    """What a component runs in."""
+    """Return the container of a component."""
     return spec["deploymentSpec"]["executors"][f"exec-{name}"]["container"]
 
 
 def pod(platform: dict[str, Any], name: str) -> dict[str, Any]:
-    """What Kubernetes is told of a component's pod."""
+    """Return the options for Kubernetes of a component's pod."""
     return platform["deploymentSpec"]["executors"][f"exec-{name}"]
 
 
 @pytest.mark.parametrize("hash_seed", ["1", "2"])
 def test_compiling_gives_the_golden_file_byte_for_byte(hash_seed: str, tmp_path: Path):
-    """In a process of its own, whatever the order of its hashes; else: spira pipeline compile."""
+    """In a process of its own, for every seed of its hashes. To renew the golden file: ``spira pipeline compile``."""
     command = [sys.executable, "-m", "spira", "pipeline", "compile", "--out", str(tmp_path / "training.yaml")]
     subprocess.run(command, check=True, env=os.environ | {"PYTHONHASHSEED": hash_seed}, cwd=COMPILED.parents[1])
     assert (tmp_path / "training.yaml").read_bytes() == COMPILED.read_bytes()
 
 
-def test_the_image_is_that_of_the_deployment(spec: dict[str, Any]):
-    """Every executor's; on a cluster by digest."""
+def test_every_executor_has_the_given_image(spec: dict[str, Any]):
+    """On a cluster, the image of the deployment, by its digest."""
     executors = spec["deploymentSpec"]["executors"]
     assert {executor["container"]["image"] for executor in executors.values()} == {IMAGE}
     assert {"preprocess", "train", "evaluate", "push", "deploy", "reject"} <= {name[5:] for name in executors}
 
 
 def test_the_gate_is_read_from_a_single_return_value_and_has_both_branches(spec: dict[str, Any]):
-    """A named output can't be read locally, and without an else an unread condition would pass for an end."""
+    """kfp's local runner cannot read a named output; without an else, an unread condition looks like a finished run."""
     policies = [task.get("triggerPolicy", {}) for task in tasks(spec).values()]
     conditions = {policy["condition"] for policy in policies if "condition" in policy}
     value = "inputs.parameter_values['pipelinechannel--evaluate-Output'] == true"
@@ -102,63 +102,64 @@ def test_the_gate_is_read_from_a_single_return_value_and_has_both_branches(spec:
 
 
 def test_no_branch_ends_in_one_of(spec: dict[str, Any]):
-    """OneOf fails on a cache hit, and for artifacts locally."""
+    """OneOf fails on a cache hit and, with the local runner, for artifacts."""
     assert "OneOf" not in yaml.safe_dump(spec)
     assert [dag["dag"]["outputs"] for dag in dags(spec) if "condition" in str(dag) and "outputs" in dag["dag"]] == []
 
 
 @pytest.mark.parametrize("name", ["evaluate", "push", "deploy", "reject"])
-def test_what_has_effects_or_reads_the_registry_is_never_cached(spec: dict[str, Any], name: str):
-    """A client's enable_caching=False reaches root tasks only: it is set on the tasks."""
+def test_tasks_with_effects_or_that_read_the_registry_are_never_cached(spec: dict[str, Any], name: str):
+    """The option is set on each task, as a client's enable_caching=False applies to root tasks only."""
     assert tasks(spec)[name]["cachingOptions"] == {}
 
 
 @pytest.mark.parametrize("name", ["preprocess", "train"])
-def test_what_follows_from_its_inputs_alone_is_cached(spec: dict[str, Any], name: str):
-    """What the data and the code are is among the inputs: a cache looks at no content, and at an image's name only."""
+def test_tasks_whose_outputs_follow_from_their_inputs_are_cached(spec: dict[str, Any], name: str):
+    """The digests of data and code are inputs, as the cache compares neither files nor the content of an image."""
     assert tasks(spec)[name]["cachingOptions"] == {"enableCache": True}
     assert "data_digest" in tasks(spec)["preprocess"]["inputs"]["parameters"]
     digest = tasks(spec)[name]["inputs"]["parameters"]["code_digest"]["componentInputParameter"]
     assert digest.removeprefix("pipelinechannel--") == "code_digest"
 
 
-def test_where_data_is_not_pinned_nothing_is_cached(tmp_path: Path):
-    """A schedule's parameters are the same every night, whatever became of the data."""
+def test_nothing_is_cached_where_no_digest_pins_the_data(tmp_path: Path):
+    """The parameters of a schedule are the same every night, even if the data has changed."""
     spec, _ = compiled(CompileOptions(cached=False), tmp_path)
     assert [task["cachingOptions"] for task in components_of(spec).values()] == [{}] * 6
 
 
 def test_seeds_are_whole_numbers(spec: dict[str, Any]):
-    """With a bare list a cluster hands a seed over as a string."""
+    """From a bare list, a cluster passes a seed as a string."""
     (loop,) = (task for task in tasks(spec).values() if "parameterIterator" in task)
     item = loop["parameterIterator"]["itemInput"]
     inner = spec["components"][loop["componentRef"]["name"]]["inputDefinitions"]["parameters"]
     assert inner[item]["parameterType"] == "NUMBER_INTEGER"
     assert spec["components"]["comp-train"]["inputDefinitions"]["parameters"]["seed"] == {
-        "description": "Decides initial weights, order, noise and dropout.",
+        "description": "Seed of initial weights, order of recordings, noise and dropout, such as 42.",
         "parameterType": "NUMBER_INTEGER",
     }
 
 
-def test_settings_travel_as_text(spec: dict[str, Any]):
-    """In a dictionary a 40 would arrive as 40.0; only labels of nodes are one, which are text themselves."""
-    types = {name: each["parameterType"] for name, each in spec["root"]["inputDefinitions"]["parameters"].items()}
+def test_settings_are_passed_as_text(spec: dict[str, Any]):
+    """In a dictionary, 40 would arrive as 40.0. Only labels of nodes are a dictionary, as their values are text."""
+    definitions = spec["root"]["inputDefinitions"]["parameters"]
+    types = {name: definition["parameterType"] for name, definition in definitions.items()}
     assert (types["config"], types["gate"]) == ("STRING", "STRING")
-    assert [name for name, kind in types.items() if kind == "STRUCT"] == ["node_selector"]
+    assert [name for name, type_ in types.items() if type_ == "STRUCT"] == ["node_selector"]
 
 
-def test_every_parameter_that_a_sub_dag_reads_is_handed_down(spec: dict[str, Any]):
-    """A pipeline parameter that is no task's input doesn't reach a sub-DAG."""
+def test_every_parameter_that_a_sub_dag_reads_is_passed_to_it(spec: dict[str, Any]):
+    """Kubeflow passes a pipeline parameter to a sub-DAG only if a task inside declares it as an input."""
     for dag in dags(spec):
         known = set(dag.get("inputDefinitions", {}).get("parameters", {}))
         for name, task in dag["dag"]["tasks"].items():
-            read = task.get("inputs", {}).get("parameters", {}).values()
-            missing = {each["componentInputParameter"] for each in read if "componentInputParameter" in each} - known
+            inputs = task.get("inputs", {}).get("parameters", {}).values()
+            missing = {item["componentInputParameter"] for item in inputs if "componentInputParameter" in item} - known
             assert not missing, name
 
 
-def test_what_a_pod_needs_is_handed_down_to_it(spec: dict[str, Any], platform: dict[str, Any]):
-    """Resources and placement name parameters too, and the driver finds only those that its DAG was handed."""
+def test_every_parameter_that_a_pod_refers_to_is_passed_to_its_dag(spec: dict[str, Any], platform: dict[str, Any]):
+    """Resources and placement refer to parameters too, and the driver has only those of its DAG."""
     for dag in dags(spec):
         known = set(dag.get("inputDefinitions", {}).get("parameters", {}))
         for name, task in dag["dag"]["tasks"].items():
@@ -166,12 +167,13 @@ def test_what_a_pod_needs_is_handed_down_to_it(spec: dict[str, Any], platform: d
                 continue
             placeholders = re.findall(r"inputs\.parameters\['(.+?)'\]", str(container(spec, name).get("resources")))
             assert set(placeholders) <= set(task["inputs"]["parameters"]), name
-            assert {task["inputs"]["parameters"][each]["componentInputParameter"] for each in placeholders} <= known
+            inputs = task["inputs"]["parameters"]
+            assert {inputs[placeholder]["componentInputParameter"] for placeholder in placeholders} <= known
             assert set(re.findall(r"'componentInputParameter': '(.+?)'", str(pod(platform, name)))) <= known, name
 
 
-def test_a_gpu_is_decided_when_a_run_begins(spec: dict[str, Any], platform: dict[str, Any]):
-    """Number, nodes and taints are parameters, of the training alone; the type is the resource's name."""
+def test_gpus_are_parameters_of_a_run(spec: dict[str, Any], platform: dict[str, Any]):
+    """Number, nodes and tolerations are parameters, for training alone; the type is the name of the resource."""
     accelerator = container(spec, "train")["resources"]["accelerator"]
     assert accelerator["resourceType"] == "nvidia.com/gpu"
     assert "gpu_count" in accelerator["resourceCount"]
@@ -183,49 +185,51 @@ def test_a_gpu_is_decided_when_a_run_begins(spec: dict[str, Any], platform: dict
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate"])
-def test_torch_gets_room(spec: dict[str, Any], platform: dict[str, Any], name: str):
-    """CPU and memory by parameter, and shared memory beyond a container's 64 MB."""
+def test_tasks_that_use_torch_have_resources_and_shared_memory(
+    spec: dict[str, Any], platform: dict[str, Any], name: str
+):
+    """CPU and memory are parameters; a volume gives more than a container's 64 MB of shared memory."""
     resources = container(spec, name)["resources"]
     assert "cpu" in resources["resourceCpuRequest"]
     assert "memory" in resources["resourceMemoryRequest"]
     assert resources["resourceMemoryLimit"] == resources["resourceMemoryRequest"]
-    shared = {"medium": "Memory", "mountPath": "/dev/shm", "volumeName": "shm"}
-    assert pod(platform, name)["emptyDirMounts"] == [shared]
+    shared_memory = {"medium": "Memory", "mountPath": "/dev/shm", "volumeName": "shm"}
+    assert pod(platform, name)["emptyDirMounts"] == [shared_memory]
 
 
-def test_preprocess_is_not_done_again_for_another_size_of_pod(spec: dict[str, Any]):
-    """Parameters are part of the cache's key, and a new corpus would have every network trained anew."""
+def test_the_size_of_pods_is_no_part_of_the_cache_key_of_preprocess(spec: dict[str, Any]):
+    """Parameters are part of the key, and a new corpus would cause every network to be trained again."""
     assert "inputs.parameters" not in str(container(spec, "preprocess")["resources"])
 
 
-def test_nothing_lasts_for_ever(spec: dict[str, Any], platform: dict[str, Any]):
-    """Every pod has a time limit, and the run one for pods that no node takes; what is done is cleared away."""
+def test_pods_and_runs_have_time_limits(spec: dict[str, Any], platform: dict[str, Any]):
+    """The limit of a run is for pods that fit on no node; finished pods are deleted after a week."""
     limits = {name: int(pod(platform, name)["activeDeadlineSeconds"]) for name in components_of(spec)}
     assert all(HOUR <= limit <= 24 * HOUR for limit in limits.values())
     assert platform["pipelineConfig"] == {"activeDeadlineSeconds": 48 * HOUR, "resourceTtlOnCompletion": 168 * HOUR}
 
 
-def test_no_task_sets_a_retry(spec: dict[str, Any]):
-    """A stock Kubeflow ignores it, and one machine would repeat a refusal: what failed is ordered again."""
+def test_no_task_has_a_retry_policy(spec: dict[str, Any]):
+    """A stock Kubeflow ignores it, and on one machine it would only repeat a refusal."""
     assert "retryPolicy" not in str(spec)
 
 
-def test_every_task_has_a_name_to_show(spec: dict[str, Any]):
-    """In the dashboard, as a person would call it."""
-    shown = {name: task["taskInfo"]["name"] for name, task in components_of(spec).items()}
-    assert shown == {name: name.capitalize() for name in shown}
+def test_every_task_has_a_display_name(spec: dict[str, Any]):
+    """The dashboard shows it."""
+    display_names = {name: task["taskInfo"]["name"] for name, task in components_of(spec).items()}
+    assert display_names == {name: name.capitalize() for name in display_names}
     assert spec["pipelineInfo"]["displayName"] == "SPIRA training"
 
 
-def test_nothing_of_a_node_and_no_secret_is_in_it(spec: dict[str, Any], platform: dict[str, Any]):
-    """It runs on any install: artifacts through Kubeflow, MLflow by its URL."""
+def test_the_file_has_no_secret_and_no_path_of_a_node(spec: dict[str, Any], platform: dict[str, Any]):
+    """It runs on any installation: Kubeflow stores artifacts, and MLflow is a URL."""
     text = yaml.safe_dump([spec, platform]).lower()
     assert [word for word in ("hostpath", "secret", "password", "token", "s3://", "minio") if word in text] == []
 
 
-def test_only_what_can_go_on_keeps_its_state(platform: dict[str, Any], tmp_path: Path):
-    """The volume of the trainings, where one is named: Kubeflow refuses an empty name, so no parameter can say it."""
-    _, cluster = compiled(FORMS["cluster"], tmp_path)
+def test_only_tasks_that_can_resume_mount_the_claim(platform: dict[str, Any], tmp_path: Path):
+    """Kubeflow refuses an empty name of a claim, so the claim is a compile-time option and not a parameter."""
+    _, cluster = compiled(OPTIONS["cluster"], tmp_path)
     executors = cluster["deploymentSpec"]["executors"]
     mounts = {name: executor["pvcMount"][0] for name, executor in executors.items() if "pvcMount" in executor}
     assert set(mounts) == {"exec-preprocess", "exec-train"}
@@ -233,9 +237,9 @@ def test_only_what_can_go_on_keeps_its_state(platform: dict[str, Any], tmp_path:
     assert "pvcMount" not in str(compiled(CompileOptions(), tmp_path)[1])
 
 
-def test_an_exit_handler_tells_of_everything(tmp_path: Path):
-    """All tasks are inside of it; what it says is never answered from the cache of an earlier run."""
-    spec, _ = compiled(FORMS["cluster"], tmp_path)
+def test_the_exit_handler_covers_all_tasks(tmp_path: Path):
+    """All tasks are inside of it, and the cache never answers its notification."""
+    spec, _ = compiled(OPTIONS["cluster"], tmp_path)
     root = spec["root"]["dag"]["tasks"]
     assert set(root) == {"exit-handler-1", "notify"}
     assert root["notify"]["triggerPolicy"] == {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}
@@ -245,13 +249,13 @@ def test_an_exit_handler_tells_of_everything(tmp_path: Path):
 
 
 def test_a_run_of_a_schedule_has_a_name(spec: dict[str, Any]):
-    """Its parameters are always the same: Kubeflow's name of the run comes in their place."""
+    """Its parameters are always the same, so Kubeflow's own name of the run is used."""
     job = tasks(spec)["evaluate"]["inputs"]["parameters"]["job"]
     assert job == {"runtimeValue": {"constant": "{{$.pipeline_job_name}}"}}
 
 
 def test_no_default_is_repeated(spec: dict[str, Any]):
-    """Defaults stand in spira.config alone."""
+    """Only spira.config has defaults."""
     assert "defaultValue" not in yaml.safe_dump(spec)
 
 

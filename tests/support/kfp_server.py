@@ -1,8 +1,8 @@
-"""A stand-in for the API server of Kubeflow Pipelines 2.17, and for the pods of Kubernetes: as much as we call.
+"""A stand-in for the API server of Kubeflow Pipelines 2.17 and for the pods of Kubernetes, with the calls in use.
 
-It keeps what it is sent, refuses what the real one refuses (an unknown version, parameters that the pipeline lacks,
-a name twice where names are unique), pages and filters, and stamps whole seconds. A test moves runs on by writing
-to ``runs``, and troubles answers by ``trouble``.
+It stores what it receives, pages and filters listings, and writes times in whole seconds. It refuses what the real
+server refuses: an unknown version, missing or unknown parameters, a name that exists where names are unique. A test
+changes the state of a run by writing to ``runs``, and makes requests fail by ``fault``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PODS = "/api/v1/namespaces/kubeflow/pods"
 
 
 class RefusalError(Exception):
-    """An answer that is an error."""
+    """A response with an error status."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -36,7 +36,7 @@ class RefusalError(Exception):
 
 @dataclass
 class ServerState:
-    """What the server holds; each by its id."""
+    """Objects of the server, by id."""
 
     experiments: dict[str, dict] = field(default_factory=dict)
     pipelines: dict[str, dict] = field(default_factory=dict)
@@ -46,22 +46,23 @@ class ServerState:
     pods: list[dict] = field(default_factory=list)
     logs: dict[str, str] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
-    """Every request: method and path."""
+    """Method and path of every request."""
     trouble: Callable[[str], str | None] = lambda request: None
-    """Of a request: ``lost`` (done, and the answer never comes), ``busy`` (503), or None."""
+    """Function that returns the fault of a request: ``lost`` (it takes effect, but gets no response), ``busy`` (503) or
+    None."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, kind: str, body: dict, **more: Any) -> dict:
-        """Keep a new thing under a new id."""
-        name = {"versions": "pipeline_version"}.get(kind, kind.removesuffix("s"))
-        made = body | more | {f"{name}_id": str(uuid.uuid4()), "created_at": _now()}
-        getattr(self, kind)[made[f"{name}_id"]] = made
-        return made
+        """Store a new object under a new id."""
+        id_field = {"versions": "pipeline_version"}.get(kind, kind.removesuffix("s")) + "_id"
+        item = body | more | {id_field: str(uuid.uuid4()), "created_at": _now()}
+        getattr(self, kind)[item[id_field]] = item
+        return item
 
 
 @contextmanager
 def serving() -> Iterator[tuple[str, ServerState]]:
-    """The server's URL and what it holds."""
+    """Run a server; give its URL and state."""
     state = ServerState()
     handler = type("Handler", (_Handler,), {"state": state})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -80,97 +81,100 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        self._answer("GET")
+        self._respond("GET")
 
     def do_POST(self) -> None:
-        self._answer("POST")
+        self._respond("POST")
 
     def do_DELETE(self) -> None:
-        self._answer("DELETE")
+        self._respond("DELETE")
 
     def log_message(self, *arguments: Any) -> None:
         pass
 
-    def _answer(self, method: str) -> None:
+    def _respond(self, method: str) -> None:
         url = urlsplit(self.path)
         request = f"{method} {url.path.removeprefix(API)}"
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
         content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.state.asked.append(request)
-        trouble = self.state.trouble(request)
-        if trouble == "busy":
+        fault = self.state.trouble(request)
+        if fault == "busy":
             self._send(503, {"message": "busy"})
             return
         try:
             with self.state.lock:
-                answer = _routed(self.state, request, query, self._body(content))
+                response = _handle(self.state, request, query, self._body(content))
             status = 200
         except RefusalError as error:
-            status, answer = error.status, {"error": str(error), "code": 3, "message": f"{error}\nstack of Kubeflow's"}
-        if trouble == "lost":
+            status = error.status
+            response = {"error": str(error), "code": 3, "message": f"{error}\nstack trace of Kubeflow"}
+        if fault == "lost":
             self.close_connection = True
             return
-        self._send(status, answer)
+        self._send(status, response)
 
     def _body(self, content: bytes) -> Any:
-        kind = self.headers.get("Content-Type") or ""
-        if not content or kind.startswith("application/json"):
+        content_type = self.headers.get("Content-Type") or ""
+        if not content or content_type.startswith("application/json"):
             return json.loads(content or b"null")
-        parts = message_from_bytes(f"Content-Type: {kind}\r\n\r\n".encode() + content)
+        parts = message_from_bytes(f"Content-Type: {content_type}\r\n\r\n".encode() + content)
         return next(part.get_payload(decode=True).decode() for part in parts.get_payload())
 
-    def _send(self, status: int, answer: Any) -> None:
-        text = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
+    def _send(self, status: int, response: Any) -> None:
+        text = (response if isinstance(response, str) else json.dumps(response)).encode()
         self.send_response(status)
-        self.send_header("Content-Type", "text/plain" if isinstance(answer, str) else "application/json")
+        self.send_header("Content-Type", "text/plain" if isinstance(response, str) else "application/json")
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)
 
 
-def _routed(state: ServerState, request: str, query: dict[str, str], body: Any) -> Any:
-    """The answer to a request."""
-    for pattern, answer in ROUTES.items():
+def _handle(state: ServerState, request: str, query: dict[str, str], body: Any) -> Any:
+    """Return the body of the response to a request."""
+    for pattern, handler in ROUTES.items():
         if match := re.fullmatch(pattern, request):
-            return answer(state, query, body, *match.groups())
+            return handler(state, query, body, *match.groups())
     raise RefusalError(404, f"no such path: {request}")
 
 
 def _list(kind: str) -> Callable[..., dict]:
-    """A listing: filtered by display name, experiment and pipeline, sorted, a page of it."""
+    """Return a handler that filters by display name, experiment and pipeline, sorts, and returns a page."""
 
-    def listed(state: ServerState, query: dict[str, str], body: Any, pipeline_id: str = "") -> dict:
-        found = [each for each in getattr(state, kind).values() if pipeline_id in ("", each.get("pipeline_id"))]
+    def handler(state: ServerState, query: dict[str, str], body: Any, pipeline_id: str = "") -> dict:
+        items = [item for item in getattr(state, kind).values() if pipeline_id in ("", item.get("pipeline_id"))]
         if "experiment_id" in query:
-            found = [each for each in found if each["experiment_id"] == query["experiment_id"]]
+            items = [item for item in items if item["experiment_id"] == query["experiment_id"]]
         for predicate in json.loads(query.get("filter", "{}")).get("predicates", []):
             assert (predicate["operation"], predicate["key"]) == (1, "display_name")
-            found = [each for each in found if each["display_name"] == predicate["stringValue"]]
+            items = [item for item in items if item["display_name"] == predicate["stringValue"]]
         if query.get("sort_by") == "created_at desc":
-            found.reverse()
+            items.reverse()
         first = int(query.get("page_token") or 0)
         last = first + int(query["page_size"])
-        page = {{"versions": "pipeline_versions", "recurring_runs": "recurringRuns"}.get(kind, kind): found[first:last]}
-        return page | ({"next_page_token": str(last)} if last < len(found) else {})
+        page = {{"versions": "pipeline_versions", "recurring_runs": "recurringRuns"}.get(kind, kind): items[first:last]}
+        return page | ({"next_page_token": str(last)} if last < len(items) else {})
 
-    return listed
+    return handler
 
 
 def _create_unique(kind: str) -> Callable[..., dict]:
-    def create(state: ServerState, query: dict[str, str], body: dict) -> dict:
-        _refuse_double(getattr(state, kind), body["display_name"])
+    """Return a handler that creates an object whose name must be new."""
+
+    def handler(state: ServerState, query: dict[str, str], body: dict) -> dict:
+        _refuse_existing(getattr(state, kind), body["display_name"])
         return state.add(kind, body)
 
-    return create
+    return handler
 
 
-def _refuse_double(there: dict[str, dict], name: str, status: int = 409) -> None:
-    if any(each["display_name"] == name for each in there.values()):
+def _refuse_existing(items: dict[str, dict], name: str, status: int = 409) -> None:
+    if any(item["display_name"] == name for item in items.values()):
         raise RefusalError(status, f"{name} already exists")
 
 
 def _upload(state: ServerState, query: dict[str, str], body: str) -> dict:
-    _refuse_double(state.versions, query["name"], 500)
+    _refuse_existing(state.versions, query["name"], 500)
     spec, platform = yaml.load_all(body, yaml.CSafeLoader)
     pipeline_spec = {"pipeline_spec": spec, "platform_spec": platform}
     return state.add(
@@ -179,38 +183,38 @@ def _upload(state: ServerState, query: dict[str, str], body: str) -> dict:
 
 
 def _start(kind: str, **more: Any) -> Callable[..., dict]:
-    """A run or schedule: of an experiment, a version, and just the parameters that this takes."""
+    """Return a handler that creates a run or schedule; experiment, version and exactly its parameters must be valid."""
 
-    def start(state: ServerState, query: dict[str, str], body: dict) -> dict:
+    def handler(state: ServerState, query: dict[str, str], body: dict) -> dict:
         version = state.versions.get(body["pipeline_version_reference"]["pipeline_version_id"])
         if body["experiment_id"] not in state.experiments or version is None:
             raise RefusalError(404, "no such experiment or version")
-        taken = set(version["pipeline_spec"]["pipeline_spec"]["root"]["inputDefinitions"]["parameters"])
-        if odd := taken ^ set(body["runtime_config"]["parameters"]):
-            raise RefusalError(400, f"parameters that are lacking or unknown: {sorted(odd)}")
+        parameters = set(version["pipeline_spec"]["pipeline_spec"]["root"]["inputDefinitions"]["parameters"])
+        if wrong := parameters ^ set(body["runtime_config"]["parameters"]):
+            raise RefusalError(400, f"parameters that are missing or unknown: {sorted(wrong)}")
         if "trigger" in body and len(body["trigger"]["cron_schedule"]["cron"].split()) != 6:
             raise RefusalError(400, "invalid cron")
         return state.add(kind, body, **more)
 
-    return start
+    return handler
 
 
 def _get(kind: str) -> Callable[..., dict]:
-    def get(state: ServerState, query: dict[str, str], body: Any, id: str) -> dict:
+    def handler(state: ServerState, query: dict[str, str], body: Any, id: str) -> dict:
         if id not in getattr(state, kind):
             raise RefusalError(404, f"{id} not found")
         return getattr(state, kind)[id]
 
-    return get
+    return handler
 
 
 def _delete(kind: str) -> Callable[..., dict]:
-    def delete(state: ServerState, query: dict[str, str], body: Any, id: str) -> dict:
+    def handler(state: ServerState, query: dict[str, str], body: Any, id: str) -> dict:
         if getattr(state, kind).pop(id, None) is None:
             raise RefusalError(404, f"{id} not found")
         return {}
 
-    return delete
+    return handler
 
 
 def _pods(state: ServerState, query: dict[str, str], body: Any) -> dict:

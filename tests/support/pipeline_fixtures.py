@@ -1,4 +1,4 @@
-"""What several tests look at: finished runs, and a stand-in of Kubeflow's server."""
+"""Fixtures of the pipeline: finished runs, and a stand-in of Kubeflow's server."""
 
 from __future__ import annotations
 
@@ -20,42 +20,41 @@ from tests.support.kfp_server import ServerState, serving
 
 @dataclass(frozen=True)
 class Runs:
-    """An approved run, then one with a gate that nothing passes, in the same work folder."""
+    """Summaries of an approved run and of a later rejected run in the same work folder."""
 
     work: Path
     approved: dict[str, Any]
     rejected: dict[str, Any]
-    told: list[str]
-    """Progress lines of both."""
+    progress: list[str]
+    """Progress lines of both runs."""
 
 
 @pytest.fixture(scope="session")
 def runs(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """The whole pipeline through both branches; the second run finds corpus and networks of the first."""
-    work, told = tmp_path_factory.mktemp("runs") / "work", []
+    """Run the whole pipeline through both branches; the second run reuses the corpus and networks of the first."""
+    work, progress = tmp_path_factory.mktemp("runs") / "work", []
 
     def run(gate: Path) -> dict[str, Any]:
-        return local.run(
-            TrainingRequest(data=str(demo), config=config.smoke(), gate=gates.load(gate)), work, tell=told.append
-        )
+        request = TrainingRequest(data=str(demo), config=config.smoke(), gate=gates.load(gate))
+        return local.run(request, work, tell=progress.append)
 
-    return Runs(work, run(LENIENT), run(STRICT), told)
+    return Runs(work, run(LENIENT), run(STRICT), progress)
 
 
 @pytest.fixture
 def kfp() -> Iterator[tuple[str, ServerState]]:
-    """The address of the server, and what it holds."""
-    with serving() as served:
-        yield served
+    """URL and state of a running stand-in server."""
+    with serving() as running:
+        yield running
 
 
 @pytest.fixture
 def state(kfp: tuple[str, ServerState]) -> ServerState:
-    """What it holds."""
+    """State of the stand-in server."""
     return kfp[1]
 
 
 @pytest.fixture
 def server(kfp: tuple[str, ServerState]) -> Server:
-    """The way to it."""
+    """Connection to the stand-in server."""
     return connect(kfp[0])

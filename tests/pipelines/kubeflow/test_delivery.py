@@ -1,4 +1,4 @@
-"""Continuous delivery as a pipeline: its bytes, what a cluster must be told, and a tick by it on this machine."""
+"""Continuous delivery as a pipeline: the compiled file, its options for Kubernetes, and a tick on this machine."""
 
 from __future__ import annotations
 
@@ -18,55 +18,55 @@ IMAGE = "registry.example/spira@sha256:0123"
 
 
 def compiled(tmp_path: Path, **options: Any) -> list[dict[str, Any]]:
-    """The pipeline, and what Kubernetes is told beside it."""
+    """Compile the pipeline; return its two documents, the pipeline and the options for Kubernetes."""
     compile_delivery(tmp_path / "delivery.yaml", IMAGE, **options)
     return list(yaml.safe_load_all((tmp_path / "delivery.yaml").read_text()))
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> str:
-    """Of a data set whose recordings are not there yet, so that a tick looks and trains nothing."""
+    """Settings with a data set whose recording is missing, so that a tick observes but does not train."""
     (tmp_path / "voices").mkdir()
     (tmp_path / "voices" / "metadata_train.csv").write_text("file_path,class\nnot_here_yet.wav,0\n")
     return f"data: {tmp_path}/voices\nwork: {tmp_path}/work\n"
 
 
 def test_compiling_gives_the_golden_file_byte_for_byte(tmp_path: Path):
-    """Else: python -c "from pipelines.kubeflow.delivery import *; compile_delivery(COMPILED)"."""
+    """To renew the golden file: ``spira pipeline compile --delivery``."""
     compile_delivery(tmp_path / "delivery.yaml")
     assert (tmp_path / "delivery.yaml").read_bytes() == COMPILED.read_bytes()
 
 
 def test_a_tick_is_never_answered_from_the_cache(tmp_path: Path):
-    """It looks at what no input tells."""
+    """A tick depends on data, ledger and targets, none of which is an input."""
     spec, platform = compiled(tmp_path)
-    (only,) = spec["root"]["dag"]["tasks"].values()
-    assert only["cachingOptions"] == {}
+    (task,) = spec["root"]["dag"]["tasks"].values()
+    assert task["cachingOptions"] == {}
     (executor,) = spec["deploymentSpec"]["executors"].values()
     assert executor["container"]["image"] == IMAGE
     assert "pvcMount" not in str(platform)
 
 
-def test_a_claim_is_mounted_where_the_settings_say(tmp_path: Path):
-    """For a ledger in a folder; a bucket needs none."""
+def test_a_claim_is_mounted_at_state(tmp_path: Path):
+    """For a ledger in a folder; a ledger in a bucket needs no claim."""
     _, platform = compiled(tmp_path, claim="spira-delivery")
     (executor,) = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values()
     (mount,) = executor["pvcMount"]
     assert (mount["constant"], mount["mountPath"]) == ("spira-delivery", "/state")
 
 
-def test_the_pipeline_ticks(settings: str, tmp_path: Path):
-    """As kfp runs it: the ledger has the record, and the artifact tells what is going on."""
+def test_the_pipeline_does_a_tick(settings: str, tmp_path: Path):
+    """kfp's local runner runs it: the ledger has a record, and the artifact has the status."""
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "run"))
     pipeline()(settings=settings, cluster="")
-    (status,) = (tmp_path / "run").rglob("tick/status")
-    told = json.loads(status.read_text())
-    assert (told["training"], told["records"], told["troubles"]) == ("nothing fit to train on", 1, [])
+    (path,) = (tmp_path / "run").rglob("tick/status")
+    status = json.loads(path.read_text())
+    assert (status["training"], status["records"], status["troubles"]) == ("nothing fit to train on", 1, [])
     assert [path.name for path in (tmp_path / "work" / "ledger" / "records").iterdir()] == ["000001.json"]
 
 
-def test_what_cannot_be_reached_fails_the_task(settings: str, tmp_path: Path):
-    """After all that could be done was done, and told."""
+def test_data_that_cannot_be_reached_fails_the_task(settings: str, tmp_path: Path):
+    """The status is written first."""
     (tmp_path / "voices").rename(tmp_path / "elsewhere")
     with pytest.raises(SpiraError, match="no such folder"):
         recurring_tick.tick(settings, "", tmp_path / "status")
@@ -82,9 +82,9 @@ def test_a_place_that_goes_with_the_pod_is_refused(settings: str, name: str, tmp
     assert not (tmp_path / "ledger").exists()
 
 
-def test_kubeflow_is_found_by_its_file(demo: Path, tmp_path: Path):
-    """Which comes as text too: that nobody answers there is what the tick says, and nothing is begun."""
+def test_a_kubeflow_that_cannot_be_reached_fails_the_task(demo: Path, tmp_path: Path):
+    """The tick reads its address from the text of the cluster file, reports the error and records nothing."""
     settings = f"data: {demo}\nwork: {tmp_path}/work\nkubeflow: cluster.yaml\n"
-    with pytest.raises(SpiraError, match=r"Kubeflow at http://127\.0\.0\.1:9 can't be reached"):
+    with pytest.raises(SpiraError, match=r"Kubeflow at http://127\.0\.0\.1:9 cannot be reached"):
         recurring_tick.tick(settings, "host: http://127.0.0.1:9\n", tmp_path / "status")
     assert json.loads((tmp_path / "status").read_text())["records"] == 0

@@ -1,4 +1,4 @@
-"""Runs on a cluster by name, through the real kfp.Client, against a stand-in server on loopback."""
+"""Runs on Kubeflow by name, through the real kfp.Client, against a stand-in server on loopback."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kubernetes import client
 from pipelines.kubeflow import server as servers
 from pipelines.kubeflow import versions
 from pipelines.kubeflow.pods import Pods
-from pipelines.kubeflow.runner import Kubeflow, runs_of
+from pipelines.kubeflow.runner import Kubeflow, list_runs
 from pipelines.kubeflow.server import Server, connect
 from pipelines.kubeflow.settings import KubeflowSettings, load
 from pipelines.kubeflow.versions import PipelineVersion
@@ -32,7 +32,7 @@ from tests.support.kfp_server import ServerState
 
 IMAGE = "registry.example/spira-train@sha256:" + "0" * 64
 CLUSTER = KubeflowSettings(registry_uri="http://mlflow:5000", claim="spira-state")
-FORM = CLUSTER.form()
+OPTIONS = CLUSTER.compile_options()
 VERSION = PipelineVersion("v1", "id", "pipeline")
 APPROVED = Outcome(
     True,
@@ -55,7 +55,7 @@ def pods(kfp: tuple[str, ServerState]) -> Pods:
 
 
 def runner(server: Server, outcome: Outcome | None = APPROVED, pods: Pods | None = None) -> Kubeflow:
-    version = versions.upload(server, IMAGE, FORM)
+    version = versions.upload(server, IMAGE, OPTIONS)
     return Kubeflow(server, CLUSTER, lambda: version, {"spira-1-a1": outcome}.get, pods)
 
 
@@ -67,30 +67,31 @@ def begun(held: ServerState, server: Server, **more: Any) -> dict:
     return run
 
 
-def test_an_order_is_a_run_with_all_that_the_pipeline_takes(server: Server, state: ServerState):
-    """It has the order's name, the version by its id, and parameters that the server accepts."""
+def test_a_started_run_has_name_version_and_parameters(server: Server, state: ServerState):
+    """The server accepts exactly the parameters of the pipeline."""
     runs: Runner = runner(server)
     assert runs.find("spira-1-a1") is None
     runs.start(request())
     (run,) = state.runs.values()
     (version,) = state.versions.values()
-    given = run["runtime_config"]["parameters"]
-    assert run["display_name"] == given["run_name"] == "spira-1-a1"
+    parameters = run["runtime_config"]["parameters"]
+    assert run["display_name"] == parameters["run_name"] == "spira-1-a1"
     assert run["pipeline_version_reference"]["pipeline_version_id"] == version["pipeline_version_id"]
-    assert given["code_digest"] == version["display_name"]
-    assert (given["state_uri"], given["registry_uri"], given["target"]) == ("/state", "http://mlflow:5000", "")
-    assert given["seeds"] == [42]
+    assert parameters["code_digest"] == version["display_name"]
+    assert (parameters["state_uri"], parameters["target"]) == ("/state", "")
+    assert parameters["registry_uri"] == "http://mlflow:5000"
+    assert parameters["seeds"] == [42]
     assert runs.find("spira-1-a1") == Run("running", "pending")
 
 
-def test_to_look_makes_nothing(server: Server, state: ServerState):
-    """No experiment comes of a question."""
+def test_a_lookup_creates_nothing(server: Server, state: ServerState):
+    """In particular, it does not create the experiment."""
     assert runner(server).find("spira-1-a1") is None
     assert state.experiments == {}
 
 
-def test_an_order_given_again_is_the_same_run(server: Server, state: ServerState):
-    """While it runs, and when it has ended, whoever gives it."""
+def test_a_request_that_is_started_again_is_the_same_run(server: Server, state: ServerState):
+    """While it runs and after its end, from any client."""
     run = begun(state, server)
     runner(connect(server.host)).start(request())
     run["state"] = "FAILED"
@@ -98,8 +99,8 @@ def test_an_order_given_again_is_the_same_run(server: Server, state: ServerState
     assert list(state.runs) == [run["run_id"]]
 
 
-def test_orders_of_other_names_are_other_runs(server: Server, state: ServerState):
-    """Each is found by its own."""
+def test_requests_of_different_names_are_different_runs(server: Server, state: ServerState):
+    """An unknown name has no run."""
     runs = runner(server)
     for name in ("a", "b"):
         runs.start(request(name))
@@ -107,15 +108,15 @@ def test_orders_of_other_names_are_other_runs(server: Server, state: ServerState
     assert runs.find("c") is None
 
 
-def test_two_that_order_at_once_leave_one_run(server: Server, state: ServerState):
-    """Both look, both find nothing, both create: the first run stays."""
+def test_two_clients_that_start_at_once_leave_one_run(server: Server, state: ServerState):
+    """Both find no run and create one; the first run stays."""
     both = [runner(connect(server.host)) for _ in range(2)]
-    server.made_experiment_id()
-    looked, count = threading.Barrier(2), iter(range(100))
+    server.get_or_create_experiment_id()
+    first_listings, count = threading.Barrier(2), iter(range(100))
 
     def trouble(request: str) -> None:
         if request == "GET /runs" and next(count) < 2:
-            looked.wait(10)
+            first_listings.wait(10)
 
     state.trouble = trouble
     threads = [threading.Thread(target=each.start, args=[request()]) for each in both]
@@ -128,8 +129,8 @@ def test_two_that_order_at_once_leave_one_run(server: Server, state: ServerState
     assert both[0].find("spira-1-a1") == Run("running", "pending")
 
 
-def test_of_several_runs_the_first_is_the_order(server: Server, state: ServerState):
-    """By the time of its creation, then by its id; the rest are deleted when the order is given again."""
+def test_the_first_of_several_runs_counts(server: Server, state: ServerState):
+    """The first by creation time, then by id; a repeated start deletes the others."""
     first = begun(state, server, state="SUCCEEDED")
     late = state.add("runs", first | {"state": "FAILED"})
     late["created_at"] = "2099-01-01T00:00:00Z"
@@ -138,16 +139,16 @@ def test_of_several_runs_the_first_is_the_order(server: Server, state: ServerSta
     assert list(state.runs) == [first["run_id"]]
 
 
-def test_a_lost_answer_makes_no_second_run(server: Server, state: ServerState):
-    """The server has created it and its answer never came: it is looked for before anything else."""
+def test_a_lost_response_causes_no_second_run(server: Server, state: ServerState):
+    """The server has created the run, so the runner finds it."""
     runs = runner(server)
     state.trouble = lambda request: "lost" if request == "POST /runs" else None
     runs.start(request())
     assert state.asked.count("POST /runs") == len(state.runs) == 1
 
 
-def test_a_run_that_may_not_have_begun_is_said_to(server: Server, state: ServerState):
-    """The request got lost: to order again is right."""
+def test_a_lost_request_is_an_error_that_advises_a_retry(server: Server, state: ServerState):
+    """The run does not exist after the failed request."""
     runs = runner(server)
 
     def trouble(request: str) -> str | None:
@@ -155,7 +156,7 @@ def test_a_run_that_may_not_have_begun_is_said_to(server: Server, state: ServerS
             state.runs.clear()
             return "lost"
         if request == "GET /runs":
-            state.runs.clear()  # what was lost came to nothing
+            state.runs.clear()  # the lost request has had no effect
         return None
 
     state.trouble = trouble
@@ -164,26 +165,26 @@ def test_a_run_that_may_not_have_begun_is_said_to(server: Server, state: ServerS
 
 
 def test_a_run_is_found_among_many(server: Server, state: ServerState, monkeypatch: pytest.MonkeyPatch):
-    """The server gives a page at a time."""
-    monkeypatch.setattr(servers, "PAGE", 2)
+    """The listing has three pages."""
+    monkeypatch.setattr(servers, "PAGE_SIZE", 2)
     runs = runner(server)
     for number in range(5):
         runs.start(request(f"run-{number}"))
     asked = state.asked.count("GET /runs")
-    assert {run.display_name for run in runs_of(server)} == {f"run-{number}" for number in range(5)}
+    assert {run.display_name for run in list_runs(server)} == {f"run-{number}" for number in range(5)}
     assert state.asked.count("GET /runs") == asked + 3
     assert runs.find("run-0") == Run("running", "pending")
 
 
-@pytest.mark.parametrize("said", ["PENDING", "RUNNING", "CANCELING", "PAUSED", "RUNTIME_STATE_UNSPECIFIED"])
-def test_a_run_that_has_not_ended_runs(server: Server, state: ServerState, said: str):
-    """Whatever Kubeflow calls it."""
-    begun(state, server, state=said)
-    assert runner(server).find("spira-1-a1") == Run("running", said.lower())
+@pytest.mark.parametrize("name", ["PENDING", "RUNNING", "CANCELING", "PAUSED", "RUNTIME_STATE_UNSPECIFIED"])
+def test_a_run_that_has_not_ended_is_running(server: Server, state: ServerState, name: str):
+    """The message has Kubeflow's name of the state."""
+    begun(state, server, state=name)
+    assert runner(server).find("spira-1-a1") == Run("running", name.lower())
 
 
 def test_a_success_has_its_verdict(server: Server, state: ServerState):
-    """From the model repository, by the run's name; of the metrics those of the paper's test."""
+    """MLflow has the verdict by the run's name; the metrics are those of the paper's test."""
     begun(state, server, state="SUCCEEDED")
     assert runner(server).find("spira-1-a1") == Run(
         "succeeded", approved=True, model_version=7, metrics={"accuracy": 0.9}
@@ -193,46 +194,46 @@ def test_a_success_has_its_verdict(server: Server, state: ServerState):
 
 
 def test_a_success_without_a_verdict_has_failed(server: Server, state: ServerState):
-    """Kubeflow skips a branch whose condition it can't read, and is content."""
+    """Kubeflow skips a branch whose condition it cannot read, and reports success."""
     begun(state, server, state="SUCCEEDED")
-    found = runner(server, None).find("spira-1-a1")
-    assert (found.state, found.approved) == ("failed", False)
-    assert "no verdict" in found.message
+    run = runner(server, None).find("spira-1-a1")
+    assert (run.state, run.approved) == ("failed", False)
+    assert "no verdict" in run.message
 
 
-def test_a_verdict_that_can_not_be_asked_for_is_no_verdict(server: Server, state: ServerState):
-    """MLflow is away for the moment: nothing is decided, and the runner can't be asked now."""
+def test_a_verdict_that_cannot_be_read_is_a_runner_error(server: Server, state: ServerState):
+    """MLflow is unreachable, so it is not known whether the run has a verdict."""
     begun(state, server, state="SUCCEEDED")
 
-    def away(name: str) -> None:
-        raise RegistryError("the MLflow store can't be used")
+    def unreachable(name: str) -> None:
+        raise RegistryError("the MLflow store cannot be used")
 
     runs = runner(server)
-    runs.verdict = away
-    with pytest.raises(RunnerError, match="verdict of run spira-1-a1 can't be asked for: the MLflow store"):
+    runs.find_outcome = unreachable
+    with pytest.raises(RunnerError, match="verdict of run spira-1-a1 cannot be read: the MLflow store"):
         runs.find("spira-1-a1")
 
 
-def test_a_failure_tells_the_task_and_its_error(server: Server, state: ServerState):
-    """Of tasks within tasks the innermost, by the name that it has in the pipeline."""
+def test_a_failed_run_has_the_error_of_its_innermost_task(server: Server, state: ServerState):
+    """The task has its name in the pipeline."""
     details = [
         task("root", "spira-training-x7k", children=["loop"]),
         task("loop", "seeds", children=["train"]),
         task("train", "Train", children=["pod-1"]),
         task("pod", "executor", pod_name="pod-1", error={"code": 2, "message": "main: Error\n (exit code 1)"}),
-        task("fine", "Preprocess", state="SUCCEEDED"),
+        task("finished", "Preprocess", state="SUCCEEDED"),
     ]
     begun(state, server, state="FAILED", run_details={"task_details": details})
     assert runner(server).find("spira-1-a1") == Run("failed", "Train failed: main: Error (exit code 1)")
 
 
-def test_a_failure_of_no_task_tells_that_of_the_run(server: Server, state: ServerState):
-    """One that never got on was ended by its deadline; one that was cancelled says at least that."""
+def test_a_failed_run_without_a_failed_task_has_its_own_error(server: Server, state: ServerState):
+    """One run has exceeded its deadline; a cancelled run has only its state."""
     history = [{"state": "FAILED", "error": {"code": 2, "message": "Workflow exceeded its deadline"}}]
     run = begun(state, server, state="FAILED", state_history=history)
     assert runner(server).find("spira-1-a1") == Run("failed", "Workflow exceeded its deadline")
     run.update(state="CANCELED", state_history=[])
-    assert runner(server).find("spira-1-a1") == Run("failed", "Kubeflow says CANCELED, and no more")
+    assert runner(server).find("spira-1-a1") == Run("failed", "Kubeflow gives no reason for state CANCELED")
 
 
 def task(id: str, name: str, state: str = "FAILED", children: tuple[str, ...] | list[str] = (), **more: Any) -> dict:
@@ -252,79 +253,82 @@ def pod(run_id: str, phase: str, **status: Any) -> dict:
 NO_HELP = "preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."
 UNCLAIMED = f"no new claims to deallocate, {NO_HELP}"
 SELECTOR = "node(s) didn't match Pod's node affinity/selector"
-SAID = {
+ADVICE = {
     f"0/2 nodes are available: 1 Insufficient nvidia.com/gpu, 1 {SELECTOR}. {UNCLAIMED}": "gpu_count=0",
-    f"0/2 nodes are available: 2 Insufficient cpu. {NO_HELP}": "ask for less cpu",
+    f"0/2 nodes are available: 2 Insufficient cpu. {NO_HELP}": "request less cpu",
     f"0/2 nodes are available: 1 node(s) had untolerated taint {{gpu: x}}, 1 {SELECTOR}. {NO_HELP}": "tolerations",
     f"0/2 nodes are available: 2 {SELECTOR}. {NO_HELP}": "node_selector",
 }
-"""What a scheduler says, and a word of what is to be done."""
+"""Part of the expected advice, by message of the scheduler."""
 
 
-@pytest.mark.parametrize("why", SAID)
-def test_a_pod_that_no_node_takes_is_explained(server: Server, state: ServerState, pods: Pods, why: str):
-    """Kubeflow would call the run RUNNING for ever."""
+@pytest.mark.parametrize("message", ADVICE)
+def test_the_message_explains_a_pod_that_fits_on_no_node(server: Server, state: ServerState, pods: Pods, message: str):
+    """Kubeflow's own state of the run stays RUNNING."""
     run = begun(state, server, state="RUNNING")
-    unscheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why}
+    unscheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
     state.pods = [pod(run["run_id"], "Pending", conditions=[unscheduled]), pod("another", "Pending")]
-    found = runner(server, pods=pods).find("spira-1-a1")
-    assert found is not None
-    assert found.message.startswith("train waits: 0/")
-    assert SAID[why] in found.message
-    assert "preempt" not in found.message.lower()
+    result = runner(server, pods=pods).find("spira-1-a1")
+    assert result is not None
+    assert result.message.startswith("train waits: 0/")
+    assert ADVICE[message] in result.message
+    assert "preempt" not in result.message.lower()
 
 
-def test_an_image_that_can_not_be_pulled_is_explained(server: Server, state: ServerState, pods: Pods):
-    """Scheduled, and still waiting; one that is only being started is no news."""
+def test_the_message_explains_an_image_that_cannot_be_pulled(server: Server, state: ServerState, pods: Pods):
+    """The pod is scheduled and waits; a container that is being started is left out."""
     run = begun(state, server, state="RUNNING")
-    held = {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}}
+    waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}}
     starting = {"waiting": {"reason": "ContainerCreating"}}
     statuses = [
-        {"name": name, "state": each, "image": "", "imageID": "", "ready": False, "restartCount": 0}
-        for name, each in (("main", held), ("wait", starting))
+        {"name": name, "state": status, "image": "", "imageID": "", "ready": False, "restartCount": 0}
+        for name, status in (("main", waiting), ("wait", starting))
     ]
     state.pods = [pod(run["run_id"], "Pending", containerStatuses=statuses)]
-    found = runner(server, pods=pods).find("spira-1-a1")
-    assert found == Run("running", "train waits: ImagePullBackOff: Back-off pulling image")
+    result = runner(server, pods=pods).find("spira-1-a1")
+    assert result == Run("running", "train waits: ImagePullBackOff: Back-off pulling image")
 
 
-def test_a_refusal_is_told_in_the_stages_own_words(server: Server, state: ServerState, pods: Pods):
-    """Kubeflow knows an exit code only; the pod's log has the line."""
+def test_a_failed_run_has_the_error_that_its_stage_logged(server: Server, state: ServerState, pods: Pods):
+    """Kubeflow has only an exit code; the pod's log has the line."""
     run = begun(state, server, state="FAILED", state_history=[])
     state.pods = [pod(run["run_id"], "Failed")]
     state.logs["spira-train-1"] = "I0101 launcher\nspira: train: seed 42\n  spira error: a GPU is asked for\nTraceback"
     assert runner(server, pods=pods).find("spira-1-a1") == Run("failed", "a GPU is asked for")
 
 
-def test_pods_that_can_not_be_asked_are_no_trouble(server: Server, state: ServerState):
-    """The answer says so, and is an answer."""
+def test_a_kubernetes_that_cannot_be_reached_fails_no_lookup(server: Server, state: ServerState):
+    """The message has a note."""
     begun(state, server, state="RUNNING")
     configuration = client.Configuration(host=f"http://127.0.0.1:{free_port()}")
     configuration.retries = False
-    found = runner(server, pods=Pods(client.CoreV1Api(client.ApiClient(configuration)))).find("spira-1-a1")
-    assert found.state == "running"
-    assert "can't be asked about its pods" in found.message
-    assert "\n" not in found.message
+    run = runner(server, pods=Pods(client.CoreV1Api(client.ApiClient(configuration)))).find("spira-1-a1")
+    assert run.state == "running"
+    assert "the pods on Kubernetes cannot be read" in run.message
+    assert "\n" not in run.message
 
 
-def test_a_server_that_is_not_there_is_said_quickly():
-    """One line, with what to do."""
+def test_an_absent_server_is_an_error_within_seconds():
+    """The message is one line with advice."""
     began = time.monotonic()
-    with pytest.raises(RunnerError, match=r"can't be reached: .*refused.*: is it up, and --host right\?$") as refusal:
+    message = r"cannot be reached: .*refused.*: is it up, and is --host right\?$"
+    with pytest.raises(RunnerError, match=message) as error:
         connect(f"http://127.0.0.1:{free_port()}")
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(error.value)
     assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize("host", ["", "ml-pipeline:8888", "file:///etc"])
 def test_a_server_without_a_url_is_refused(host: str):
-    """The option and the variable stand in the message."""
+    """The message names the option and the environment variable."""
     with pytest.raises(RunnerError, match="--host or KF_PIPELINES_ENDPOINT"):
         connect(host)
 
 
-def test_a_server_that_goes_away_is_an_error_of_one_line(kfp: tuple[str, ServerState], monkeypatch: pytest.MonkeyPatch):
-    """In the middle of things; found out in seconds."""
+def test_a_server_that_disappears_is_an_error_of_one_line(
+    kfp: tuple[str, ServerState], monkeypatch: pytest.MonkeyPatch
+):
+    """After the connection was made; the error comes within seconds."""
     monkeypatch.setattr(servers, "SECONDS", 1)
     server = connect(kfp[0])
     runs = runner(server)
@@ -332,26 +336,26 @@ def test_a_server_that_goes_away_is_an_error_of_one_line(kfp: tuple[str, ServerS
     began = time.monotonic()
     for ask in (lambda: runs.find("a"), lambda: runs.start(request())):
         with pytest.raises(
-            RunnerError, match=r"can't be (looked up|begun): Kubeflow at .* can't be reached"
-        ) as refusal:
+            RunnerError, match=r"(cannot be looked up|can't be begun): Kubeflow at .* cannot be reached"
+        ) as error:
             ask()
-        assert "\n" not in str(refusal.value)
+        assert "\n" not in str(error.value)
     assert time.monotonic() - began < 10
 
 
-def test_a_server_that_never_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPatch):
-    """It takes connections, and says nothing."""
+def test_a_server_that_never_responds_causes_a_timeout(monkeypatch: pytest.MonkeyPatch):
+    """It accepts connections, but sends nothing."""
     monkeypatch.setattr(servers, "SECONDS", 1)
-    monkeypatch.setattr(servers, "PATIENCE", urllib3.Retry(total=1))
-    with socket.socket() as deaf:
-        deaf.bind(("127.0.0.1", 0))
-        deaf.listen()
+    monkeypatch.setattr(servers, "RETRIES", urllib3.Retry(total=1))
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
         with pytest.raises(RunnerError, match="timed out"):
-            connect(f"http://127.0.0.1:{deaf.getsockname()[1]}")
+            connect(f"http://127.0.0.1:{silent.getsockname()[1]}")
 
 
-def test_a_busy_server_is_asked_again(server: Server, state: ServerState):
-    """What was only asked; for a while."""
+def test_a_request_to_a_busy_server_is_repeated(server: Server, state: ServerState):
+    """Only requests that read are repeated, and only a few times."""
     runs = runner(server)
     busy = iter([True, True])
     state.trouble = lambda request: "busy" if request == "GET /experiments" and next(busy, False) else None
@@ -361,8 +365,8 @@ def test_a_busy_server_is_asked_again(server: Server, state: ServerState):
         runs.find("a")
 
 
-def test_what_the_server_refuses_is_told_without_its_stack(server: Server, state: ServerState):
-    """The first line of what it says."""
+def test_an_error_of_the_server_has_no_stack_trace(server: Server, state: ServerState):
+    """The message has its first line."""
     runs = runner(server)
     state.versions.clear()
     with pytest.raises(RunnerError, match=r"says 404: no such experiment or version$"):
@@ -371,39 +375,39 @@ def test_what_the_server_refuses_is_told_without_its_stack(server: Server, state
 
 
 def test_a_version_is_uploaded_once(server: Server, state: ServerState):
-    """By the digest of its content; another image or form is another version, and the latest is known."""
+    """Its name has the digest of its content: another image, or other options, make another version."""
     first = versions.upload(server, IMAGE, CompileOptions())
     assert versions.upload(connect(server.host), IMAGE, CompileOptions()) == first
     second = versions.upload(server, IMAGE, CompileOptions(claim="spira-state", cached=False))
     assert second.name.endswith("-uncached")
-    assert [each["display_name"] for each in state.versions.values()] == [first.name, second.name]
+    assert [version["display_name"] for version in state.versions.values()] == [first.name, second.name]
     assert versions.latest(server) == second
 
 
-def test_two_that_upload_at_once_have_one_version(server: Server, state: ServerState):
-    """The one that comes late takes what is there."""
+def test_two_clients_that_upload_at_once_make_one_version(server: Server, state: ServerState):
+    """The second client gets empty listings first, and then finds what the first has created."""
     version = versions.upload(server, IMAGE, CompileOptions())
-    unseen, listed = {"pipelines", "pipeline_versions"}, server.all
+    empty_first, list_all = {"pipelines", "pipeline_versions"}, server.list_all
 
-    def late(call: Any, what: str, *arguments: Any, **query: Any) -> list[Any]:
-        if what in unseen:
-            unseen.remove(what)
+    def list_late(call: Any, field: str, *arguments: Any, **query: Any) -> list[Any]:
+        if field in empty_first:
+            empty_first.remove(field)
             return []
-        return listed(call, what, *arguments, **query)
+        return list_all(call, field, *arguments, **query)
 
-    server.all = late
+    server.list_all = list_late
     assert versions.upload(server, IMAGE, CompileOptions()) == version
     assert len(state.versions) == len(state.pipelines) == 1
 
 
 def test_without_a_version_there_is_no_latest(server: Server):
-    """The message says how one comes there."""
+    """The message has the option that uploads one."""
     with pytest.raises(RunnerError, match="no version of spira-training: upload one with --image"):
         versions.latest(server)
 
 
-def test_an_image_by_tag_is_a_version_of_these_sources(monkeypatch: pytest.MonkeyPatch):
-    """A tag says nothing of what the image holds: the code's digest stands in."""
+def test_a_version_with_an_image_by_tag_depends_on_these_sources(monkeypatch: pytest.MonkeyPatch):
+    """A tag does not identify the code of an image, so the digest of the sources is added."""
     names = set()
     for code in ("1", "2"):
         monkeypatch.setenv("SPIRA_IMAGE_DIGEST", code)
@@ -412,15 +416,15 @@ def test_an_image_by_tag_is_a_version_of_these_sources(monkeypatch: pytest.Monke
     assert len(names) == 3
 
 
-def test_results_are_reused_only_of_the_same_pinned_data():
+def test_cached_results_are_used_only_for_the_same_pinned_data():
     """Where the data isn't pinned, the code's digest is the run's own."""
     pinned, loose = request(), request(data_digest="")
     assert CLUSTER.arguments(pinned, VERSION)["code_digest"] == "v1"
     assert CLUSTER.arguments(loose, VERSION)["code_digest"] == "v1 spira-1-a1"
 
 
-def test_a_gpu_is_three_parameters():
-    """The resource, its nodes, and the taint that such nodes usually have; with it, no training without."""
+def test_gpu_settings_become_parameters():
+    """Number, node selector and the usual toleration; training then fails where there is no GPU."""
     labels = {"cloud.google.com/gke-accelerator": "nvidia-tesla-t4"}
     cluster = CLUSTER.model_copy(update={"gpu_count": 1, "node_selector": labels})
     given = cluster.arguments(request(), VERSION)
@@ -431,7 +435,7 @@ def test_a_gpu_is_three_parameters():
     assert (bare["device"], bare["require_gpu"]) == ("auto", False)
 
 
-def test_what_pods_can_not_reach_is_refused():
+def test_addresses_that_pods_cannot_reach_are_refused():
     """A folder of this machine, an MLflow that is a file."""
     here = request("a", data_digest="").model_copy(update={"data": "/home/me/data"})
     with pytest.raises(RunnerError, match="pods don't see this machine"):
@@ -440,8 +444,8 @@ def test_what_pods_can_not_reach_is_refused():
         KubeflowSettings(registry_uri="sqlite:///mlflow.db").arguments(request(), VERSION)
 
 
-def test_a_version_for_another_volume_is_refused(server: Server):
-    """ServerState that is written where no volume is would be gone with the pod."""
+def test_a_version_with_another_claim_is_refused(server: Server):
+    """State that is written without the mounted volume would be lost with the pod."""
     version = versions.upload(server, IMAGE, CompileOptions(claim="another"))
     with pytest.raises(RunnerError, match="mounts claim another, and the cluster's is spira-state: upload"):
         CLUSTER.arguments(request(), version)
@@ -454,8 +458,8 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def test_a_run_deploys_by_itself_only_where_the_cluster_says_so(tmp_path: Path):
-    """As the stage reads it; a place that is no pod's is refused."""
+def test_a_run_deploys_only_if_the_cluster_file_has_a_target(tmp_path: Path):
+    """The stage can read the parameter; a target that pods cannot reach is refused."""
     (tmp_path / "cluster.yaml").write_text(
         "registry_uri: http://mlflow:5000\ntarget: {kind: kserve, namespace: spira-serving}\n"
     )

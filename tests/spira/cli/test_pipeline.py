@@ -1,4 +1,4 @@
-"""The command line of the pipelines: each verb, its refusals, and what it prints for programs."""
+"""``spira pipeline``: each command, the errors, and the output for programs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from pipelines.kubeflow import delivery
 from pipelines.kubeflow import settings as cluster
 from spira.cli.main import app
 from spira.config import ConfigError
@@ -24,15 +25,15 @@ Call = Callable[..., Any]
 
 @pytest.fixture
 def call(kfp: tuple[str, ServerState], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
-    """A verb with a cluster file; no kubeconfig."""
+    """Function that runs a command with a cluster file and without a kubeconfig."""
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     (tmp_path / "cluster.yaml").write_text(f"host: {kfp[0]}\nregistry_uri: http://mlflow:5000\n")
     file = ("--cluster", str(tmp_path / "cluster.yaml"))
-    return lambda verb, *arguments: CliRunner().invoke(app, ["pipeline", verb, *file, *arguments])
+    return lambda command, *arguments: CliRunner().invoke(app, ["pipeline", command, *file, *arguments])
 
 
-def test_submit_begins_a_run_and_says_its_name(call: Call, state: ServerState):
-    """The name, for programs, on standard output alone."""
+def test_submit_starts_a_run_and_prints_its_name(call: Call, state: ServerState):
+    """Standard output has the name alone, for programs."""
     result = call("submit", *DATA, "--image", IMAGE)
     (run,) = state.runs.values()
     assert (result.exit_code, result.stdout) == (0, f"{run['display_name']}\n")
@@ -40,27 +41,27 @@ def test_submit_begins_a_run_and_says_its_name(call: Call, state: ServerState):
 
 
 def test_submit_again_is_the_same_run(call: Call, state: ServerState):
-    """The name follows from what is trained; what differs, or has a name of its own, is another run."""
+    """The name is made from data, settings and version; other settings or another --name make another run."""
     names = [call("submit", *DATA, "--image", IMAGE).stdout for _ in range(2)]
     again = call("submit", *DATA)  # on the latest version, which is the same
     assert names == [again.stdout] * 2
-    assert "there already, running" in again.stderr
+    assert "exists already and is running" in again.stderr
     call("submit", *DATA, "--seed", "7")
     call("submit", *DATA, "--name", "once-more")
     assert len(state.runs) == 3
 
 
-def test_a_gpu_is_asked_for_over_the_cluster_file(call: Call, state: ServerState):
+def test_on_overrides_the_cluster_file(call: Call, state: ServerState):
     """Values are YAML."""
     arguments = ("--on", "gpu_count=1", "--on", "node_selector={karpenter.sh/nodepool: gpu}")
     assert call("submit", *DATA, "--image", IMAGE, *arguments).exit_code == 0
     (run,) = state.runs.values()
-    given = run["runtime_config"]["parameters"]
-    assert (given["gpu_count"], given["node_selector"]) == ("1", {"karpenter.sh/nodepool": "gpu"})
+    parameters = run["runtime_config"]["parameters"]
+    assert (parameters["gpu_count"], parameters["node_selector"]) == ("1", {"karpenter.sh/nodepool": "gpu"})
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("submit", *DATA), "upload one with --image"),
         (("submit", *DATA, "--image", "spira-train:latest"), "by its digest"),
@@ -68,24 +69,26 @@ def test_a_gpu_is_asked_for_over_the_cluster_file(call: Call, state: ServerState
         (("submit", *DATA, "--on", "gpus=1"), "gpus: unknown key"),
         (("submit", *DATA, "--on", "gpu_count"), "write key=value"),
         (("submit", *DATA, "--on", "memory=much"), "memory: "),
-        (("submit", *DATA, "--host", "http://127.0.0.1:1"), "can't be reached"),
+        (("submit", *DATA, "--host", "http://127.0.0.1:1"), "cannot be reached"),
         (("submit", *DATA, "--set", "training.epochs=1"), "unknown key"),
         (("schedule", *DATA, "--image", IMAGE), "six fields"),
-        (("schedule", "--image", IMAGE, "--cron", "0 0 3 * * *"), "data is not named"),
+        (("schedule", "--image", IMAGE, "--cron", "0 0 3 * * *"), "data is missing"),
         (("status", "nobody"), "no run nobody"),
     ],
 )
-def test_a_refusal_says_what_to_do(call: Call, state: ServerState, arguments: tuple[str, ...], said: str):
-    """Exit code 2, a line on standard error, and nothing begun."""
+def test_refused_input_has_a_message_with_advice(
+    call: Call, state: ServerState, arguments: tuple[str, ...], message: str
+):
+    """Exit code 2, a line on standard error, and nothing started."""
     result = call(*arguments)
     assert result.exit_code == 2
-    assert said in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.output
     assert (state.runs, state.recurring_runs) == ({}, {})
 
 
-def test_a_schedule_is_made_checked_and_removed(call: Call, state: ServerState):
-    """It follows the latest version when it is called again; the check has an exit code of its own."""
+def test_a_schedule_is_created_checked_and_removed(call: Call, state: ServerState):
+    """A repeated call moves it to the latest version; --check exits with code 1 if there are differences."""
     nightly = ("schedule", *DATA, "--cron", "0 30 3 * * *")
     assert call(*nightly, "--image", IMAGE).exit_code == 0
     assert call(*nightly, "--check").exit_code == 0
@@ -93,15 +96,15 @@ def test_a_schedule_is_made_checked_and_removed(call: Call, state: ServerState):
     assert (late.exit_code, "wanted 'not uploaded'" in late.stdout, len(state.versions)) == (1, True, 1)
     assert "out of date" in late.stderr
     call("submit", *DATA, "--data-digest", "d" * 64, "--image", NEWER)
-    assert "answers from the cache" in call(*nightly).stderr  # the latest is of a pinned submission
-    assert "put right" in call(*nightly, "--image", NEWER).stderr
+    assert "answers from the cache" in call(*nightly).stderr  # the latest version is that of a run with pinned data
+    assert "was replaced" in call(*nightly, "--image", NEWER).stderr
     assert call(*nightly, "--check").exit_code == 0
     assert call("schedule", "--remove").exit_code == 0
     assert state.recurring_runs == {}
 
 
-def test_status_lists_runs_and_why_they_failed(call: Call, state: ServerState):
-    """The latest first, for programs as JSON; a success without MLflow is not called approved."""
+def test_status_lists_runs_and_the_reasons_of_failures(call: Call, state: ServerState):
+    """The latest is first; --json prints JSON; without MLflow a success is not called approved."""
     for name in ("first", "second"):
         call("submit", *DATA, "--image", IMAGE, "--name", name)
     first, second = state.runs.values()
@@ -115,13 +118,13 @@ def test_status_lists_runs_and_why_they_failed(call: Call, state: ServerState):
     assert "deadline exceeded" in call("status", "second").stdout
 
 
-def test_status_without_runs_says_how_one_begins(call: Call):
-    """No experiment is there yet."""
+def test_status_without_runs_names_the_command_that_starts_one(call: Call):
+    """The server has no experiment yet."""
     assert "spira pipeline submit" in call("status").stdout
 
 
 def test_compile_refuses_a_tag(tmp_path: Path):
-    """Unless it is said to be right."""
+    """--tag-ok accepts it."""
     arguments = ["pipeline", "compile", "--out", str(tmp_path / "out.yaml"), "--image", "spira-train:dev"]
     refused = CliRunner().invoke(app, arguments)
     assert (refused.exit_code, "by its digest" in refused.stderr) == (2, True)
@@ -129,8 +132,18 @@ def test_compile_refuses_a_tag(tmp_path: Path):
     assert "image: spira-train:dev" in (tmp_path / "out.yaml").read_text()
 
 
-def test_compile_writes_the_resources_of_kubernetes(tmp_path: Path):
-    """Pipeline and PipelineVersion, the version named by its content, with what pods need."""
+def test_compile_writes_the_delivery_pipeline(tmp_path: Path):
+    """The bytes are those of the golden file; options of the training pipeline are refused."""
+    arguments = ["pipeline", "compile", "--delivery", "--out", str(tmp_path / "delivery.yaml")]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert (tmp_path / "delivery.yaml").read_bytes() == delivery.COMPILED.read_bytes()
+    for option in ("--uncached", "--no-notify", "--kubernetes"):
+        refused = CliRunner().invoke(app, [*arguments, option])
+        assert (refused.exit_code, "--delivery: only" in refused.stderr) == (2, True)
+
+
+def test_compile_writes_kubernetes_resources(tmp_path: Path):
+    """Pipeline and PipelineVersion; the name of the version has a digest of its content."""
     out = tmp_path / "out.yaml"
     arguments = [
         "pipeline",
@@ -147,7 +160,7 @@ def test_compile_writes_the_resources_of_kubernetes(tmp_path: Path):
     ]
     assert CliRunner().invoke(app, arguments).exit_code == 0
     pipeline, version = yaml.safe_load_all(out.read_text())
-    assert [each["kind"] for each in (pipeline, version)] == ["Pipeline", "PipelineVersion"]
+    assert [resource["kind"] for resource in (pipeline, version)] == ["Pipeline", "PipelineVersion"]
     assert pipeline["metadata"] == {"name": "spira-training", "namespace": "ml"}
     assert version["spec"]["pipelineName"] == "spira-training"
     assert version["metadata"]["name"].startswith("spira-training-")
@@ -161,8 +174,8 @@ def test_compile_writes_the_resources_of_kubernetes(tmp_path: Path):
     assert other["metadata"]["name"] != version["metadata"]["name"]
 
 
-def test_a_cluster_file_is_refused_by_its_key(tmp_path: Path):
-    """Nothing is guessed."""
+def test_a_cluster_file_with_an_unknown_key_is_refused(tmp_path: Path):
+    """So is a missing file, and one that is not a mapping."""
     (tmp_path / "cluster.yaml").write_text("gpu: 1\n")
     with pytest.raises(ConfigError, match=r"cluster\.yaml: gpu: unknown key"):
         cluster.load(tmp_path / "cluster.yaml")
@@ -173,8 +186,8 @@ def test_a_cluster_file_is_refused_by_its_key(tmp_path: Path):
         cluster.load(tmp_path / "cluster.yaml")
 
 
-def test_delivery_is_scheduled_and_follows_its_sources(call: Call, state: ServerState, tmp_path: Path):
-    """A recurring run of the tick with its own account, beside the training's versions; again after any change."""
+def test_the_schedule_of_delivery_follows_its_sources(call: Call, state: ServerState, tmp_path: Path):
+    """It has its own service account and versions; a repeated call replaces it after a change of image or settings."""
     settings = tmp_path / "delivery.yaml"
     settings.write_text("data: gs://bucket/data\nregistry: http://mlflow:5000\n")
     arguments = ("schedule-delivery", "--settings", str(settings), "--image", IMAGE)
@@ -188,7 +201,7 @@ def test_delivery_is_scheduled_and_follows_its_sources(call: Call, state: Server
     )
     version = state.versions[first["pipeline_version_reference"]["pipeline_version_id"]]
     assert version["display_name"].startswith("spira-delivery-")
-    assert "as it should be" in call(*arguments, "--check").stderr
+    assert "is up to date" in call(*arguments, "--check").stderr
     assert call(*arguments[:-1], NEWER).exit_code == 0
     (second,) = state.recurring_runs.values()
     assert second["pipeline_version_reference"] != first["pipeline_version_reference"]
@@ -196,8 +209,8 @@ def test_delivery_is_scheduled_and_follows_its_sources(call: Call, state: Server
     assert "settings" in call(*arguments[:-1], NEWER).stdout
 
 
-def test_delivery_wants_an_image_by_digest(call: Call, tmp_path: Path):
-    """A tag may be another image tomorrow."""
+def test_the_schedule_of_delivery_refuses_an_image_by_tag(call: Call, tmp_path: Path):
+    """A tag can move to another image."""
     (tmp_path / "delivery.yaml").write_text("data: gs://bucket/data\n")
     result = call("schedule-delivery", "--settings", str(tmp_path / "delivery.yaml"), "--image", "spira/base:dev")
     assert result.exit_code == 2

@@ -303,7 +303,9 @@ def test_the_model_card_depends_on_the_verdict(case: Case) -> None:
     card = report.model_card(approved, trained, case.corpus)
     assert "Research on respiratory insufficiency" in card
     assert "Strictly between 0.4 and 0.6" in card
-    synthetic = dataclasses.replace(case.corpus, quality=case.corpus.quality.model_copy(update={"about": "synthetic voices"}))
+    synthetic = dataclasses.replace(
+        case.corpus, quality=case.corpus.quality.model_copy(update={"about": "synthetic voices"})
+    )
     card = report.model_card(approved, trained, synthetic)
     assert "Research on" not in card
     assert "by its own description: synthetic voices" in card

@@ -57,7 +57,7 @@ def execute(data: Path, folder: Path, url: str) -> list[str]:
         "data": str(data),
         "registry_uri": str(folder),
     }
-    compile_pipeline(folder / "training.yaml", form=cluster.form())
+    compile_pipeline(folder / "training.yaml", options=cluster.compile_options())
     local.execute(folder, arguments, lines.append)
     return lines
 
