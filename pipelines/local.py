@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import builtins
 import io
-import json
 import logging
 import os
 import re
@@ -27,12 +26,15 @@ from typing import Any
 from kfp import components, local
 
 from pipelines.parameters import Parameters
+from pipelines.summary import RunPaths, RunSummary
 from pipelines.training import compile_pipeline
 from spira import files
 from spira.delivery.training_request import TrainingRequest
 from spira.errors import SpiraError
+from spira.evaluation import verdict as verdicts
+from spira.files import read_json, write_json
 from spira.stage_logging import MARKS
-from spira.stages.verdict_folder import LINEAGE, VERDICT
+from spira.stages.verdict_folder import LINEAGE, PREDICTIONS, VERDICT
 
 SUMMARY, REPORT = "summary.json", "report.html"
 OUTPUTS = "executor_output.json"
@@ -56,7 +58,7 @@ def run(
     registry_uri: str = "",
     serve: bool = True,
     tell: Callable[[str], None],
-) -> dict[str, Any]:
+) -> RunSummary:
     """Run the pipeline, write ``report.html`` and ``summary.json`` into ``work``, and return the summary.
 
     To resume a run that was killed, run it again. All artifacts of a run stay in ``work/pipeline``.
@@ -87,8 +89,8 @@ def run(
         )
         began = time.monotonic()
         execute(folder, parameters.arguments(), tell)
-        summary = gather(folder, work, round(time.monotonic() - began, 3))
-        summary["mlflow"] = registry_uri or f"sqlite:///{work}/mlflow.db"
+        seconds = round(time.monotonic() - began, 3)
+        summary = gather(folder, work, seconds, registry_uri or f"sqlite:///{work}/mlflow.db")
         _publish(summary, folder, work)
     return summary
 
@@ -193,58 +195,52 @@ def _cause(output: _OutputSplitter, error: str, log: Path) -> str:
     return f"{task.group(1) if task else 'a task'} failed: {reason} (log: {log})"
 
 
-def gather(folder: Path, work: Path, seconds: float) -> dict[str, Any]:
+def gather(folder: Path, work: Path, seconds: float, mlflow: str) -> RunSummary:
     """Return the summary of a run, from the outputs of its tasks.
+
+    Args:
+        seconds: Wall time of the whole pipeline.
+        mlflow: URI of MLflow's store.
 
     Raises:
         RunError: The branch that ran contradicts the verdict.
     """
-    ended = sorted((path.parent.name, path.parent, json.loads(path.read_text())) for path in folder.rglob(OUTPUTS))
+    ended = sorted((path.parent.name, path.parent, read_json(path)) for path in folder.rglob(OUTPUTS))
     tasks = [task for task in ended if "artifacts" in task[2]]  # an exit handler makes none
-    where = {name: place for name, place, _ in tasks}
-    told = {name: _metrics(outputs) for name, _, outputs in tasks}
-    verdict = json.loads((where["evaluate"] / "verdict" / VERDICT).read_text())
-    check_branch(verdict, set(where))
-    noisy = verdict["conditions"].get("noisy", {})
-    times = {_label(name, _metrics(outputs)): _metrics(outputs)["seconds"] for name, _, outputs in tasks}
-    paths = {
-        "verdict": where["evaluate"] / "verdict" / VERDICT,
-        "predictions": where["evaluate"] / "verdict" / "predictions.parquet",
-        "checkpoint": where["evaluate"] / "candidate",
-        "corpus": where["preprocess"] / "corpus",
-        "report": work / REPORT,
-        "log": folder / "log.txt",
-    }
-    if verdict["approved"]:
-        paths |= {"package": where["push"] / "package", "serving": work / "serving"}
-    return {
-        "approved": verdict["approved"],
-        "reasons": verdict["reasons"],
-        "metrics": noisy.get("by_file", {}),
-        "metrics_of": "the noisy test, by file",
-        "model_version": told["push"]["model_version"] if verdict["approved"] else None,
-        "candidate": verdict["candidate"],
-        "training": verdict["training"],
-        "seeds": verdict["seeds"],
-        "spread": verdict["spread"],
-        "data": verdict["data"],
-        "config": verdict["config"],
-        "lineage": json.loads((where["evaluate"] / "verdict" / LINEAGE).read_text()),
-        "stages": times | {"pipeline": seconds},
-        "paths": {name: str(path) for name, path in paths.items()},
-    }
+    folders = {name: task_folder for name, task_folder, _ in tasks}
+    metrics = {name: _metrics(outputs) for name, _, outputs in tasks}
+    verdict = verdicts.read(folders["evaluate"] / "verdict" / VERDICT)
+    check_branch(verdict.approved, set(folders))
+    return RunSummary.of(
+        verdict,
+        model_version=metrics["push"]["model_version"] if verdict.approved else None,
+        lineage=read_json(folders["evaluate"] / "verdict" / LINEAGE),
+        stages={_label(name, _metrics(outputs)): _metrics(outputs)["seconds"] for name, _, outputs in tasks}
+        | {"pipeline": seconds},
+        paths=RunPaths(
+            verdict=str(folders["evaluate"] / "verdict" / VERDICT),
+            predictions=str(folders["evaluate"] / "verdict" / PREDICTIONS),
+            checkpoint=str(folders["evaluate"] / "candidate"),
+            corpus=str(folders["preprocess"] / "corpus"),
+            report=str(work / REPORT),
+            log=str(folder / "log.txt"),
+            package=str(folders["push"] / "package") if verdict.approved else None,
+            serving=str(work / "serving") if verdict.approved else None,
+        ),
+        mlflow=mlflow,
+    )
 
 
-def check_branch(verdict: dict[str, Any], ran: set[str]) -> None:
+def check_branch(approved: bool, ran: set[str]) -> None:
     """Check the tasks that ran against the verdict, as kfp silently skips a branch whose condition it cannot read.
 
     Raises:
         RunError: They contradict each other.
     """
     branches = ran & (BRANCHES[True] | BRANCHES[False])
-    if verdict["approved"] not in BRANCHES or branches != BRANCHES[verdict["approved"]]:
+    if branches != BRANCHES[approved]:
         raise RunError(
-            f"the verdict is approved={verdict['approved']}, but {sorted(branches) or 'nothing'} ran after it: "
+            f"the verdict is approved={approved}, but {sorted(branches) or 'nothing'} ran after it: "
             "the run counts as failed, and its model must not be used"
         )
 
@@ -257,10 +253,9 @@ def _label(task: str, metrics: dict[str, Any]) -> str:
     return f"train seed {metrics['seed']:.0f}" if task == "train" else task
 
 
-def _publish(summary: dict[str, Any], folder: Path, work: Path) -> None:
+def _publish(summary: RunSummary, folder: Path, work: Path) -> None:
     """Write the report and then the summary into the work folder, each in one step."""
-    report = Path(summary["paths"]["verdict"]).parents[1] / "report"
+    report = Path(summary.paths.verdict).parents[1] / "report"
     files.write_text(work / REPORT, report.read_text("utf-8"))
-    text = json.dumps(summary, indent=1)
-    files.write_text(folder / SUMMARY, text)
-    files.write_text(work / SUMMARY, text)
+    for place in (folder, work):
+        write_json(place / SUMMARY, summary.model_dump(mode="json"))

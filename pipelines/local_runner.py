@@ -113,10 +113,10 @@ def _outcome(body: dict[str, Any]) -> Run:
     _check_code(request)
     return Run(
         "succeeded",
-        approved=summary["approved"],
-        reasons=tuple(summary["reasons"]),
-        model_version=summary["model_version"],
-        metrics={name: item["value"] for name, item in summary["metrics"].items() if item["value"] is not None},
+        approved=summary.approved,
+        reasons=summary.reasons,
+        model_version=summary.model_version,
+        metrics={name: metric.value for name, metric in summary.metrics.items() if metric.value is not None},
     )
 
 

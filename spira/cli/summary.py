@@ -8,21 +8,24 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+if TYPE_CHECKING:
+    from pipelines.summary import RunSummary
+
 METRICS_SHOWN = ("accuracy", "sensitivity", "specificity", "auroc", "brier", "ece", "coverage")
 MAX_REASONS = 10
 
 
-def show(summary: dict[str, Any], work: str, console: Console) -> None:
+def show(summary: RunSummary, work: str, console: Console) -> None:
     """Print the summary of :func:`pipelines.local.run`."""
     parts: list[Any] = [_verdict(summary), _trained(summary)]
-    if summary["metrics"]:
+    if summary.metrics:
         parts.append(_metrics(summary))
     console.print(Panel(Group(*parts, _places(summary)), title="SPIRA", expand=False))
     console.print(Text("Next:"))
@@ -30,40 +33,40 @@ def show(summary: dict[str, Any], work: str, console: Console) -> None:
         console.print(Text(f"  {command}"), soft_wrap=True)
 
 
-def _verdict(summary: dict[str, Any]) -> Text:
-    if summary["approved"]:
-        headline = f"APPROVED: version {summary['model_version']} serves and is champion\n"
+def _verdict(summary: RunSummary) -> Text:
+    if summary.approved:
+        headline = f"APPROVED: version {summary.model_version} serves and is champion\n"
         return Text(headline, style="bold green")
-    reasons = summary["reasons"][:MAX_REASONS]
-    hidden = len(summary["reasons"]) - len(reasons)
+    reasons = summary.reasons[:MAX_REASONS]
+    hidden = len(summary.reasons) - len(reasons)
     more = f"\n  and {hidden} more, in the report" if hidden else ""
     lines = "".join(f"\n  - {reason}" for reason in reasons) + more
     return Text.assemble(("NOT APPROVED, no version registered. Reasons:", "bold red"), lines, "\n")
 
 
-def _trained(summary: dict[str, Any]) -> Text:
-    config, data = summary["config"], summary["data"]
-    classes = ", ".join(f"{counts['files']} of {name}s" for name, counts in data["classes"].items())
-    seeds = ", ".join(summary["training"])
-    epochs = summary["training"][str(summary["candidate"]["seed"])]
+def _trained(summary: RunSummary) -> Text:
+    config, data = summary.config, summary.data
+    classes = ", ".join(f"{counts['files']} of {name}s" for name, counts in data.classes.items())
+    seeds = ", ".join(summary.training)
+    epochs = summary.training[str(summary.candidate.seed)]
     return Text(
-        f"Trained: {config['model']['architecture']}, seeds {seeds}; the candidate is seed "
-        f"{summary['candidate']['seed']} (lowest validation loss, epoch {epochs['best_epoch']} of {epochs['epochs']})\n"
-        f"Tested on {data['files']} recordings: {classes}\n"
+        f"Trained: {config.model.architecture}, seeds {seeds}; the candidate is seed "
+        f"{summary.candidate.seed} (lowest validation loss, epoch {epochs.best_epoch} of {epochs.epochs})\n"
+        f"Tested on {data.files} recordings: {classes}\n"
     )
 
 
-def _metrics(summary: dict[str, Any]) -> Table:
-    level = summary["config"]["evaluation"]["confidence"]
+def _metrics(summary: RunSummary) -> Table:
+    level = summary.config.evaluation.confidence
     table = Table(title="Paper's noisy test, by file", title_justify="left")
     for heading in ("", "candidate", f"{level:.0%} interval", "all seeds"):
         table.add_column(heading)
-    spread = summary["spread"].get("noisy", {})
+    spread = summary.spread.get("noisy", {})
     for name in METRICS_SHOWN:
-        metric, seeds = summary["metrics"][name], spread.get(name)
-        mean = f"{_number(seeds['mean'])} ± {_number(seeds['std'])}" if seeds else ""
-        interval = f"{_number(metric['low'])} to {_number(metric['high'])}"
-        table.add_row(name, _number(metric["value"]), interval, mean)
+        metric, seeds = summary.metrics[name], spread.get(name)
+        mean = f"{_number(seeds.mean)} ± {_number(seeds.std)}" if seeds else ""
+        interval = f"{_number(metric.low)} to {_number(metric.high)}"
+        table.add_row(name, _number(metric.value), interval, mean)
     return table
 
 
@@ -71,24 +74,24 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _places(summary: dict[str, Any]) -> Text:
-    times = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in summary["stages"].items())
-    lines: list[Any] = [f"Report:   {summary['paths']['report']}"]
-    if summary["approved"]:
-        lines.append(f"Model:    {summary['paths']['package']}")
-    lines += [f"MLflow:   {summary['mlflow']}", f"Times:    {times}"]
+def _places(summary: RunSummary) -> Text:
+    times = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in summary.stages.items())
+    lines: list[Any] = [f"Report:   {summary.paths.report}"]
+    if summary.approved:
+        lines.append(f"Model:    {summary.paths.package}")
+    lines += [f"MLflow:   {summary.mlflow}", f"Times:    {times}"]
     return Text("\n" + "\n".join(lines))
 
 
-def next_commands(summary: dict[str, Any], work: str) -> list[str]:
+def next_commands(summary: RunSummary, work: str) -> list[str]:
     """Return the commands to type next; each can be pasted into this shell as it is."""
     folder = shlex.quote(work)
     commands = [f"{program('spira')} models list --work {folder}"]
-    recording = _test_recording(Path(summary["paths"]["corpus"])) if summary["approved"] else None
+    recording = _test_recording(Path(summary.paths.corpus)) if summary.approved else None
     if recording:
         commands.insert(0, f"{program('spira')} predict {shlex.quote(str(recording))} --work {folder}")
-    if summary["mlflow"].startswith("sqlite"):
-        commands.append(f"{program('mlflow')} ui --backend-store-uri {shlex.quote(summary['mlflow'])}")
+    if summary.mlflow.startswith("sqlite"):
+        commands.append(f"{program('mlflow')} ui --backend-store-uri {shlex.quote(summary.mlflow)}")
     return commands
 
 

@@ -152,7 +152,7 @@ def test_components_run_in_order(finished_run: FinishedRun):
     assert {pod["status"]["phase"] for pod in pods} == {"Succeeded"}
     assert {pod["spec"]["containers"][0]["image"] for pod in pods} == {IMAGE}
     assert all(end_time(before) <= start_time(after) for before, after in pairwise(pods))
-    assert (finished_run.summary["approved"], finished_run.summary["model_version"]) == (True, 1)
+    assert (finished_run.summary.approved, finished_run.summary.model_version) == (True, 1)
 
 
 def test_the_namespace_admits_restricted_pods_only(finished_run: FinishedRun):
@@ -346,7 +346,7 @@ def run_json(group: str, settings: Path, verb: str, *arguments: str, code: int =
 
 def recording(finished_run: FinishedRun) -> tuple[bytes, float]:
     """Return a recording of the test split and its probability without noise in the evaluation."""
-    predictions = pd.read_parquet(finished_run.summary["paths"]["predictions"])
+    predictions = pd.read_parquet(finished_run.summary.paths.predictions)
     row = predictions[predictions["condition"] == "clean"].iloc[0]
     return (finished_run.data / row["file_path"]).read_bytes(), float(row["probability"])
 

@@ -35,17 +35,17 @@ def request(data: Path, resolved: config.Config | None = None) -> TrainingReques
 
 def folder_of(summary: dict[str, Any]) -> Path:
     """Return the run's folder."""
-    return Path(summary["paths"]["log"]).parent
+    return Path(summary.paths.log).parent
 
 
 def test_an_approved_model_is_registered_and_serves(runs):
     """Registry, served package and summary have the same version."""
     summary = runs.approved
     champion = Registry(local_uri(runs.work)).champion()
-    assert (summary["approved"], summary["reasons"], summary["model_version"]) == (True, [], 1)
+    assert (summary.approved, summary.reasons, summary.model_version) == (True, [], 1)
     assert champion.version == 1
     assert Local(runs.work / "serving").status().version == "1"
-    assert champion.tags["data_fingerprint"] == Corpus.open(Path(summary["paths"]["corpus"])).digest
+    assert champion.tags["data_fingerprint"] == Corpus.open(Path(summary.paths.corpus)).digest
     assert champion.tags["model_fingerprint"] == config.smoke().digest()
     assert champion.tags["pipeline_run"].startswith("spira-training-")
 
@@ -53,8 +53,8 @@ def test_an_approved_model_is_registered_and_serves(runs):
 def test_a_rejected_model_changes_neither_champion_nor_serving(runs):
     """It is not registered, and the summary has the reasons."""
     summary = runs.rejected
-    assert (summary["approved"], summary["model_version"]) == (False, None)
-    assert any("accuracy" in reason for reason in summary["reasons"])
+    assert (summary.approved, summary.model_version) == (False, None)
+    assert any("accuracy" in reason for reason in summary.reasons)
     versions = Registry(local_uri(runs.work)).list_versions()
     assert [version.version for version in versions] == [1]
     assert "champion" in versions[0].aliases
@@ -65,27 +65,27 @@ def test_the_work_folder_has_the_summary_of_the_last_run(runs):
     """summary.json and report.html are those of the second run; the first run keeps its own in its folder."""
     assert json.loads((runs.work / "summary.json").read_text()) == runs.rejected
     assert json.loads((folder_of(runs.approved) / "summary.json").read_text()) == runs.approved
-    report = Path(runs.rejected["paths"]["verdict"]).parents[1] / "report"
+    report = Path(runs.rejected.paths.verdict).parents[1] / "report"
     assert (runs.work / "report.html").read_bytes() == report.read_bytes()
 
 
 def test_every_stage_is_timed(runs):
     """The summary has the seconds of each task and of the pipeline."""
     expected = {"preprocess", "train seed 42", "evaluate", "push", "deploy", "pipeline"}
-    assert set(runs.approved["stages"]) == expected
-    assert set(runs.rejected["stages"]) == expected - {"push", "deploy"} | {"reject"}
-    assert all(seconds > 0 for seconds in runs.approved["stages"].values())
+    assert set(runs.approved.stages) == expected
+    assert set(runs.rejected.stages) == expected - {"push", "deploy"} | {"reject"}
+    assert all(seconds > 0 for seconds in runs.approved.stages.values())
 
 
 def test_a_finished_training_is_not_repeated(runs):
     """The second run has the same data, settings and code, so it trains nothing."""
     assert sum("epoch" in line and line.startswith("seed 42") for line in runs.progress) == 1
-    assert runs.rejected["stages"]["train seed 42"] > 0
+    assert runs.rejected.stages["train seed 42"] > 0
 
 
 def test_the_candidate_is_compared_with_the_champion(runs):
     """The champion of the second run is the version of the first."""
-    verdict = json.loads(Path(runs.rejected["paths"]["verdict"]).read_text())
+    verdict = json.loads(Path(runs.rejected.paths.verdict).read_text())
     assert verdict["champion"]["name"] == "version 1"
     assert verdict["champion"]["difference"]["value"] == pytest.approx(0)
 
@@ -105,7 +105,7 @@ def test_the_candidate_is_compared_with_the_champion(runs):
 def test_a_branch_that_contradicts_the_verdict_is_an_error(approved: bool | None, ran: set[str]):
     """kfp skips a branch whose condition it cannot read, and reports success; such a run must fail."""
     with pytest.raises(local.RunError, match="counts as failed"):
-        local.check_branch({"approved": approved}, ran | {"preprocess", "train", "evaluate"})
+        local.check_branch(approved, ran | {"preprocess", "train", "evaluate"})
 
 
 def test_a_run_with_a_skipped_branch_fails(runs, tmp_path: Path):
@@ -185,8 +185,8 @@ def test_a_killed_run_resumes_and_ends_with_the_same_weights(demo: Path, runs, t
     progress: list[str] = []
     summary = local.run(request(demo, resolved), work, tell=progress.append)
     assert any("resumes after epoch" in line for line in progress)
-    corpus = Corpus.open(Path(summary["paths"]["corpus"]))
-    resumed = load_file(Path(summary["paths"]["checkpoint"]) / WEIGHTS)
+    corpus = Corpus.open(Path(summary.paths.corpus))
+    resumed = load_file(Path(summary.paths.checkpoint) / WEIGHTS)
     train_in_process(corpus, resolved, tmp_path / "uninterrupted")
     for name, weights in load_file(tmp_path / "uninterrupted" / WEIGHTS).items():
         assert resumed[name].equal(weights), name

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipelines import local
 from pipelines.kubeflow.server import Server, connect
+from pipelines.summary import RunSummary
 from spira import config
 from spira.delivery.training_request import TrainingRequest
 from spira.evaluation import gate as gates
@@ -23,8 +23,8 @@ class Runs:
     """Summaries of an approved run and of a later rejected run in the same work folder."""
 
     work: Path
-    approved: dict[str, Any]
-    rejected: dict[str, Any]
+    approved: RunSummary
+    rejected: RunSummary
     progress: list[str]
     """Progress lines of both runs."""
 
@@ -34,7 +34,7 @@ def runs(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """Run the whole pipeline through both branches; the second run reuses the corpus and networks of the first."""
     work, progress = tmp_path_factory.mktemp("runs") / "work", []
 
-    def run(gate: Path) -> dict[str, Any]:
+    def run(gate: Path) -> RunSummary:
         request = TrainingRequest(data=str(demo), config=config.smoke(), gate=gates.load(gate))
         return local.run(request, work, tell=progress.append)
 

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from pipelines.summary import RunSummary
 from spira import config
 from spira.cli import summary
 
@@ -29,33 +30,42 @@ def corpus(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def finished(corpus: Path) -> dict[str, Any]:
+def finished(corpus: Path) -> RunSummary:
     """A summary as a run leaves it: approved, version 3, one seed."""
-    measured = {"value": 0.91, "low": 0.8, "high": 0.97}
-    return {
-        "approved": True,
-        "reasons": [],
-        "model_version": 3,
-        "metrics": dict.fromkeys(summary.METRICS_SHOWN, measured),
-        "candidate": {"seed": 42},
-        "training": {"42": {"epochs": 9, "best_epoch": 7, "best_eval_loss": 0.2}},
-        "spread": {"noisy": {"accuracy": {"mean": 0.9, "std": 0.02}}},
-        "data": {"files": 60, "classes": {"control": {"files": 30}, "patient": {"files": 30}}},
-        "config": config.Config().model_dump(mode="json"),
-        "stages": {"train": 12.0},
-        "paths": {"report": "/w/report.html", "package": "/w/package", "corpus": str(corpus)},
-        "mlflow": "sqlite:////w/mlflow.db",
-    }
+    paths = dict.fromkeys(("verdict", "predictions", "checkpoint", "log", "serving"), "/w/other")
+    return RunSummary.model_validate(
+        {
+            "approved": True,
+            "reasons": [],
+            "model_version": 3,
+            "metrics": {name: {"value": 0.91, "low": 0.8, "high": 0.97} for name in summary.METRICS_SHOWN},
+            "candidate": {"seed": 42, "best_eval_loss": 0.2},
+            "training": {"42": {"epochs": 9, "best_epoch": 7, "best_eval_loss": 0.2}},
+            "seeds": {},
+            "spread": {"noisy": {"accuracy": {"mean": 0.9, "std": 0.02}}},
+            "data": {"files": 60, "classes": {"control": {"files": 30}, "patient": {"files": 30}}},
+            "config": config.Config(),
+            "lineage": {},
+            "stages": {"train": 12.0},
+            "paths": {**paths, "report": "/w/report.html", "package": "/w/package", "corpus": str(corpus)},
+            "mlflow": "sqlite:////w/mlflow.db",
+        }
+    )
 
 
-def shown(finished: dict[str, Any]) -> str:
+def changed(finished: RunSummary, **values: Any) -> RunSummary:
+    """Return a summary with other values."""
+    return RunSummary.model_validate({**finished.model_dump(), **values})
+
+
+def shown(finished: RunSummary) -> str:
     """What a person sees, on a wide screen."""
     console = Console(width=300, record=True, file=io.StringIO())
     summary.show(finished, "my work", console)
     return console.export_text()
 
 
-def test_an_approved_model_serves_and_can_be_asked(finished: dict[str, Any], corpus: Path):
+def test_an_approved_model_serves_and_can_be_asked(finished: RunSummary, corpus: Path):
     """Version, interval, spread over seeds, and a command that can be pasted."""
     text = shown(finished)
     for said in ("APPROVED: version 3", "0.910", "0.800 to 0.970", "0.900 ± 0.020", "/w/report.html"):
@@ -63,7 +73,7 @@ def test_an_approved_model_serves_and_can_be_asked(finished: dict[str, Any], cor
     assert f"predict {shlex.quote(str(corpus / 'my data' / 'b.wav'))} --work 'my work'" in text
 
 
-def test_the_next_commands_can_be_pasted(finished: dict[str, Any], corpus: Path):
+def test_the_next_commands_can_be_pasted(finished: RunSummary, corpus: Path):
     """Each begins with a program that this shell finds, and names files that are there."""
     for command in summary.next_commands(finished, "my work"):
         program, *arguments = shlex.split(command)
@@ -71,31 +81,30 @@ def test_the_next_commands_can_be_pasted(finished: dict[str, Any], corpus: Path)
         assert [path for path in arguments if path.endswith(".wav") and not Path(path).is_file()] == []
 
 
-def test_without_the_recordings_nothing_is_suggested_for_them(finished: dict[str, Any], corpus: Path):
+def test_without_the_recordings_nothing_is_suggested_for_them(finished: RunSummary, corpus: Path):
     """The data set is in a bucket, or was moved."""
     (corpus / "manifest.json").write_text('{"uri": "gs://bucket/data"}')
     assert not any(" predict " in command for command in summary.next_commands(finished, "work"))
 
 
-def test_a_rejected_model_comes_with_its_reasons(finished: dict[str, Any]):
+def test_a_rejected_model_comes_with_its_reasons(finished: RunSummary):
     """As many as fit, the number of the others, and no invitation to ask it."""
     reasons = [f"reason {number}" for number in range(summary.MAX_REASONS + 2)]
-    text = shown(finished | {"approved": False, "reasons": reasons, "model_version": None})
+    text = shown(changed(finished, approved=False, reasons=reasons, model_version=None))
     assert "NOT APPROVED" in text
     assert "reason 9" in text
     assert "and 2 more" in text
     assert " predict " not in text
 
 
-def test_a_verdict_without_measurements_is_shown(finished: dict[str, Any]):
+def test_a_verdict_without_measurements_is_shown(finished: RunSummary):
     """A candidate with NaN weights isn't measured: there are reasons and no table."""
-    text = shown(finished | {"approved": False, "reasons": ["the weights hold NaN"], "metrics": {}, "spread": {}})
+    text = shown(changed(finished, approved=False, reasons=["the weights hold NaN"], metrics={}, spread={}))
     assert "the weights hold NaN" in text
     assert "accuracy" not in text
 
 
-def test_a_number_that_is_none_is_a_dash(finished: dict[str, Any]):
+def test_a_number_that_is_none_is_a_dash(finished: RunSummary):
     """A metric that isn't defined on the data, such as AUROC of one class."""
-    assert " - " in shown(
-        finished | {"metrics": finished["metrics"] | {"ece": dict.fromkeys(("value", "low", "high"))}}
-    )
+    undefined = {"value": None, "low": None, "high": None}
+    assert " - " in shown(changed(finished, metrics={**finished.model_dump()["metrics"], "ece": undefined}))

@@ -68,7 +68,7 @@ def test_a_finished_run_is_reported(demo: Path, tmp_path: Path, receiver: tuple[
     lines = execute(demo, tmp_path, url)
     ran = {path.parent.name for path in tmp_path.rglob(local.OUTPUTS)}
     assert ran == {"preprocess", "train", "evaluate", "reject", "notify"}
-    local.check_branch({"approved": False}, ran)
+    local.check_branch(False, ran)
     assert notices == [{"run": "run-1", "state": "SUCCEEDED", "message": ""}]
     assert "notify: run-1 succeeded" in lines
 
