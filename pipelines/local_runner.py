@@ -24,11 +24,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from spira import files, lineage
-from spira.config import Config
 from spira.delivery.fingerprints import axis_of
-from spira.delivery.runner import Run, RunnerError, TrainingRequest
+from spira.delivery.runner import Run, RunnerError
+from spira.delivery.training_request import TrainingRequest
 from spira.errors import SpiraError
-from spira.evaluation.gate import Gate
 
 ORDER, OUTCOME, LOG = "order.json", "outcome.json", "log.txt"
 MOST_STARTS = 20
@@ -58,15 +57,15 @@ class LocalRunner:
                 return Run(**(told | {"reasons": tuple(told["reasons"])}))
             return Run("interrupted") if lock else Run("running", _last_line(folder / LOG))
 
-    def start(self, order: TrainingRequest) -> None:
+    def start(self, request: TrainingRequest) -> None:
         """See :class:`~spira.delivery.runner.Runner`."""
-        folder = self._folder(order.name)
+        folder = self._folder(request.name)
         with _explained(folder), _lock(folder) as lock:
             if lock is None or (folder / OUTCOME).exists():
                 return
             starts = _starts(folder) + 1
-            told = asdict(order) | {"work": str(self.work), "registry_uri": self.registry_uri, "starts": starts}
-            files.write_text(folder / ORDER, json.dumps(told, indent=1))
+            own = {"name": request.name, "work": str(self.work), "registry_uri": self.registry_uri, "starts": starts}
+            files.write_text(folder / ORDER, json.dumps(request.to_record() | own, indent=1))
             if starts > MOST_STARTS:
                 _leave(folder, Run("failed", f"it was started {MOST_STARTS} times and never ended: see {folder / LOG}"))
                 return
@@ -105,23 +104,24 @@ def _starts(folder: Path) -> int:
     return json.loads((folder / ORDER).read_text())["starts"] if (folder / ORDER).exists() else 0
 
 
-def _outcome(order: dict[str, Any]) -> Run:
+def _outcome(body: dict[str, Any]) -> Run:
     from pipelines import local
 
-    _check_code(order)
+    request = TrainingRequest.from_record(body["name"], body)
+    _check_code(request)
     summary = local.run(
-        order["data"],
-        Config.model_validate_json(order["config"]),
-        Gate.model_validate_json(order["gate"]),
-        Path(order["work"]),
-        data_digest=order["data_digest"],
-        skip_bad=order["skip_bad"],
-        registry_uri=order["registry_uri"],
+        request.data,
+        request.config,
+        request.gate,
+        Path(body["work"]),
+        data_digest=request.data_digest,
+        skip_bad=request.skip_bad,
+        registry_uri=body["registry_uri"],
         serve=False,
-        name=order["name"],
+        name=request.name,
         tell=_tell,
     )
-    _check_code(order)
+    _check_code(request)
     return Run(
         "succeeded",
         approved=summary["approved"],
@@ -131,10 +131,10 @@ def _outcome(order: dict[str, Any]) -> Run:
     )
 
 
-def _check_code(order: dict[str, Any]) -> None:
+def _check_code(request: TrainingRequest) -> None:
     """Each stage is a process that reads the sources anew: what was trained must be of the code that was claimed."""
     lineage.look_again()
-    if order["code_digest"] not in ("", axis_of(lineage.code_parts()).digest):
+    if request.code_digest not in ("", axis_of(lineage.code_parts()).digest):
         raise SpiraError("the code has changed since this run was claimed: what it made counts for nothing")
 
 

@@ -17,7 +17,8 @@ from pipelines.kubeflow.pods import Pods
 from pipelines.kubeflow.server import NOT_FOUND, SECONDS, Server, unreachable
 from pipelines.kubeflow.settings import KubeflowSettings
 from pipelines.kubeflow.versions import PipelineVersion
-from spira.delivery.runner import Run, RunnerError, TrainingRequest
+from spira.delivery.runner import Run, RunnerError
+from spira.delivery.training_request import TrainingRequest
 from spira.errors import SpiraError
 
 if TYPE_CHECKING:
@@ -58,29 +59,29 @@ class Kubeflow:
             run = self.server.client.runs.run_service_get_run(run_id=runs[0].run_id, _request_timeout=SECONDS)
         return told(run, self.verdict, self.pods)
 
-    def start(self, order: TrainingRequest) -> None:
+    def start(self, request: TrainingRequest) -> None:
         """See :class:`~spira.delivery.runner.Runner`."""
-        with self.server.asked(f"run {order.name} can't be begun"):
-            if not runs_of(self.server, order.name):
-                self._create(order)
-            for run in runs_of(self.server, order.name)[1:]:
+        with self.server.asked(f"run {request.name} can't be begun"):
+            if not runs_of(self.server, request.name):
+                self._create(request)
+            for run in runs_of(self.server, request.name)[1:]:
                 self._delete(run.run_id)
 
-    def _create(self, order: TrainingRequest) -> None:
+    def _create(self, request: TrainingRequest) -> None:
         version = self.version()
         reference = {"pipeline_id": version.pipeline_id, "pipeline_version_id": version.version_id}
         body = {
-            "display_name": order.name,
+            "display_name": request.name,
             "experiment_id": self.server.made_experiment_id(),
             "pipeline_version_reference": reference,
-            "runtime_config": {"parameters": self.cluster.arguments(order, version)},
+            "runtime_config": {"parameters": self.cluster.arguments(request, version)},
         }
         try:
             self.server.client.runs.run_service_create_run(run=body, _request_timeout=SECONDS)
         except (urllib3.exceptions.HTTPError, OSError) as error:  # it may be there all the same
-            if not runs_of(self.server, order.name):
+            if not runs_of(self.server, request.name):
                 cause = unreachable(self.server.host, error)
-                raise RunnerError(f"run {order.name} may not have begun, order it again: {cause}") from error
+                raise RunnerError(f"run {request.name} may not have begun, order it again: {cause}") from error
 
     def _delete(self, run_id: str) -> None:
         try:

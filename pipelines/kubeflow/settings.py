@@ -13,7 +13,6 @@ There is no place for a secret in it: what it says stands in every run.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,9 @@ from pydantic import Field, ValidationError
 
 from pipelines.kubeflow.versions import PipelineVersion
 from pipelines.training import STATE, CompileOptions
-from spira.config import ConfigError, FrozenModel, explain, from_dict
-from spira.delivery.runner import RunnerError, TrainingRequest
+from spira.config import ConfigError, FrozenModel, explain
+from spira.delivery.runner import RunnerError
+from spira.delivery.training_request import TrainingRequest
 from spira.deployment.targets import KServeTarget
 
 GPU_TAINT = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
@@ -64,23 +64,23 @@ class KubeflowSettings(FrozenModel):
         """The form of the pipeline that is compiled for this cluster."""
         return CompileOptions(claim=self.claim, cached=cached, notified=True)
 
-    def arguments(self, order: TrainingRequest, version: PipelineVersion) -> dict[str, Any]:
-        """The pipeline's parameters for an order, on a version of the pipeline.
+    def arguments(self, request: TrainingRequest, version: PipelineVersion) -> dict[str, Any]:
+        """The pipeline's parameters for a training request, on a version of the pipeline.
 
         Raises:
             RunnerError: pods can't reach the data, MLflow or the state.
         """
-        self._check_reach(order.data, version)
+        self._check_reach(request.data, version)
         tolerations = self.tolerations or ((GPU_TAINT,) if self.gpu_count else ())
         return {
-            "data": order.data,
-            "data_digest": order.data_digest,
+            "data": request.data,
+            "data_digest": request.data_digest,
             # no other run's results answer where the data isn't pinned
-            "code_digest": version.name if order.data_digest else f"{version.name} {order.name}".strip(),
-            "config": order.config,
-            "gate": order.gate,
-            "seeds": list(from_dict(json.loads(order.config)).training.seeds),
-            "skip_bad": order.skip_bad,
+            "code_digest": version.name if request.data_digest else f"{version.name} {request.name}".strip(),
+            "config": request.config.model_dump_json(),
+            "gate": request.gate.model_dump_json(),
+            "seeds": list(request.config.training.seeds),
+            "skip_bad": request.skip_bad,
             "device": "cuda" if self.gpu_count else "auto",
             "require_gpu": self.gpu_count > 0,
             "cpu": self.cpu,
@@ -92,7 +92,7 @@ class KubeflowSettings(FrozenModel):
             "registry_uri": self.registry_uri,
             "target": self.target.model_dump_json() if self.target else "",
             "notify_url": self.notify_url,
-            "run_name": order.name,
+            "run_name": request.name,
         }
 
     def _check_reach(self, data: str, version: PipelineVersion) -> None:

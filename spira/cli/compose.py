@@ -16,8 +16,9 @@ from spira.delivery.ledger import Ledger
 from spira.delivery.observe import look
 from spira.delivery.reconcile import Dependencies, Reconciler
 from spira.delivery.repository import MLflowRepository
-from spira.delivery.runner import Run, Runner, TrainingRequest
+from spira.delivery.runner import Run, Runner
 from spira.delivery.settings import Settings
+from spira.delivery.training_request import TrainingRequest
 from spira.deployment.target import Plan, Release, Status, Target
 from spira.deployment.targets import connect
 
@@ -83,9 +84,9 @@ class OnKubeflow:
         """See :class:`~spira.delivery.runner.Runner`."""
         return self._runner.find(name)
 
-    def start(self, order: TrainingRequest) -> None:
+    def start(self, request: TrainingRequest) -> None:
         """See :class:`~spira.delivery.runner.Runner`; of the version that was looked at."""
-        self._runner.start(order)
+        self._runner.start(request)
 
     @cached_property
     def _server(self) -> Server:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pipelines.kubeflow.settings import KubeflowSettings
     from pipelines.kubeflow.versions import PipelineVersion
     from spira.config import Config
-    from spira.delivery.runner import TrainingRequest
+    from spira.delivery.training_request import TrainingRequest
     from spira.registry import Outcome
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
@@ -99,19 +99,19 @@ def submit(
     from pipelines.kubeflow import overview
     from pipelines.kubeflow.runner import Kubeflow, runs_of
 
-    order = order_of(name, data, data_digest, resolve_config(config, setting, seed), gate, skip_bad)
+    request = request_of(name, data, data_digest, resolve_config(config, setting, seed), gate, skip_bad)
     place, server = connected(cluster, on, host)
     version = version_of(server, image, tag_ok, place.form())
-    order = named(order, version)
+    request = named(request, version)
     with server.asked("runs can't be listed"):
-        is_there = bool(runs_of(server, order.name))
-    Kubeflow(server, place, lambda: version, lambda name: None).start(order)
-    (begun,) = overview.runs(server, [order.name])
+        is_there = bool(runs_of(server, request.name))
+    Kubeflow(server, place, lambda: version, lambda name: None).start(request)
+    (begun,) = overview.runs(server, [request.name])
     if is_there:
         say(f"it is there already, {begun.state}; to run the same once more, give it another --name")
     else:
-        say(f"begun on {version.name}; to follow it: spira pipeline status {order.name}")
-    typer.echo(order.name)
+        say(f"begun on {version.name}; to follow it: spira pipeline status {request.name}")
+    typer.echo(request.name)
 
 
 @app.command()
@@ -140,9 +140,9 @@ def schedule(
     if remove:
         say(f"schedules of name {name} deleted: {schedules.remove(server, name)}")
         return
-    order = order_of("", data, data_digest, resolve_config(config, setting, seed), gate, skip_bad)
+    request = request_of("", data, data_digest, resolve_config(config, setting, seed), gate, skip_bad)
     version = version_of(server, image, tag_ok, place.form(cached=bool(data_digest)), look=check)
-    wanted = schedules.Schedule(name, cron, version, place.arguments(order, version))
+    wanted = schedules.Schedule(name, cron, version, place.arguments(request, version))
     show_schedule(server, wanted, check)
 
 
@@ -218,21 +218,25 @@ def connected(path: Path | None, settings: list[str], host: str) -> tuple[Kubefl
     return place, connect(host or place.host, place.experiment)
 
 
-def order_of(
+def request_of(
     name: str, data: str, data_digest: str, config: Config, gate: Path | None, skip_bad: bool
 ) -> TrainingRequest:
-    """The order of the options."""
-    from spira.delivery.runner import TrainingRequest
+    """Return the training request of the options."""
+    from spira.delivery.training_request import TrainingRequest
     from spira.evaluation import gate as gates
 
-    judge = gates.load(gate).model_dump_json()
-    return TrainingRequest(name, data, data_digest, config.model_dump_json(), judge, skip_bad)
+    return TrainingRequest(
+        name=name, data=data, data_digest=data_digest, config=config, gate=gates.load(gate), skip_bad=skip_bad
+    )
 
 
-def named(order: TrainingRequest, version: PipelineVersion) -> TrainingRequest:
-    """Without a name of its own an order gets one from what is trained: given twice, it is one run."""
-    told = json.dumps([asdict(order), version.name], sort_keys=True)
-    return order if order.name else replace(order, name=f"spira-{hashlib.sha256(told.encode()).hexdigest()[:12]}")
+def named(request: TrainingRequest, version: PipelineVersion) -> TrainingRequest:
+    """Return the request with a name; without one of its own it is named by its content, so that it is one run."""
+    if request.name:
+        return request
+    body = {name: value for name, value in request.to_record().items() if name != "git_commit"}
+    content = json.dumps([body | {"name": ""}, version.name], sort_keys=True)
+    return request.named(f"spira-{hashlib.sha256(content.encode()).hexdigest()[:12]}")
 
 
 def version_of(server: Server, image: str, tag_ok: bool, form: CompileOptions, look: bool = False) -> PipelineVersion:

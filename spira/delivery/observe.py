@@ -13,8 +13,9 @@ from spira.data.content_hash import Hashed
 from spira.data.metadata import DataError, read_dataset
 from spira.data.storage import Entry, MissingError, Store, open_store
 from spira.delivery.fingerprints import Axes, InvalidInput, axis_of, data_axis, model_axis
-from spira.delivery.reconcile import Observation, Wish
+from spira.delivery.reconcile import Observation
 from spira.delivery.settings import Settings
+from spira.delivery.training_request import TrainingRequest
 from spira.errors import SpiraError
 from spira.evaluation import gate
 
@@ -41,16 +42,16 @@ def look(settings: Settings, kept: Store, code: Callable[[], Mapping[str, str]] 
     except DataError as error:
         return Observation(InvalidInput(f"data: {error}"))
     seen = Axes(data, model_axis(resolved, judge, settings.skip_bad), axis_of(code()))
-    wish = Wish(
+    request = TrainingRequest(
         data=settings.data,
         data_digest=data.digest,
-        config=resolved.model_dump_json(),
-        gate=judge.model_dump_json(),
+        config=resolved,
+        gate=judge,
         skip_bad=settings.skip_bad,
         code_digest=seen.code.digest,
         git_commit=lineage.git_commit(),
     )
-    return Observation(seen, wish)
+    return Observation(seen, request)
 
 
 def resolve(settings: Settings) -> tuple[config.Config, gate.Gate]:

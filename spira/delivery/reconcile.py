@@ -8,18 +8,20 @@ another went on does nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from spira.config import ConfigError
 from spira.delivery import decide as deciding
 from spira.delivery.decide import Action, ChampionStatus, Decision, Policy, decide
 from spira.delivery.fingerprints import Axes, InvalidInput
 from spira.delivery.ledger import Ledger, OvertakenError, Record
-from spira.delivery.runner import Run, Runner, TrainingRequest
+from spira.delivery.runner import Run, Runner
 from spira.delivery.state import DeliveryState, state_of
+from spira.delivery.training_request import TrainingRequest
 from spira.deployment.target import Release, Status, Target
 from spira.errors import SpiraError
 
@@ -46,24 +48,11 @@ class Repository(Protocol):
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What a run for an observation is given; :class:`~spira.delivery.runner.TrainingRequest` without a name."""
-
-    data: str
-    data_digest: str
-    config: str
-    gate: str
-    skip_bad: bool
-    code_digest: str
-    git_commit: str
-
-
-@dataclass(frozen=True)
 class Observation:
     """One look at what there is to train on."""
 
     seen: Axes | InvalidInput
-    wish: Wish | None = None
+    request: TrainingRequest | None = None
     """For a run of just what was seen; None where it is unfit."""
 
 
@@ -198,20 +187,26 @@ class Reconciler:
         fingerprint = action.seen.fingerprint
         self.dependencies.ledger.keep(action.seen)
         axes = {"data": fingerprint.data, "model": fingerprint.model, "code": fingerprint.code}
-        commit = view.look.wish.git_commit if view.look and view.look.wish else ""
+        commit = view.look.request.git_commit if view.look and view.look.request else ""
         self._append(view, "observed", {"fingerprint": fingerprint.digest, "axes": axes, "git_commit": commit})
         return f"observed fingerprint {fingerprint.digest[:12]}"
 
     def _claim(self, action: deciding.Claim, view: Snapshot) -> str:
         run = f"spira-{action.fingerprint[:12]}-{action.attempt}"
-        order = vars(view.look.wish) if view.look and view.look.wish else {}
-        body = {"fingerprint": action.fingerprint, "attempt": action.attempt, "run": run, "order": order}
+        request = view.look.request.to_record() if view.look and view.look.request else {}
+        body = {"fingerprint": action.fingerprint, "attempt": action.attempt, "run": run, "order": request}
         self._append(view, "claimed", body)
         return f"claimed run {run}"
 
     def _start(self, action: deciding.Start, view: Snapshot) -> str:
         self._check_not_superseded(view)
-        self.dependencies.runner.start(order_of(action.attempt.run, action.attempt.order))
+        attempt = action.attempt
+        try:
+            request = TrainingRequest.from_record(attempt.run, attempt.request)
+        except ConfigError as error:
+            # Written by a program with other settings. A run that cannot start would block every later one.
+            return self._finish(deciding.Finish(attempt, Run("failed", str(error))), view)
+        self.dependencies.runner.start(request)
         return f"started run {action.attempt.run}"
 
     def _finish(self, action: deciding.Finish, view: Snapshot) -> str:
@@ -276,9 +271,3 @@ def _noting(troubles: list[str], what: str) -> Iterator[None]:
         yield
     except SpiraError as error:
         troubles.append(f"{what}: {error}")
-
-
-def order_of(run: str, order: Mapping[str, Any]) -> TrainingRequest:
-    """The order that a claim recorded."""
-    given = {name: order[name] for name in ("data", "data_digest", "config", "gate", "skip_bad", "code_digest")}
-    return TrainingRequest(name=run, **given)

@@ -69,12 +69,12 @@ def reproduce(
     axes = fingerprints(records)[attempt.fingerprint]
     code = _changes("code", ledger.axis("code", axes.code), axis_of(lineage.code_parts()))
     if code and not other_code:
-        commit = attempt.order.get("git_commit", "unknown")
+        commit = attempt.request.get("git_commit", "unknown")
         back = "bring that back" if commit == "unknown" else f"check out {commit}"
         raise SpiraError(f"the code isn't what it was ({_few(code)}): {back}, or go on with --other-code")
-    found = data_axis(data_files(attempt.order["data"], ledger.store, attempt.order["skip_bad"]))
+    found = data_axis(data_files(attempt.request["data"], ledger.store, attempt.request["skip_bad"]))
     if data := _changes("data", ledger.axis("data", axes.data), found):
-        raise SpiraError(f"{attempt.order['data']} isn't what it was ({_few(data)}): bring that back first")
+        raise SpiraError(f"{attempt.request['data']} isn't what it was ({_few(data)}): bring that back first")
     tell(f"trains seed {seed} of version {version} again")
     weights = _train(attempt, seed, folder)
     return _compare(version, seed, weights, package, code)
@@ -90,12 +90,12 @@ def _few(found: list[Change]) -> str:
 
 
 def _train(attempt: Attempt, seed: int, folder: Path) -> dict[str, np.ndarray]:
-    order = attempt.order
-    resolved = Config.model_validate_json(order["config"])
-    corpus.build(order["data"], folder / "corpus", resolved.preprocess, order["skip_bad"])
+    request = attempt.request
+    resolved = Config.model_validate_json(request["config"])
+    corpus.build(request["data"], folder / "corpus", resolved.preprocess, request["skip_bad"])
     opened = Corpus.open(folder / "corpus")
-    if opened.digest != order["data_digest"]:
-        raise SpiraError(f"{order['data']} changed while it was read: run again")
+    if opened.digest != request["data_digest"]:
+        raise SpiraError(f"{request['data']} changed while it was read: run again")
     if "OMP_NUM_THREADS" not in os.environ:  # else the user has decided, here as in the run
         side_by_side = min(RUNS_AT_ONCE, len(resolved.training.seeds))
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // side_by_side))

@@ -5,30 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from spira.delivery.training_request import TrainingRequest
 from spira.errors import SpiraError
 
 
 class RunnerError(SpiraError):
     """A runner that can't be asked, or refuses an order: a run that can't begin is no run that failed."""
-
-
-@dataclass(frozen=True)
-class TrainingRequest:
-    """A run of the training pipeline."""
-
-    name: str
-    """Decided by what is trained and the attempt: the same order has the same name, wherever it is given."""
-    data: str
-    """Folder or ``gs://`` prefix."""
-    data_digest: str
-    """What the data must be; the run fails where it has changed since."""
-    config: str
-    """The resolved configuration, JSON."""
-    gate: str
-    """The gate, JSON."""
-    skip_bad: bool = False
-    code_digest: str = ""
-    """What the code was when this was claimed; a runner that runs this machine's fails where it has changed since."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +38,7 @@ class Runner(Protocol):
             RunnerError: the runner can't be asked now.
         """
 
-    def start(self, order: TrainingRequest) -> None:
+    def start(self, request: TrainingRequest) -> None:
         """Begin an order, or take up an interrupted one; nothing where it runs or has ended.
 
         Raises:

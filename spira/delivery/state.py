@@ -36,8 +36,8 @@ class Attempt:
     """Counted from 1."""
     run: str
     claimed: datetime
-    order: Mapping[str, Any]
-    """What the run was given, as the ledger keeps it."""
+    request: Mapping[str, Any]
+    """Training request as the ledger keeps it; :meth:`TrainingRequest.from_record` reads it."""
     outcome: Outcome = ""
     """Empty while it runs."""
     finished: datetime | None = None

@@ -36,7 +36,7 @@ from pipelines.kubeflow.settings import KubeflowSettings
 from pipelines.kubeflow.versions import PipelineVersion
 from pipelines.training import STATE, CompileOptions, compile_pipeline
 from spira import config as configuration
-from spira.delivery.runner import TrainingRequest
+from spira.delivery.training_request import TrainingRequest
 from spira.deployment.targets import KServeTarget
 from spira.evaluation import gate as gates
 from spira.inference.model import Model
@@ -131,10 +131,8 @@ def compiled(folder: Path, form: CompileOptions) -> Path:
 def arguments(name: str, gate: Path, **cluster: Any) -> dict[str, Any]:
     """Of a run, as they are made for a cluster."""
     there = KubeflowSettings(registry_uri="http://mlflow.mlflow:5000", cpu="500m", memory="2Gi", **cluster)
-    order = TrainingRequest(
-        name, "gs://voices", "", configuration.smoke().model_dump_json(), gates.load(gate).model_dump_json()
-    )
-    return there.arguments(order, PipelineVersion("e2e", "", "", ""))
+    request = TrainingRequest(name=name, data="gs://voices", config=configuration.smoke(), gate=gates.load(gate))
+    return there.arguments(request, PipelineVersion("e2e", "", "", ""))
 
 
 def run(field: Field, start: Callable[[Path], None]) -> None:

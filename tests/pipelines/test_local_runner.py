@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,16 +19,17 @@ from spira import config
 from spira.data.content_hash import digest
 from spira.data.storage import open_store
 from spira.delivery.observe import data_files
-from spira.delivery.runner import Run, RunnerError, TrainingRequest
+from spira.delivery.runner import Run, RunnerError
+from spira.delivery.training_request import TrainingRequest
 from spira.evaluation import gate
 from tests.support.gatefiles import LENIENT
 
 GIVE = """
-import json, sys
+import sys
 from pathlib import Path
 from pipelines.local_runner import LocalRunner
-from spira.delivery.runner import TrainingRequest
-LocalRunner(Path(sys.argv[1])).start(TrainingRequest(**json.loads(sys.argv[2])))
+from spira.delivery.training_request import TrainingRequest
+LocalRunner(Path(sys.argv[1])).start(TrainingRequest.model_validate_json(sys.argv[2]))
 """
 PATIENCE_SECONDS = 120
 
@@ -39,10 +39,10 @@ def runs(tmp_path: Path) -> LocalRunner:
     return LocalRunner(tmp_path / "work")
 
 
-def order(data: Path, data_digest: str) -> TrainingRequest:
+def request(data: Path, data_digest: str) -> TrainingRequest:
     """A run of the smallest settings."""
     return TrainingRequest(
-        "run-1", str(data), data_digest, config.smoke().model_dump_json(), gate.load(LENIENT).model_dump_json()
+        name="run-1", data=str(data), data_digest=data_digest, config=config.smoke(), gate=gate.load(LENIENT)
     )
 
 
@@ -74,7 +74,7 @@ def test_a_run_that_ends_tells_all_that_delivery_needs(delivered: Path) -> None:
     assert (run.state, run.approved, run.model_version, run.reasons) == ("succeeded", True, 1, ())
     assert 0 <= run.metrics["accuracy"] <= 1
     told = json.loads((folder / ORDER).read_text())
-    runs.start(TrainingRequest(**{name: told[name] for name in TrainingRequest.__dataclass_fields__}))
+    runs.start(TrainingRequest.from_record(folder.name, told))
     assert (runs.find(folder.name), starts(runs, folder.name)) == (run, 1)
 
 
@@ -82,8 +82,8 @@ def test_an_order_runs_once_outlives_its_givers_and_is_taken_up_after_a_kill(
     runs: LocalRunner, demo: Path, processes: Callable[[str], list[int]]
 ) -> None:
     """Given by two processes at once, which end; killed by -9; ordered again; refused for data that aren't the same."""
-    given = order(demo, "0" * 64)
-    command = [sys.executable, "-c", GIVE, str(runs.work), json.dumps(vars(given))]
+    given = request(demo, "0" * 64)
+    command = [sys.executable, "-c", GIVE, str(runs.work), given.model_dump_json()]
     for giver in [subprocess.Popen(command) for _ in range(2)]:
         assert giver.wait(PATIENCE_SECONDS) == 0
     (pid,) = processes(f"pipelines.local_runner\0{runs.work}")
@@ -106,7 +106,7 @@ def test_data_that_are_deleted_meanwhile_end_the_run(
 ) -> None:
     """Named in the reason; no process is left."""
     data = Path(shutil.copytree(demo, tmp_path / "voices"))
-    runs.start(order(data, digest(data_files(str(data), open_store(tmp_path / "kept")))))
+    runs.start(request(data, digest(data_files(str(data), open_store(tmp_path / "kept")))))
     shutil.rmtree(data)
     run = ended(runs, "run-1")
     assert run.state == "failed"
@@ -122,7 +122,7 @@ def test_an_order_that_dies_again_and_again_ends_as_failed(
 ) -> None:
     """An interpreter that doesn't start: after so many times there is an end, with the log to read."""
     monkeypatch.setenv("PYTHONHOME", "/nowhere")
-    given = order(demo, "0" * 64)
+    given = request(demo, "0" * 64)
     for number in range(1, MOST_STARTS + 1):
         runs.start(given)
         assert (ended(runs, "run-1"), starts(runs)) == (Run("interrupted"), number)
@@ -148,12 +148,12 @@ def test_a_place_where_nothing_can_be_written_is_the_runners_trouble(tmp_path: P
     """No run that failed: no attempt is used up by a full disk."""
     (tmp_path / "work").write_text("a file where the folder should be")
     with pytest.raises(RunnerError, match="can't be used: "):
-        LocalRunner(tmp_path / "work").start(order(demo, ""))
+        LocalRunner(tmp_path / "work").start(request(demo, ""))
 
 
 def test_code_that_changed_since_the_claim_is_the_reason(runs: LocalRunner, demo: Path) -> None:
     """What the sources of another moment make is no version of this fingerprint."""
-    told = replace(order(demo, ""), code_digest="of another moment")
+    told = request(demo, "").model_copy(update={"code_digest": "of another moment"})
     runs.start(told)
     run = ended(runs, told.name)
     assert run.state == "failed"

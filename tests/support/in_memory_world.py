@@ -7,16 +7,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from spira.config import Config, Training
 from spira.data.storage import Entry, MissingError, StorageError
 from spira.delivery.decide import ChampionStatus, Policy
 from spira.delivery.fingerprints import Axes, InvalidInput, axis_of
 from spira.delivery.ledger import Ledger
-from spira.delivery.reconcile import Dependencies, Observation, Reconciler, Wish
-from spira.delivery.runner import Run, RunnerError, TrainingRequest
+from spira.delivery.reconcile import Dependencies, Observation, Reconciler
+from spira.delivery.runner import Run, RunnerError
 from spira.delivery.state import DeliveryState, state_of
+from spira.delivery.training_request import TrainingRequest
 from spira.deployment.target import DeploymentError, Plan, Release, Status
+from spira.evaluation import gate
 
 START = datetime(2026, 11, 24, tzinfo=UTC)
+GATE = gate.load()
 
 
 class KilledError(BaseException):
@@ -96,7 +100,7 @@ class MemoryRunner:
 
     effects: Effects
     runs: dict[str, Run] = field(default_factory=dict)
-    orders: dict[str, TrainingRequest] = field(default_factory=dict)
+    requests: dict[str, TrainingRequest] = field(default_factory=dict)
     begun: Counter[str] = field(default_factory=Counter)
     reachable: bool = True
 
@@ -104,16 +108,16 @@ class MemoryRunner:
         self._reach()
         return self.runs.get(name)
 
-    def start(self, order: TrainingRequest) -> None:
+    def start(self, request: TrainingRequest) -> None:
         self._reach()
-        self.effects.do(lambda: self._start(order))
+        self.effects.do(lambda: self._start(request))
 
-    def _start(self, order: TrainingRequest) -> None:
-        run = self.runs.get(order.name)
+    def _start(self, request: TrainingRequest) -> None:
+        run = self.runs.get(request.name)
         if run is None or run.state == "interrupted":
-            self.begun[order.name] += run is None
-            self.orders[order.name] = order
-            self.runs[order.name] = Run("running")
+            self.begun[request.name] += run is None
+            self.requests[request.name] = request
+            self.runs[request.name] = Run("running")
 
     def _reach(self) -> None:
         if not self.reachable:
@@ -225,13 +229,24 @@ class World:
             return InvalidInput(self.unfit)
         return Axes(*(axis_of({"part": part}) for part in (self.data, self.model, self.code)))
 
+    @property
+    def config(self) -> Config:
+        """A configuration that differs with ``model``."""
+        return Config(training=Training(seeds=(int(self.model),)))
+
     def look(self) -> Observation:
         seen = self.observed()
         if isinstance(seen, InvalidInput):
             return Observation(seen)
-        return Observation(
-            seen, Wish("place", seen.data.digest, self.model, "gate", False, seen.code.digest, self.code)
+        request = TrainingRequest(
+            data="gs://voices",
+            data_digest=seen.data.digest,
+            config=self.config,
+            gate=GATE,
+            code_digest=seen.code.digest,
+            git_commit=self.code,
         )
+        return Observation(seen, request)
 
     def reconciler(self, skew: float = 0.0) -> Reconciler:
         """One whose clock is off by so many seconds."""

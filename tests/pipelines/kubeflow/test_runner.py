@@ -22,7 +22,8 @@ from pipelines.kubeflow.versions import PipelineVersion
 from pipelines.training import CompileOptions
 from spira import config
 from spira.config import ConfigError
-from spira.delivery.runner import Run, Runner, RunnerError, TrainingRequest
+from spira.delivery.runner import Run, Runner, RunnerError
+from spira.delivery.training_request import TrainingRequest
 from spira.deployment import targets
 from spira.evaluation import gate
 from spira.registry import Outcome, RegistryError
@@ -40,9 +41,9 @@ APPROVED = Outcome(
 )
 
 
-def order(name: str = "spira-1-a1", data_digest: str = "d" * 64) -> TrainingRequest:
+def request(name: str = "spira-1-a1", data_digest: str = "d" * 64) -> TrainingRequest:
     return TrainingRequest(
-        name, "gs://bucket/data", data_digest, config.smoke().model_dump_json(), gate.load().model_dump_json()
+        name=name, data="gs://bucket/data", data_digest=data_digest, config=config.smoke(), gate=gate.load()
     )
 
 
@@ -59,7 +60,7 @@ def runner(server: Server, outcome: Outcome | None = APPROVED, pods: Pods | None
 
 def begun(held: ServerState, server: Server, **more: Any) -> dict:
     """A run that was ordered, moved on as the server would."""
-    runner(server).start(order())
+    runner(server).start(request())
     (run,) = held.runs.values()
     run.update(more)
     return run
@@ -69,7 +70,7 @@ def test_an_order_is_a_run_with_all_that_the_pipeline_takes(server: Server, stat
     """It has the order's name, the version by its id, and parameters that the server accepts."""
     runs: Runner = runner(server)
     assert runs.find("spira-1-a1") is None
-    runs.start(order())
+    runs.start(request())
     (run,) = state.runs.values()
     (version,) = state.versions.values()
     given = run["runtime_config"]["parameters"]
@@ -90,9 +91,9 @@ def test_to_look_makes_nothing(server: Server, state: ServerState):
 def test_an_order_given_again_is_the_same_run(server: Server, state: ServerState):
     """While it runs, and when it has ended, whoever gives it."""
     run = begun(state, server)
-    runner(connect(server.host)).start(order())
+    runner(connect(server.host)).start(request())
     run["state"] = "FAILED"
-    runner(server).start(order())
+    runner(server).start(request())
     assert list(state.runs) == [run["run_id"]]
 
 
@@ -100,7 +101,7 @@ def test_orders_of_other_names_are_other_runs(server: Server, state: ServerState
     """Each is found by its own."""
     runs = runner(server)
     for name in ("a", "b"):
-        runs.start(order(name))
+        runs.start(request(name))
     assert [run["display_name"] for run in state.runs.values()] == ["a", "b"]
     assert runs.find("c") is None
 
@@ -116,7 +117,7 @@ def test_two_that_order_at_once_leave_one_run(server: Server, state: ServerState
             looked.wait(10)
 
     state.trouble = trouble
-    threads = [threading.Thread(target=each.start, args=[order()]) for each in both]
+    threads = [threading.Thread(target=each.start, args=[request()]) for each in both]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -132,7 +133,7 @@ def test_of_several_runs_the_first_is_the_order(server: Server, state: ServerSta
     late = state.add("runs", first | {"state": "FAILED"})
     late["created_at"] = "2099-01-01T00:00:00Z"
     assert runner(server).find("spira-1-a1").state == "succeeded"
-    runner(server).start(order())
+    runner(server).start(request())
     assert list(state.runs) == [first["run_id"]]
 
 
@@ -140,7 +141,7 @@ def test_a_lost_answer_makes_no_second_run(server: Server, state: ServerState):
     """The server has created it and its answer never came: it is looked for before anything else."""
     runs = runner(server)
     state.trouble = lambda request: "lost" if request == "POST /runs" else None
-    runs.start(order())
+    runs.start(request())
     assert state.asked.count("POST /runs") == len(state.runs) == 1
 
 
@@ -158,7 +159,7 @@ def test_a_run_that_may_not_have_begun_is_said_to(server: Server, state: ServerS
 
     state.trouble = trouble
     with pytest.raises(RunnerError, match="may not have begun, order it again"):
-        runs.start(order())
+        runs.start(request())
 
 
 def test_a_run_is_found_among_many(server: Server, state: ServerState, monkeypatch: pytest.MonkeyPatch):
@@ -166,7 +167,7 @@ def test_a_run_is_found_among_many(server: Server, state: ServerState, monkeypat
     monkeypatch.setattr(servers, "PAGE", 2)
     runs = runner(server)
     for number in range(5):
-        runs.start(order(f"run-{number}"))
+        runs.start(request(f"run-{number}"))
     asked = state.asked.count("GET /runs")
     assert {run.display_name for run in runs_of(server)} == {f"run-{number}" for number in range(5)}
     assert state.asked.count("GET /runs") == asked + 3
@@ -328,7 +329,7 @@ def test_a_server_that_goes_away_is_an_error_of_one_line(kfp: tuple[str, ServerS
     runs = runner(server)
     server.client.runs.api_client.configuration.host = f"http://127.0.0.1:{free_port()}"
     began = time.monotonic()
-    for ask in (lambda: runs.find("a"), lambda: runs.start(order())):
+    for ask in (lambda: runs.find("a"), lambda: runs.start(request())):
         with pytest.raises(
             RunnerError, match=r"can't be (looked up|begun): Kubeflow at .* can't be reached"
         ) as refusal:
@@ -364,7 +365,7 @@ def test_what_the_server_refuses_is_told_without_its_stack(server: Server, state
     runs = runner(server)
     state.versions.clear()
     with pytest.raises(RunnerError, match=r"says 404: no such experiment or version$"):
-        runs.start(order())
+        runs.start(request())
     assert state.runs == {}
 
 
@@ -412,7 +413,7 @@ def test_an_image_by_tag_is_a_version_of_these_sources(monkeypatch: pytest.Monke
 
 def test_results_are_reused_only_of_the_same_pinned_data():
     """Where the data isn't pinned, the code's digest is the run's own."""
-    pinned, loose = order(), order(data_digest="")
+    pinned, loose = request(), request(data_digest="")
     assert CLUSTER.arguments(pinned, VERSION)["code_digest"] == "v1"
     assert CLUSTER.arguments(loose, VERSION)["code_digest"] == "v1 spira-1-a1"
 
@@ -421,28 +422,28 @@ def test_a_gpu_is_three_parameters():
     """The resource, its nodes, and the taint that such nodes usually have; with it, no training without."""
     labels = {"cloud.google.com/gke-accelerator": "nvidia-tesla-t4"}
     cluster = CLUSTER.model_copy(update={"gpu_count": 1, "node_selector": labels})
-    given = cluster.arguments(order(), VERSION)
+    given = cluster.arguments(request(), VERSION)
     assert (given["gpu_count"], given["node_selector"], given["tolerations"]) == ("1", labels, [GPU_TAINT])
     assert (given["device"], given["require_gpu"]) == ("cuda", True)
-    bare = CLUSTER.arguments(order(), VERSION)
+    bare = CLUSTER.arguments(request(), VERSION)
     assert (bare["gpu_count"], bare["node_selector"], bare["tolerations"]) == ("0", {}, [])
     assert (bare["device"], bare["require_gpu"]) == ("auto", False)
 
 
 def test_what_pods_can_not_reach_is_refused():
     """A folder of this machine, an MLflow that is a file."""
-    here = TrainingRequest("a", "/home/me/data", "", "{}", "{}")
+    here = request("a", data_digest="").model_copy(update={"data": "/home/me/data"})
     with pytest.raises(RunnerError, match="pods don't see this machine"):
         CLUSTER.arguments(here, VERSION)
     with pytest.raises(RunnerError, match="URL of MLflow for pods"):
-        KubeflowSettings(registry_uri="sqlite:///mlflow.db").arguments(order(), VERSION)
+        KubeflowSettings(registry_uri="sqlite:///mlflow.db").arguments(request(), VERSION)
 
 
 def test_a_version_for_another_volume_is_refused(server: Server):
     """ServerState that is written where no volume is would be gone with the pod."""
     version = versions.upload(server, IMAGE, CompileOptions(claim="another"))
     with pytest.raises(RunnerError, match="mounts claim another, and the cluster's is spira-state: upload"):
-        CLUSTER.arguments(order(), version)
+        CLUSTER.arguments(request(), version)
     assert versions.upload(server, IMAGE, CompileOptions()).claim == ""
 
 
@@ -457,8 +458,8 @@ def test_a_run_deploys_by_itself_only_where_the_cluster_says_so(tmp_path: Path):
     (tmp_path / "cluster.yaml").write_text(
         "registry_uri: http://mlflow:5000\ntarget: {kind: kserve, namespace: spira-serving}\n"
     )
-    told = load(tmp_path / "cluster.yaml").arguments(order(), VERSION)["target"]
+    told = load(tmp_path / "cluster.yaml").arguments(request(), VERSION)["target"]
     assert targets.read(told) == targets.KServeTarget(kind="kserve", namespace="spira-serving")
-    assert CLUSTER.arguments(order(), VERSION)["target"] == ""
+    assert CLUSTER.arguments(request(), VERSION)["target"] == ""
     with pytest.raises(ConfigError, match=r"target.*namespace"):
         load(None, ["target={kind: local, serving: /state/serving}"])

@@ -11,21 +11,22 @@ from pipelines.kubeflow.schedules import Schedule
 from pipelines.kubeflow.server import Server
 from pipelines.kubeflow.settings import KubeflowSettings
 from spira import config
-from spira.delivery.runner import RunnerError, TrainingRequest
+from spira.delivery.runner import RunnerError
+from spira.delivery.training_request import TrainingRequest
 from spira.errors import SpiraError
 from spira.evaluation import gate
 from tests.support.kfp_server import ServerState
 
 IMAGE, NEWER = (f"registry.example/spira-train@sha256:{digit * 64}" for digit in "01")
 CLUSTER = KubeflowSettings(registry_uri="http://mlflow:5000")
-ORDER = TrainingRequest("", "gs://bucket/data", "", config.smoke().model_dump_json(), gate.load().model_dump_json())
+REQUEST = TrainingRequest(data="gs://bucket/data", config=config.smoke(), gate=gate.load())
 NIGHTLY = "0 30 3 * * *"
 
 
 def wanted(server: Server, image: str = IMAGE, cron: str = NIGHTLY) -> Schedule:
     """On the version of an image, uploaded if need be."""
     version = versions.upload(server, image, CLUSTER.form(cached=False))
-    return Schedule("nightly", cron, version, CLUSTER.arguments(ORDER, version))
+    return Schedule("nightly", cron, version, CLUSTER.arguments(REQUEST, version))
 
 
 def there(state: ServerState) -> dict:
@@ -134,6 +135,6 @@ def test_unpinned_data_is_never_answered_from_the_cache(server: Server):
     """A cache looks at parameters only: a schedule's are the same every night, whatever became of the data."""
     version = versions.upload(server, IMAGE, CLUSTER.form())
     with pytest.raises(SpiraError, match="changed data would go unnoticed"):
-        Schedule("nightly", NIGHTLY, version, CLUSTER.arguments(ORDER, version))
-    pinned = replace(ORDER, data_digest="d" * 64)
+        Schedule("nightly", NIGHTLY, version, CLUSTER.arguments(REQUEST, version))
+    pinned = REQUEST.model_copy(update={"data_digest": "d" * 64})
     Schedule("nightly", NIGHTLY, version, CLUSTER.arguments(pinned, version))

@@ -53,9 +53,9 @@ def test_a_change_in_any_axis_is_run(world: World, axis: str) -> None:
 def test_an_order_is_for_what_was_observed(world: World) -> None:
     """Its data is pinned by digest, its settings are those of the look."""
     world.reconciler().tick()
-    (order,) = world.runner.orders.values()
+    (request,) = world.runner.requests.values()
     seen = world.look()
-    assert (order.data_digest, order.config) == (seen.seen.data.digest, world.model)
+    assert (request.data_digest, request.config) == (seen.seen.data.digest, world.config)
 
 
 def test_a_newer_change_waits_for_the_run_that_is_on(world: World) -> None:

@@ -192,8 +192,8 @@ def test_the_digest_is_that_of_the_corpus(delivered: Path) -> None:
     seen = observe.look(settings, open_store(settings.ledger))
     (corpus,) = (delivered / "work" / "state").glob("corpus*/")
     assert isinstance(seen.seen, Axes)
-    assert seen.wish is not None
-    assert seen.wish.data_digest == seen.seen.data.digest == Corpus.open(corpus).digest
+    assert seen.request is not None
+    assert seen.request.data_digest == seen.seen.data.digest == Corpus.open(corpus).digest
 
 
 @pytest.fixture
@@ -265,8 +265,8 @@ def test_the_order_is_for_just_what_was_seen(place: Place, settings: Settings) -
     """Resolved settings and gate, the data's digest: nothing is read again when the run begins."""
     told = observe.look(settings.model_copy(update={"set": ("training.max_epochs=3",)}), place.kept)
     assert isinstance(told.seen, Axes)
-    assert told.wish is not None
-    assert json.loads(told.wish.config)["training"]["max_epochs"] == 3
-    assert json.loads(told.wish.gate)["noisy"]["accuracy"] == 0.8
-    assert told.wish.data_digest == told.seen.data.digest
+    assert told.request is not None
+    assert told.request.config.training.max_epochs == 3
+    assert told.request.gate.noisy.accuracy == 0.8
+    assert told.request.data_digest == told.seen.data.digest
     assert told.seen.code.parts == lineage.code_parts()

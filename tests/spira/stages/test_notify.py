@@ -16,7 +16,7 @@ from pipelines.kubeflow.settings import KubeflowSettings
 from pipelines.kubeflow.versions import PipelineVersion
 from pipelines.training import compile_pipeline
 from spira import config
-from spira.delivery.runner import TrainingRequest
+from spira.delivery.training_request import TrainingRequest
 from spira.evaluation import gate
 from spira.stages.notify import notify
 from tests.support.gatefiles import STRICT
@@ -52,10 +52,8 @@ def listener() -> Iterator[tuple[str, list[Any]]]:
 def execute(data: Path, folder: Path, url: str) -> list[str]:
     """Run a cluster's pipeline here, with a cluster's parameters where they mean something; the lines it told."""
     cluster, told = KubeflowSettings(registry_uri="http://mlflow:5000", notify_url=url), []
-    order = TrainingRequest(
-        "run-1", "gs://data", "", config.smoke().model_dump_json(), gate.load(STRICT).model_dump_json()
-    )
-    arguments = cluster.arguments(order, PipelineVersion("v1", "", "")) | {
+    request = TrainingRequest(name="run-1", data="gs://data", config=config.smoke(), gate=gate.load(STRICT))
+    arguments = cluster.arguments(request, PipelineVersion("v1", "", "")) | {
         "data": str(data),
         "registry_uri": str(folder),
     }
