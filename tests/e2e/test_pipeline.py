@@ -310,11 +310,11 @@ def test_replaced_and_rolled_back_by_one_command(delivered: Delivered, settings:
 def test_continuous_delivery_serves_through_kserve(delivered: Delivered, settings: Path):
     """A tick trains here, and serves there; the next one puts right what somebody has changed by hand."""
     done = deliver(settings, "tick", "--wait")
-    assert "version 4 serves and is champion: approved by its gate" in done
+    assert "version 4 is champion and serves: approved by its gate" in done
     edit = json.dumps({"spec": {"predictor": {"minReplicas": 2}}})
     Place(delivered.field.place.context, SERVING).kubectl("patch", "isvc", "spira", "--type=merge", "-p", edit)
     assert spira(settings, "status")[0]["drifted"]
-    assert "kserve serves version 4 as it should again" in deliver(settings, "tick")
+    assert "repaired: version 4 applied to kserve again" in deliver(settings, "tick")
     status = spira(settings, "status")[0]
     assert (status["version"], status["ready"], status["drifted"]) == ("4", True, False)
 

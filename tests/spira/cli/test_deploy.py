@@ -14,34 +14,34 @@ from spira.cli import deploy as module
 from spira.cli.main import app
 from spira.deployment.local import Local
 from tests.support import ROOT
-from tests.support.ledger_builder import World
+from tests.support.ledger_builder import LocalDelivery
 
 AWAY = "targets: [{kind: kserve, namespace: serving, context: no-such-context}, {kind: local}]\n"
 
 Verb = Callable[..., Any]
 
 
-def by_itself(world: World) -> None:
+def by_itself(local_delivery: LocalDelivery) -> None:
     """Nothing of continuous delivery: its ledger isn't there."""
-    shutil.rmtree(world.folder / "work" / "ledger")
+    shutil.rmtree(local_delivery.folder / "work" / "ledger")
 
 
-def settings(world: World, more: str) -> None:
-    with (world.folder / "delivery.yaml").open("a") as file:
+def settings(local_delivery: LocalDelivery, more: str) -> None:
+    with (local_delivery.folder / "delivery.yaml").open("a") as file:
         file.write(more)
 
 
-def tag(world: World, version: str, **tags: str) -> None:
+def tag(local_delivery: LocalDelivery, version: str, **tags: str) -> None:
     """What the model repository says of a version."""
     from mlflow.tracking import MlflowClient
 
     for name, value in tags.items():
-        MlflowClient(world.registry.tracking_uri).set_model_version_tag("spira", version, name, value)
+        MlflowClient(local_delivery.registry.tracking_uri).set_model_version_tag("spira", version, name, value)
 
 
-def test_plan_tells_the_steps_and_changes_nothing(deploy: Verb, world: World) -> None:
+def test_plan_tells_the_steps_and_changes_nothing(deploy: Verb, local_delivery: LocalDelivery) -> None:
     """Numbered; as JSON a list, an entry a target."""
-    by_itself(world)
+    by_itself(local_delivery)
     told = deploy("plan", "3")
     assert told.exit_code == 0
     assert "continuous delivery" not in told.stderr
@@ -51,25 +51,27 @@ def test_plan_tells_the_steps_and_changes_nothing(deploy: Verb, world: World) ->
     (as_json,) = json.loads(deploy("plan", "3", "--json").stdout)
     assert (as_json["target"], as_json["version"], as_json["serving"]) == ("local", "3", "2")
     assert as_json["steps"][-1] == "serve version 3 instead of 2"
-    assert world.served == "2"
+    assert local_delivery.served == "2"
 
 
-def test_apply_serves_and_the_champion_stays(deploy: Verb, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_apply_serves_and_the_champion_stays(
+    deploy: Verb, local_delivery: LocalDelivery, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What takes its time is told as it begins, and while it goes on, to the person alone."""
-    by_itself(world)
+    by_itself(local_delivery)
     monkeypatch.setattr(module, "FIRST_BEAT_SECONDS", 0.1)
     told = deploy("apply", "3")
     assert (told.exit_code, told.stdout) == (0, "target   local\nversion  version 3 serves\n")
     assert "local: checks the golden recordings of version 3\n" in told.stderr
     assert "local: checks the golden recordings of version 3 (0 s)\n" in told.stderr
-    assert (world.served, world.registry.champion().version) == ("3", 2)
+    assert (local_delivery.served, local_delivery.registry.champion().version) == ("3", 2)
     (as_json,) = json.loads(deploy("apply", "champion", "--json").stdout)
-    assert (as_json["version"], as_json["previous"], as_json["ready"], world.served) == ("2", "3", True, "2")
+    assert (as_json["version"], as_json["previous"], as_json["ready"], local_delivery.served) == ("2", "3", True, "2")
 
 
-def test_status_tells_what_serves_and_how_it_came_so(deploy: Verb, world: World) -> None:
+def test_status_tells_what_serves_and_how_it_came_so(deploy: Verb, local_delivery: LocalDelivery) -> None:
     """The last changes, newest first."""
-    by_itself(world)
+    by_itself(local_delivery)
     for verb in (("apply", "3"), ("apply", "1"), ("rollback", "--reason", "false alarms")):
         assert deploy(*verb).exit_code == 0
     lines = deploy("status").stdout.splitlines()
@@ -82,7 +84,7 @@ def test_status_tells_what_serves_and_how_it_came_so(deploy: Verb, world: World)
     assert [each["action"] for each in as_json["history"]] == ["apply", "apply", "apply", "rollback"]
 
 
-def test_verify_tells_the_largest_difference(deploy: Verb, world: World) -> None:
+def test_verify_tells_the_largest_difference(deploy: Verb, local_delivery: LocalDelivery) -> None:
     """Beside what is allowed."""
     told = deploy("verify")
     assert told.exit_code == 0
@@ -92,35 +94,35 @@ def test_verify_tells_the_largest_difference(deploy: Verb, world: World) -> None
     assert 0 <= as_json["largest_difference"] <= as_json["bound"] == 1e-5
 
 
-def test_verify_of_a_package_that_was_changed_ends_with_1(deploy: Verb, world: World) -> None:
+def test_verify_of_a_package_that_was_changed_ends_with_1(deploy: Verb, local_delivery: LocalDelivery) -> None:
     """By file."""
-    (world.folder / "work" / "serving" / "versions" / "2" / "data" / "weights.npz").write_bytes(b"")
+    (local_delivery.folder / "work" / "serving" / "versions" / "2" / "data" / "weights.npz").write_bytes(b"")
     told = deploy("verify")
     assert told.exit_code == 1
     assert "data/weights.npz" in told.stdout
 
 
-def test_rollback_serves_what_served_before(deploy: Verb, world: World) -> None:
+def test_rollback_serves_what_served_before(deploy: Verb, local_delivery: LocalDelivery) -> None:
     """The champion stays; with --bad the command may be repeated."""
-    by_itself(world)
+    by_itself(local_delivery)
     deploy("apply", "3")
     for _ in range(2):
         told = deploy("rollback", "--reason", "false alarms", "--bad", "3")
         assert (told.exit_code, told.stdout) == (0, "target   local\nversion  version 2 serves\n")
-    assert (world.served, world.registry.champion().version) == ("2", 2)
+    assert (local_delivery.served, local_delivery.registry.champion().version) == ("2", 2)
     refused = deploy("rollback", "--reason", "once more")
     assert refused.exit_code == 1
     assert "nothing served before 2: apply a version instead" in refused.stdout
 
 
-def test_rollback_to_what_was_rolled_back_is_refused(deploy: Verb, world: World) -> None:
+def test_rollback_to_what_was_rolled_back_is_refused(deploy: Verb, local_delivery: LocalDelivery) -> None:
     """The ledger knows that what served before is worse."""
     deploy("apply", "1")
-    world.book.add("rolled_back", bad="2", to="1", reason="false alarms", who="me")
+    local_delivery.ledger_builder.add("rolled_back", bad="2", to="1", reason="false alarms", who="me")
     told = deploy("rollback", "--reason", "too slow")
     assert told.exit_code == 1
     assert "version 2 served before, and was rolled back (false alarms): apply another" in told.stdout
-    assert world.served == "1"
+    assert local_delivery.served == "1"
     assert deploy("rollback", "--reason", "too slow", "--bad", "7").exit_code == 0
 
 
@@ -132,46 +134,51 @@ def test_rollback_to_what_was_rolled_back_is_refused(deploy: Verb, world: World)
     ],
 )
 def test_an_unfit_version_serves_for_a_reason_only(
-    deploy: Verb, world: World, tags: dict[str, str], words: str
+    deploy: Verb, local_delivery: LocalDelivery, tags: dict[str, str], words: str
 ) -> None:
     """Plan says so; the reason is kept in the place's history."""
-    tag(world, "3", **tags)
+    tag(local_delivery, "3", **tags)
     assert f"{words}: apply refuses it, unless --force REASON" in deploy("plan", "3").stderr
     refused = deploy("apply", "3")
     assert (refused.exit_code, refused.stdout) == (2, "")
     assert f"{words}; to serve it all the same, say why: --force REASON" in refused.stderr
-    assert world.served == "2"
+    assert local_delivery.served == "2"
     assert deploy("apply", "3", "--force", "to compare").exit_code == 0
-    assert (world.served, Local(world.folder / "work" / "serving").status().history[-1]["reason"]) == (
+    assert (
+        local_delivery.served,
+        Local(local_delivery.folder / "work" / "serving").status().history[-1]["reason"],
+    ) == (
         "3",
         "to compare",
     )
 
 
-def test_what_the_ledger_rolled_back_is_held_too(deploy: Verb, world: World) -> None:
+def test_what_the_ledger_rolled_back_is_held_too(deploy: Verb, local_delivery: LocalDelivery) -> None:
     """Though the model repository doesn't know yet."""
-    world.book.add("rolled_back", bad="1", to="2", reason="false alarms", who="me")
+    local_delivery.ledger_builder.add("rolled_back", bad="1", to="2", reason="false alarms", who="me")
     refused = deploy("apply", "1")
     assert refused.exit_code == 2
     assert "version 1 was rolled back (false alarms)" in refused.stderr
 
 
-def test_continuous_delivery_puts_back_what_it_wants(deploy: Verb, deliver: Verb, world: World) -> None:
+def test_continuous_delivery_puts_back_what_it_wants(
+    deploy: Verb, deliver: Verb, local_delivery: LocalDelivery
+) -> None:
     """Which is told in one line where it is so, with what lasts; the next tick does it."""
     line = "continuous delivery wants version 2, and its next tick puts that back; what lasts is spira deliver pin 1"
     assert line in deploy("plan", "1").stderr
     assert line in deploy("apply", "1").stderr
     assert "continuous delivery" not in deploy("apply", "2").stderr
     assert line in deploy("rollback", "--reason", "by hand").stderr
-    assert world.served == "1"
-    assert "local serves version 2, instead of 1" in deliver("tick").stderr
+    assert local_delivery.served == "1"
+    assert "local serves version 2 (was 1)" in deliver("tick").stderr
 
 
-def test_by_hand_goes_on_without_the_ledger(deploy: Verb, world: World) -> None:
+def test_by_hand_goes_on_without_the_ledger(deploy: Verb, local_delivery: LocalDelivery) -> None:
     """It can't be asked: that is told, and no more."""
-    settings(world, "ledger: delivery.yaml\n")
+    settings(local_delivery, "ledger: delivery.yaml\n")
     told = deploy("apply", "3")
-    assert (told.exit_code, world.served) == (0, "3")
+    assert (told.exit_code, local_delivery.served) == (0, "3")
     assert "the ledger can't be asked, so it isn't known what continuous delivery wants" in told.stderr
 
 
@@ -187,12 +194,14 @@ current-context: another
 
 
 def test_a_target_that_is_away_is_told_and_the_others_are_gone_on_with(
-    deploy: Verb, world: World, monkeypatch: pytest.MonkeyPatch
+    deploy: Verb, local_delivery: LocalDelivery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Exit code 1, for every verb; the one that is asked alone is none of its business."""
-    (world.folder / "kubeconfig").write_text(KUBECONFIG)
-    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(world.folder / "kubeconfig"))
-    settings(world, AWAY)
+    (local_delivery.folder / "kubeconfig").write_text(KUBECONFIG)
+    monkeypatch.setattr(
+        "kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(local_delivery.folder / "kubeconfig")
+    )
+    settings(local_delivery, AWAY)
     for verb in (("plan", "3"), ("apply", "3"), ("verify",), ("status",), ("rollback", "--reason", "r")):
         told = deploy(*verb, "--json")
         away, local = json.loads(told.stdout)
@@ -200,14 +209,14 @@ def test_a_target_that_is_away_is_told_and_the_others_are_gone_on_with(
         assert "no-such-context" in away["error"]
         assert "error" not in local
         assert deploy(*verb, "--target", "kserve").exit_code == 1
-    assert world.served == "2"
+    assert local_delivery.served == "2"
     assert deploy("verify", "--target", "local").exit_code == 0
     told = deploy("status")
     assert "error   no cluster: " in told.stdout
     assert "version   2" in told.stdout
 
 
-def test_a_target_that_isnt_there_is_refused(deploy: Verb, world: World) -> None:
+def test_a_target_that_isnt_there_is_refused(deploy: Verb, local_delivery: LocalDelivery) -> None:
     """With those that are."""
     refused = deploy("status", "--target", "kserve")
     assert refused.exit_code == 2
@@ -215,7 +224,9 @@ def test_a_target_that_isnt_there_is_refused(deploy: Verb, world: World) -> None
 
 
 @pytest.mark.parametrize("verb", [("plan", "9"), ("apply", "9")])
-def test_a_version_that_nobody_knows_is_refused(deploy: Verb, world: World, verb: tuple[str, ...]) -> None:
+def test_a_version_that_nobody_knows_is_refused(
+    deploy: Verb, local_delivery: LocalDelivery, verb: tuple[str, ...]
+) -> None:
     """With those that are."""
     refused = deploy(*verb)
     assert (refused.exit_code, refused.stdout) == (2, "")
