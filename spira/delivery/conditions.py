@@ -1,9 +1,11 @@
 """Status of the custom resource: fields to read at a glance, and conditions in the standard form of Kubernetes.
 
-Fit       the input can be trained on
-Settled   the input was trained and evaluated, whatever the verdict
-Serving   every target serves the wanted version and is ready
-Healthy   everything was reachable, and every action succeeded
+The conditions:
+
+    Fit       the input can be trained on
+    Settled   the input was trained and evaluated, whatever the verdict
+    Serving   every target serves the wanted version and is ready
+    Healthy   everything was reachable, and every action succeeded
 """
 
 from __future__ import annotations

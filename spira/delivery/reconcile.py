@@ -115,7 +115,7 @@ class Report:
 
 
 class Reconciler:
-    """Brings runs, champion and targets to the wanted state; an instance serves one tick."""
+    """Controller that brings runs, champion and targets to the wanted state; one instance for each tick."""
 
     def __init__(self, dependencies: Dependencies, policy: Policy) -> None:
         self.dependencies, self.policy = dependencies, policy
@@ -175,12 +175,12 @@ class Reconciler:
         return snapshot
 
     def _carry_out(self, action: Action, snapshot: Snapshot) -> None:
-        """Carry out one action; a failure is noted and left to the next tick."""
+        """Carry out one action; note a failure, which the next tick tries again."""
         try:
             message = self._dispatch(action, snapshot)
         except OvertakenError:
             return  # another process has appended a record: the next snapshot includes it
-        except (SpiraError, OSError) as error:  # OSError: a full disk, say, which the next tick may find mended
+        except (SpiraError, OSError) as error:  # OSError: a full disk, for example
             self.failed.append(action)
             self.causes.append(str(error))
             return

@@ -15,7 +15,7 @@ from spira.stage_logging import stage
 
 CLUSTER_FILE = "cluster.yaml"
 """Name by which the settings refer to the Kubeflow settings."""
-PLACES = tuple(name for name in settings_file.PATHS if name != "kubeflow")
+PERSISTENT_PATHS = tuple(name for name in settings_file.PATHS if name != "kubeflow")
 """Settings with a path; each must outlive the pod."""
 
 
@@ -53,7 +53,7 @@ def _write_settings(text: str, cluster: str, folder: Path) -> Path:
     (folder / CLUSTER_FILE).write_text(cluster)
     path.write_text(text)
     settings = settings_file.load(path)
-    for name in PLACES:
+    for name in PERSISTENT_PATHS:
         if Path(getattr(settings, name)).is_relative_to(folder):
             raise SpiraError(
                 f"{name}: a relative path is lost with this pod; give a gs:// prefix, a URL or an absolute path of a "

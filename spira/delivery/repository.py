@@ -34,7 +34,7 @@ class MLflowRepository:
     def champion_status(self) -> ChampionStatus:
         """Return the champion and the versions that were rolled back.
 
-        An SQLite store is created if it does not exist, so that no run has to do it.
+        Creates the SQLite store if it does not exist, before a run needs it.
         """
         return ChampionStatus(*self.registry.champion_status())
 

@@ -1,7 +1,7 @@
 """Settings of continuous delivery: the watched data, the runner and the targets, in one file.
 
     data: recordings            # folder or gs:// prefix
-    config: model.yaml          # training settings, a partial file over the defaults
+    config: model.yaml          # training settings that differ from the defaults
     targets: [{kind: local}]
 
 Relative paths start at the folder of the file.

@@ -73,7 +73,7 @@ def test_what_cannot_be_reached_fails_the_task(settings: str, tmp_path: Path):
     assert json.loads((tmp_path / "status").read_text())["troubles"]
 
 
-@pytest.mark.parametrize("name", recurring_tick.PLACES)
+@pytest.mark.parametrize("name", recurring_tick.PERSISTENT_PATHS)
 def test_a_place_that_goes_with_the_pod_is_refused(settings: str, name: str, tmp_path: Path):
     """A ledger that is forgotten would have everything trained anew for ever."""
     kept = {"ledger": f"{tmp_path}/ledger", "registry": f"{tmp_path}/mlflow", **yaml.safe_load(settings)}

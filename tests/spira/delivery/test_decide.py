@@ -6,8 +6,9 @@ import pytest
 
 from spira.delivery import operator_commands
 from spira.delivery.decide import Policy
+from spira.delivery.runner import Run
 from spira.errors import SpiraError
-from tests.support.in_memory_world import InMemoryWorld, KilledError
+from tests.support.in_memory_world import GATE, InMemoryWorld, KilledError
 
 
 @pytest.fixture
@@ -71,6 +72,33 @@ def test_a_request_with_settings_of_another_program_fails_its_run(world: InMemor
     world.end_run("approved")
     world.deliver()
     assert world.repository.champion == "1"
+
+
+def test_a_run_that_an_earlier_version_has_claimed_is_resumed(world: InMemoryWorld) -> None:
+    """The records have the form of version 79862e6, and the run was killed with its reconciler."""
+    observation = world.observe()
+    axes = vars(observation.observed.fingerprint)
+    fingerprint = observation.observed.fingerprint.digest
+    request = {
+        "data": "gs://voices",
+        "data_digest": axes["data"],
+        "config": world.config.model_dump_json(),
+        "gate": GATE.model_dump_json(),
+        "skip_bad": False,
+        "code_digest": axes["code"],
+        "git_commit": "abc123",
+    }
+    observed = {"fingerprint": fingerprint, "axes": axes, "git_commit": "abc123"}
+    claimed = {"fingerprint": fingerprint, "attempt": 1, "run": "spira-1", "order": request}
+    world.ledger.append(0, "observed", world.now, observed)
+    world.ledger.append(1, "claimed", world.now, claimed)
+    world.runner.runs["spira-1"] = Run("interrupted")
+    assert world.reconciler().tick().done == ("started run spira-1",)
+    expected = observation.request.model_copy(update={"name": "spira-1", "git_commit": "abc123"})
+    assert world.runner.requests == {"spira-1": expected}
+    world.end_run("approved")
+    world.reconciler().tick()
+    assert (world.repository.champion, world.serving) == ("1", {"1"})
 
 
 def test_a_newer_change_waits_for_the_active_run(world: InMemoryWorld) -> None:
