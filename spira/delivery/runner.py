@@ -30,7 +30,7 @@ class Run:
 
 
 class Runner(Protocol):
-    """Executor of the pipeline up to a registered challenger or a logged rejection; it changes nothing that is served."""
+    """Executor of the pipeline up to a registered challenger or a logged rejection; it does not change what serves."""
 
     def find(self, name: str) -> Run | None:
         """Return the state of a run, or None if it never started.
