@@ -1,4 +1,7 @@
-"""A reconciler as the settings say: its ledger, runner, repository and targets, each connected when first asked."""
+"""Composition: the reconciler of a settings file, with its ledger, runner, repository and targets.
+
+Every part connects at first use, so that an unreachable one does not prevent the use of the others.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,14 @@ import os
 import platform
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spira import lineage
 from spira.data.storage import open_store
 from spira.delivery.ledger import Ledger
-from spira.delivery.observe import look
+from spira.delivery.observe import observe
 from spira.delivery.reconcile import Dependencies, Reconciler
 from spira.delivery.repository import MLflowRepository
 from spira.delivery.runner import Run, Runner
@@ -26,32 +29,34 @@ if TYPE_CHECKING:
     from pipelines.kubeflow.server import Server
     from pipelines.kubeflow.versions import PipelineVersion
 
+CodeParts = Callable[[], Mapping[str, str]]
+
 
 def ledger(settings: Settings) -> Ledger:
-    """The ledger; every record tells the machine and process that wrote it."""
+    """Return the ledger; every record contains the machine and the process that wrote it."""
     return Ledger(open_store(settings.ledger), f"{platform.node()}:{os.getpid()}")
 
 
 def repository(settings: Settings) -> MLflowRepository:
-    """The model repository."""
+    """Return the model repository."""
     return MLflowRepository(settings.registry, Path(settings.work) / "models")
 
 
-def targets(settings: Settings, models: MLflowRepository) -> list[LazyTarget]:
-    """Where it serves."""
+def targets(settings: Settings, repository: MLflowRepository) -> list[LazyTarget]:
+    """Return the deployment targets."""
     return [
-        LazyTarget(target.kind, partial(connect, target, settings.registry, models.package))
+        LazyTarget(target.kind, partial(connect, target, settings.registry, repository.package))
         for target in settings.targets
     ]
 
 
 def reconciler(settings: Settings) -> Reconciler:
-    """Everything together."""
-    book, models = ledger(settings), repository(settings)
-    runner, code = _runner(settings, models)
+    """Return the reconciler with everything it depends on."""
+    delivery_ledger, models = ledger(settings), repository(settings)
+    runner, code_parts = _runner(settings, models)
     dependencies = Dependencies(
-        look=lambda: look(settings, book.store, code),
-        ledger=book,
+        observe=lambda: observe(settings, delivery_ledger.store, code_parts),
+        ledger=delivery_ledger,
         runner=runner,
         repository=models,
         targets=targets(settings, models),
@@ -60,66 +65,75 @@ def reconciler(settings: Settings) -> Reconciler:
     return Reconciler(dependencies, settings.policy)
 
 
-def _runner(settings: Settings, models: MLflowRepository) -> tuple[Runner, Callable[[], Mapping[str, str]]]:
-    """Who trains, and what the code is that it trains by."""
+def _runner(settings: Settings, models: MLflowRepository) -> tuple[Runner, CodeParts]:
+    """Return the runner, and a function that returns the parts of the code with which it trains."""
     if settings.kubeflow:
-        there = OnKubeflow(Path(settings.kubeflow), models)
-        return there, there.code
+        return kubeflow_runner(Path(settings.kubeflow), models)
     from pipelines.local_runner import LocalRunner
 
     return LocalRunner(Path(settings.work), settings.registry), lineage.code_parts
 
 
-class OnKubeflow:
-    """Kubeflow as a runner; the code is the pipeline version that was uploaded last, its images by digest."""
+def kubeflow_runner(path: Path, models: MLflowRepository) -> tuple[LazyRunner, CodeParts]:
+    """Return the runner of a Kubeflow cluster.
 
-    def __init__(self, cluster: Path, models: MLflowRepository) -> None:
-        self.file, self.models = cluster, models
+    Its code is the pipeline version that was uploaded last, with images by digest, and not the sources of this
+    process. The version is looked up once, so that a run uses the version that was observed.
 
-    def code(self) -> dict[str, str]:
-        """The version by its name, which is the digest of its content."""
-        return {"pipeline": self._version.name}
+    Args:
+        path: Kubeflow settings.
+    """
 
-    def find(self, name: str) -> Run | None:
-        """See :class:`~spira.delivery.runner.Runner`."""
-        return self._runner.find(name)
-
-    def start(self, request: TrainingRequest) -> None:
-        """See :class:`~spira.delivery.runner.Runner`; of the version that was looked at."""
-        self._runner.start(request)
-
-    @cached_property
-    def _server(self) -> Server:
+    @cache
+    def server() -> Server:
         from pipelines.kubeflow.server import connect
         from pipelines.kubeflow.settings import load
 
-        place = load(self.file)
-        return connect(place.host, place.experiment)
+        cluster = load(path)
+        return connect(cluster.host, cluster.experiment)
 
-    @cached_property
-    def _version(self) -> PipelineVersion:
+    @cache
+    def version() -> PipelineVersion:
         from pipelines.kubeflow.versions import latest
 
-        return latest(self._server)
+        return latest(server())
 
-    @cached_property
-    def _runner(self) -> Runner:
+    def connect_runner() -> Runner:
         from pipelines.kubeflow.pods import Pods
         from pipelines.kubeflow.runner import Kubeflow
         from pipelines.kubeflow.settings import load
 
-        place = load(self.file).model_copy(update={"target": None})  # the reconciler deploys, once the ledger says so
+        # Without the target: the reconciler deploys, after the verdict is in the ledger.
+        cluster = load(path).model_copy(update={"target": None})
         return Kubeflow(
-            self._server,
-            place,
-            lambda: self._version,
-            lambda run: self.models.registry.outcome(run),
-            Pods.here(place.namespace),
+            server(), cluster, version, lambda run: models.registry.outcome(run), Pods.here(cluster.namespace)
         )
+
+    # The name of a version is the digest of its content.
+    return LazyRunner(connect_runner), lambda: {"pipeline": version().name}
+
+
+class LazyRunner:
+    """A runner that connects at first use."""
+
+    def __init__(self, connect: Callable[[], Runner]) -> None:
+        self.connect = connect
+
+    @cached_property
+    def runner(self) -> Runner:
+        return self.connect()
+
+    def find(self, name: str) -> Run | None:
+        """See :class:`~spira.delivery.runner.Runner`."""
+        return self.runner.find(name)
+
+    def start(self, request: TrainingRequest) -> None:
+        """See :class:`~spira.delivery.runner.Runner`."""
+        self.runner.start(request)
 
 
 class LazyTarget:
-    """A target that is connected when it is first asked: one that is away is no trouble of the others."""
+    """A target that connects at first use; see :class:`spira.deployment.target.Target`."""
 
     def __init__(self, name: str, connect: Callable[[], Target]) -> None:
         self.name, self.connect = name, connect

@@ -1,11 +1,11 @@
-"""``spira deliver``: continuous delivery from the command line.
+"""Continuous delivery: observe data, settings and code; train, evaluate and deploy what has changed.
 
-    spira deliver init --data DIR      # writes delivery.yaml
-    spira deliver tick --wait          # looks, and does what is to be done
-    spira deliver watch                # again and again
+    spira deliver init --data DIR      # write delivery.yaml
+    spira deliver tick --wait          # observe once, and do everything that follows
+    spira deliver watch                # tick until stopped
     spira deliver status | why | history
 
-Exit code 2 for what is refused, 1 for a tick that could not reach everything it needs: the next one tries again.
+Exit code 2: the command was refused. Exit code 1: something was unreachable or failed; the next tick tries again.
 """
 
 from __future__ import annotations
@@ -16,195 +16,201 @@ from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from spira import files
-from spira.cli.console import out, print_rows, say, say_json
+from spira.cli.console import print_json, print_line, print_rows, say, say_json
 from spira.delivery import explain, operator_commands
 from spira.delivery import settings as settings_file
-from spira.delivery.ledger import Ledger
+from spira.delivery.ledger import Ledger, Record
 from spira.delivery.reconcile import Report
 from spira.delivery.settings import Settings
+from spira.delivery.status import TargetStatus, delivery_status, tick_status
 from spira.errors import SpiraError
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 POLL_SECONDS = 1.0
-CHANGES_SHOWN = 20
-
-SettingsFile = Annotated[Path, typer.Option("--settings", help="The settings file.")]
-Json = Annotated[bool, typer.Option("--json", help="For programs.")]
-Reason = Annotated[str, typer.Option("--reason", help="Kept in the ledger.")]
-Version = Annotated[str, typer.Argument(help="Number of a version.")]
+MAX_CHANGES_SHOWN = 20
 DEFAULT = settings_file.DEFAULT
+
+SettingsFile = Annotated[Path, typer.Option("--settings", help="Settings file.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Reason = Annotated[str, typer.Option("--reason", help="Reason, stored in the ledger.")]
+Version = Annotated[str, typer.Argument(help="Number of the model version.")]
 
 
 @app.command()
 def init(
     data: Annotated[str, typer.Option("--data", help="Data set to watch: folder or gs:// prefix.")],
-    settings: SettingsFile = DEFAULT,
+    settings_path: SettingsFile = DEFAULT,
 ) -> None:
-    """Write a settings file to begin with."""
-    if settings.exists():
-        raise SpiraError(f"{settings} is there already: change it, or name another with --settings")
-    place = data if "://" in data else str(Path(data).resolve())
-    files.write_text(settings, settings_file.example(place))
-    say(f"wrote {settings}; next: spira deliver tick --wait")
+    """Write a settings file with comments."""
+    if settings_path.exists():
+        raise SpiraError(f"{settings_path} exists already: change it, or name another file with --settings")
+    uri = data if "://" in data else str(Path(data).resolve())
+    files.write_text(settings_path, settings_file.example(uri))
+    say(f"wrote {settings_path}; next: spira deliver tick --wait")
 
 
 @app.command()
 def tick(
-    settings: SettingsFile = DEFAULT,
-    wait: Annotated[bool, typer.Option("--wait", help="Until no run is on, or waits for quiet.")] = False,
-    retry: Annotated[bool, typer.Option("--retry", help="Try again what was given up.")] = False,
+    settings_path: SettingsFile = DEFAULT,
+    wait: Annotated[bool, typer.Option("--wait", help="Tick until no run is active or due.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Train again after all attempts have failed.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Observation at data, settings, code, runs and what serves, and do all that is to be done now."""
-    chosen = settings_file.load(settings)
+    """Observe data, settings, code, runs and targets once, and do everything that is due."""
+    settings = settings_file.load(settings_path)
     if retry:
-        operator_commands.retry(_ledger(chosen))
+        operator_commands.retry(_ledger(settings))
     done: list[str] = []
-    report = _tick(chosen, done)
-    told = ""
-    while wait and (report.view.state.active or _is_awaited(report)):
-        told = _progress(report, told)
+    report = _tick(settings, done)
+    last_message = ""
+    while wait and (report.snapshot.state.active or _is_waiting_for_quiet(report)):
+        last_message = _say_progress(report, last_message)
         time.sleep(POLL_SECONDS)
-        report = _tick(chosen, done)
+        report = _tick(settings, done)
     _show_tick(report, done, as_json)
     if report.troubles:
         raise typer.Exit(1)
 
 
-def _tick(chosen: Settings, done: list[str]) -> Report:
+def _tick(settings: Settings, done: list[str]) -> Report:
     from spira.cli.compose import reconciler
-    from spira.delivery.kubernetes_status import published
+    from spira.delivery.kubernetes_status import publish_report
 
-    report = published(chosen, reconciler(chosen).tick())
+    report = publish_report(settings, reconciler(settings).tick())
     for line in report.done:
         say(line)
     done += report.done
     return report
 
 
-def _is_awaited(report: Report) -> bool:
-    """Whether a change only stands still, and will be run."""
-    return not report.troubles and explain.status(report)["training"] == "due"
+def _is_waiting_for_quiet(report: Report) -> bool:
+    """Return whether a run is due as soon as the input has stayed the same long enough."""
+    return not report.troubles and delivery_status(report).training == "due"
 
 
-def _progress(report: Report, told: str) -> str:
-    """Tell what is waited for, once."""
-    now = "; ".join(report.decision.notes)
-    if now != told:
-        say(now)
-    return now
+def _say_progress(report: Report, last_message: str) -> str:
+    """Print the notes if they have changed."""
+    message = "; ".join(report.decision.notes)
+    if message != last_message:
+        say(message)
+    return message
 
 
 def _show_tick(report: Report, done: list[str], as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"done": done, **explain.status(report)}, indent=1))
+        print_json(tick_status(report, done).to_json())
         return
     for line in [*report.decision.notes, *(f"trouble: {trouble}" for trouble in report.troubles)]:
         say(line)
     if not done and not report.troubles and not report.decision.notes:
-        say("nothing to do: what is observed is settled, and what serves is what is wanted")
+        say("nothing to do: the last observation is settled, and every target serves the wanted version")
 
 
 @app.command()
 def watch(
-    settings: SettingsFile = DEFAULT,
-    listen: Annotated[str, typer.Option("--listen", metavar="HOST:PORT", help="Take wake-ups by HTTP.")] = "",
+    settings_path: SettingsFile = DEFAULT,
+    listen: Annotated[str, typer.Option("--listen", metavar="HOST:PORT", help="Accept webhooks here.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Tick for ever; begin anew by itself where the code has changed."""
+    """Tick until stopped; restart when the code has changed."""
     from spira.cli.watch import watch as run
 
-    run(settings, listen, say_json if as_json else say)
+    run(settings_path, listen, say_json if as_json else say)
 
 
 @app.command()
-def status(settings: SettingsFile = DEFAULT, as_json: Json = False) -> None:
-    """What is going on; changes nothing."""
+def status(settings_path: SettingsFile = DEFAULT, as_json: Json = False) -> None:
+    """Show what is observed, training, wanted and served; change nothing."""
     from spira.cli.compose import reconciler
 
-    told = explain.status(reconciler(settings_file.load(settings)).look())
+    status = delivery_status(reconciler(settings_file.load(settings_path)).dry_run())
     if as_json:
-        print(json.dumps(told, indent=1))
+        print_json(status.to_json())
         return
-    observed = told["observed"]
-    seen = observed["fingerprint"][:12] or observed["problem"] if observed else "nothing yet"
+    observed = "nothing yet"
+    if status.observed:
+        what = status.observed.fingerprint[:12] or status.observed.problem
+        observed = f"{what}, since {status.observed.since:%Y-%m-%dT%H:%M:%S}"
     rows = [
-        ("observed", seen + (f", since {observed['since'][:19]}" if observed else "")),
-        ("training", told["training"] + (f", run {told['run']}" if told["run"] else "")),
-        ("wanted", f"version {told['wanted']}" if told["wanted"] else "no version yet"),
-        ("champion", f"version {told['champion']}" if told["champion"] else "none"),
-        *((f"target {name}", _served(each)) for name, each in told["serving"].items()),
+        ("observed", observed),
+        ("training", status.training + (f", run {status.run}" if status.run else "")),
+        ("wanted", f"version {status.wanted}" if status.wanted else "no version yet"),
+        ("champion", f"version {status.champion}" if status.champion else "none"),
+        *((f"target {name}", _target_text(target)) for name, target in status.serving.items()),
     ]
-    if told["pin"]:
-        rows.append(("pinned", f"version {told['pin']['version']}: {told['pin']['reason']}"))
-    rows += [("note", note) for note in told["notes"]] + [("trouble", trouble) for trouble in told["troubles"]]
-    if told["damaged_records"]:
-        rows.append(("ledger", f"records that can't be read: {told['damaged_records']}"))
+    if status.pin:
+        rows.append(("pinned", f"version {status.pin.version}: {status.pin.reason}"))
+    rows += [("note", note) for note in status.notes] + [("trouble", trouble) for trouble in status.troubles]
+    if status.damaged_records:
+        rows.append(("ledger", f"records that cannot be read: {list(status.damaged_records)}"))
     print_rows(rows)
 
 
-def _served(each: dict[str, Any] | None) -> str:
-    if each is None:
-        return "can't be asked"
-    serves = f"version {each['version']}" if each["version"] else "nothing"
-    return serves + ("" if each["ready"] else f", NOT READY: {each['message']}")
+def _target_text(target: TargetStatus | None) -> str:
+    if target is None:
+        return "unreachable"
+    version = f"version {target.version}" if target.version else "nothing"
+    return version + ("" if target.ready else f", NOT READY: {target.message}")
 
 
 @app.command()
 def why(
-    subject: Annotated[str, typer.Argument(help="Version, run or fingerprint; what was observed last if none.")] = "",
-    settings: SettingsFile = DEFAULT,
+    subject: Annotated[
+        str, typer.Argument(help="Version, run or beginning of a fingerprint; default: the last observation.")
+    ] = "",
+    settings_path: SettingsFile = DEFAULT,
     as_json: Json = False,
 ) -> None:
-    """What set a run going: the axis, and the files, settings or sources that changed."""
-    told = explain.why(_ledger(settings_file.load(settings)), subject)
+    """Show what caused a run: the axis, and the files, settings or sources that changed."""
+    result = explain.why(_ledger(settings_file.load(settings_path)), subject)
     if as_json:
-        print(json.dumps({**asdict(told), "axes": told.axes}, indent=1))
+        print_json({**asdict(result), "axes": result.axes})
         return
-    name = f"version {told.version}" if told.version else told.run or told.fingerprint[:12]
-    if not told.since:
-        out.print(f"{name} ({told.outcome}): nothing served before it", highlight=False)
+    name = f"version {result.version}" if result.version else result.run or result.fingerprint[:12]
+    if not result.since:
+        print_line(f"{name} ({result.outcome}): no version served before it")
         return
-    changed = " and ".join(told.axes) or "nothing"
-    out.print(f"{name} ({told.outcome}): compared with {told.since}, changed: {changed}", highlight=False)
-    for change in told.changes[:CHANGES_SHOWN]:
-        out.print(f"  {change.axis}: {explain.describe(change)}", markup=False, highlight=False, soft_wrap=True)
-    if len(told.changes) > CHANGES_SHOWN:
-        out.print(f"  and {len(told.changes) - CHANGES_SHOWN} more (--json)")
+    changed = " and ".join(result.axes) or "nothing"
+    print_line(f"{name} ({result.outcome}): compared with {result.since}, changed: {changed}")
+    for change in result.changes[:MAX_CHANGES_SHOWN]:
+        print_line(f"  {change.axis}: {explain.describe_change(change)}")
+    if len(result.changes) > MAX_CHANGES_SHOWN:
+        print_line(f"  and {len(result.changes) - MAX_CHANGES_SHOWN} more (--json)")
 
 
 @app.command()
 def history(
-    settings: SettingsFile = DEFAULT,
-    at: Annotated[str, typer.Option("--at", metavar="TIME", help="What served then (ISO 8601), and why.")] = "",
+    settings_path: SettingsFile = DEFAULT,
+    at: Annotated[
+        str, typer.Option("--at", metavar="TIME", help="Show only what served at this time (ISO 8601), and why.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
-    """Everything that happened; or what served at a time."""
-    records = _ledger(settings_file.load(settings)).read()
+    """Show everything that happened, or what served at a time."""
+    records = _ledger(settings_file.load(settings_path)).read()
     if at:
         _show_service(explain.served_at(records, _time(at)), at, as_json)
         return
     events = explain.history(records)
     if as_json:
-        print(json.dumps([asdict(event) | {"at": event.at.isoformat()} for event in events], indent=1))
+        print_json([asdict(event) | {"at": event.at.isoformat()} for event in events])
         return
     print_rows([(f"{event.number}  {event.at.astimezone():%Y-%m-%d %H:%M:%S}", event.text) for event in events])
 
 
-def _show_service(served: explain.Service | None, at: str, as_json: bool) -> None:
+def _show_service(period: explain.ServicePeriod | None, at: str, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(served and {**asdict(served), "since": served.since.isoformat()}, indent=1))
-    elif served is None or served.version is None:
-        out.print(f"at {at} no version was meant to serve", markup=False, highlight=False, soft_wrap=True)
+        print_json(period and {**asdict(period), "since": period.since.isoformat()})
+    elif period is None or period.version is None:
+        print_line(f"at {at} no version was meant to serve")
     else:
-        since = f"{served.since.astimezone():%Y-%m-%d %H:%M:%S}"
-        told = f"at {at} version {served.version} served, since {since}: {served.why}"
-        out.print(told, markup=False, highlight=False, soft_wrap=True)
+        since = f"{period.since.astimezone():%Y-%m-%d %H:%M:%S}"
+        print_line(f"at {at} version {period.version} served, since {since}: {period.why}")
 
 
 def _time(text: str) -> datetime:
@@ -215,40 +221,40 @@ def _time(text: str) -> datetime:
 
 
 @app.command()
-def pin(version: Version, reason: Reason, settings: SettingsFile = DEFAULT, as_json: Json = False) -> None:
-    """Have a version serve, whatever is trained meanwhile, until it is unpinned."""
-    _order(settings, lambda ledger: operator_commands.pin(ledger, version, reason), as_json)
+def pin(version: Version, reason: Reason, settings_path: SettingsFile = DEFAULT, as_json: Json = False) -> None:
+    """Serve a version until it is unpinned, whatever is trained meanwhile."""
+    _record_and_tick(settings_path, lambda ledger: operator_commands.pin(ledger, version, reason), as_json)
 
 
 @app.command()
-def unpin(settings: SettingsFile = DEFAULT, as_json: Json = False) -> None:
-    """Let what is approved serve again."""
-    _order(settings, operator_commands.unpin, as_json)
+def unpin(settings_path: SettingsFile = DEFAULT, as_json: Json = False) -> None:
+    """Allow approved versions to be promoted again."""
+    _record_and_tick(settings_path, operator_commands.unpin, as_json)
 
 
 @app.command()
 def rollback(
     reason: Reason,
-    to: Annotated[str, typer.Option("--to", help="The version to go back to; the one before if not given.")] = "",
-    settings: SettingsFile = DEFAULT,
+    to: Annotated[str, typer.Option("--to", help="Version to serve; default: the one delivered before.")] = "",
+    settings_path: SettingsFile = DEFAULT,
     as_json: Json = False,
 ) -> None:
-    """Leave what serves for good, go back to what served before it, and pin that."""
-    _order(settings, lambda ledger: operator_commands.roll_back(ledger, reason, to), as_json)
+    """Exclude the present version from service for good, and pin the version before it."""
+    _record_and_tick(settings_path, lambda ledger: operator_commands.roll_back(ledger, reason, to), as_json)
 
 
 @app.command()
-def approve(version: Version, settings: SettingsFile = DEFAULT, as_json: Json = False) -> None:
-    """Let a version serve that its gate has approved, where the settings ask for a person's word."""
-    _order(settings, lambda ledger: operator_commands.approve(ledger, version), as_json)
+def approve(version: Version, settings_path: SettingsFile = DEFAULT, as_json: Json = False) -> None:
+    """Allow a version that waits for manual approval to be promoted (setting ``approval``)."""
+    _record_and_tick(settings_path, lambda ledger: operator_commands.approve(ledger, version), as_json)
 
 
-def _order(settings: Path, order: Callable[[Ledger], Any], as_json: bool) -> None:
-    """Record it, and carry it out at once."""
-    chosen = settings_file.load(settings)
-    order(_ledger(chosen))
+def _record_and_tick(settings_path: Path, command: Callable[[Ledger], Record], as_json: bool) -> None:
+    """Record an operator's command, and carry it out at once."""
+    settings = settings_file.load(settings_path)
+    command(_ledger(settings))
     done: list[str] = []
-    report = _tick(chosen, done)
+    report = _tick(settings, done)
     _show_tick(report, done, as_json)
     if report.troubles:
         raise typer.Exit(1)
@@ -257,31 +263,34 @@ def _order(settings: Path, order: Callable[[Ledger], Any], as_json: bool) -> Non
 @app.command()
 def reproduce(
     version: Version,
-    settings: SettingsFile = DEFAULT,
-    other_code: Annotated[bool, typer.Option("--other-code", help="Though the code has changed since.")] = False,
+    settings_path: SettingsFile = DEFAULT,
+    other_code: Annotated[
+        bool, typer.Option("--other-code", help="Train although the code differs from that of the run.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train a version again from the ledger alone, and compare the weights; exit code 1 if they differ."""
+    """Train a version again from the ledger, and compare the weights; exit code 1 if they differ."""
     from spira.cli.compose import repository
-    from spira.delivery import reproduce as making
+    from spira.delivery import reproduce as reproduction
 
-    chosen = settings_file.load(settings)
-    package = repository(chosen).package(version)
+    settings = settings_file.load(settings_path)
+    package = repository(settings).package(version)
     seed = json.loads((package / "package.json").read_text())["seed"]
-    folder = Path(chosen.work) / "reproduced" / version
-    made = making.reproduce(_ledger(chosen), version, package, seed, folder, other_code=other_code, tell=say)
+    folder = Path(settings.work) / "reproduced" / version
+    result = reproduction.reproduce(
+        _ledger(settings), version, package, seed, folder, other_code=other_code, progress=say
+    )
     if as_json:
-        print(json.dumps(asdict(made), indent=1))
+        print_json(asdict(result))
     else:
-        how = (
-            "the same weights, to the bit" if made.identical else f"weights differ by up to {made.largest_difference:g}"
-        )
-        out.print(f"version {version}, seed {seed}, made again: {how}", highlight=False)
-    if not made.identical:
+        difference = f"the weights differ by up to {result.largest_difference:g}"
+        comparison = "the weights are bit-identical" if result.identical else difference
+        print_line(f"version {version}, seed {seed}, trained again: {comparison}")
+    if not result.identical:
         raise typer.Exit(1)
 
 
-def _ledger(chosen: Settings) -> Ledger:
+def _ledger(settings: Settings) -> Ledger:
     from spira.cli.compose import ledger
 
-    return ledger(chosen)
+    return ledger(settings)

@@ -1,4 +1,7 @@
-"""Ticking for ever: at an interval, and sooner when something wakes it. Wake-ups may be lost; the interval is not."""
+"""Watch mode of ``spira deliver``: a tick at an interval, and sooner after a webhook.
+
+A webhook may be lost; the interval is what guarantees the next tick.
+"""
 
 from __future__ import annotations
 
@@ -14,79 +17,81 @@ from types import FrameType
 from spira import lineage
 from spira.cli.compose import reconciler
 from spira.delivery import settings as settings_file
-from spira.delivery.kubernetes_status import published
+from spira.delivery.kubernetes_status import publish_report
 from spira.errors import SpiraError
 
-RUN_SECONDS = 5.0
-"""Between two ticks while a run is on, and between two looks at what is broken."""
-STARTS = "import spira.cli.main, spira.cli.watch, pipelines.local_runner"
-"""What code must be able to do before it is begun."""
+SHORT_INTERVAL_SECONDS = 5.0
+"""Interval while a run is active, after a failed tick, and while new code does not start."""
+START_CHECK = "import spira.cli.main, spira.cli.watch, pipelines.local_runner"
+"""Code that must run in a new process before this process is replaced."""
 
 
-def watch(settings: Path, listen: str, say: Callable[[str], None]) -> None:
-    """Tick until the process is ended (SIGTERM, Ctrl-C); each tick reads the settings anew.
+def watch(settings_path: Path, listen: str, say: Callable[[str], None]) -> None:
+    """Tick until the process is ended (SIGTERM, Ctrl-C); every tick reads the settings again.
 
     Args:
-        listen: ``HOST:PORT`` to take wake-ups on; empty for none.
-        say: gets what is done, waited for or in trouble, a line each, once.
+        listen: ``HOST:PORT`` of the webhooks; empty for none.
+        say: receives one line for each action, and for each note or trouble that is new.
 
     Raises:
-        SpiraError: the settings can't be read at the beginning, or the address is taken.
+        SpiraError: at the start, the settings are invalid or the address is in use.
     """
-    settings_file.load(settings)  # refused here and now, if it must be
+    settings_file.load(settings_path)  # invalid settings end the command here; later they are only reported
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _end)
-    woken = threading.Event()
+        signal.signal(number, _exit)
+    wake = threading.Event()
     if listen:
         from spira.delivery.webhooks import serve
 
-        host, port = serve(listen, woken.set).server_address[:2]
-        say(f"listens on {host!s}:{port} for wake-ups")
-    code, told = lineage.code_digest(), ""
+        host, port = serve(listen, wake.set).server_address[:2]
+        say(f"listening for webhooks on {host!s}:{port}")
+    code, last_message = lineage.code_digest(), ""
     while True:
-        told, seconds = _tick(settings, say, told)
-        woken.wait(seconds)
-        woken.clear()
-        while _code_now() != code:
-            told = _begin_anew(say, told)
-            woken.wait(RUN_SECONDS)
+        last_message, seconds = _tick(settings_path, say, last_message)
+        wake.wait(seconds)
+        wake.clear()
+        while _present_code() != code:
+            last_message = _restart(say, last_message)
+            wake.wait(SHORT_INTERVAL_SECONDS)
 
 
-def _end(number: int, frame: FrameType | None) -> None:
-    """At once, wherever a tick is: it may be killed anywhere, and a run goes on in a process of its own."""
+def _exit(number: int, frame: FrameType | None) -> None:
+    """End at once: a tick may be killed at any point, and a run is a process of its own."""
     raise SystemExit(0)
 
 
-def _begin_anew(say: Callable[[str], None], told: str) -> str:
-    """Become the code that is on disk; returns only where that doesn't start, half-written say, and with the cause."""
-    tried = subprocess.run([sys.executable, "-c", STARTS], capture_output=True, text=True, check=False)
-    if tried.returncode == 0:
-        say("the code has changed: begins anew")
+def _restart(say: Callable[[str], None], last_message: str) -> str:
+    """Replace this process by the code on disk; return the cause if that code does not start, such as a half-saved
+    file."""
+    check = subprocess.run([sys.executable, "-c", START_CHECK], capture_output=True, text=True, check=False)
+    if check.returncode == 0:
+        say("the code has changed; restarting")
         os.execv(sys.executable, [sys.executable, "-m", "spira", *sys.argv[1:]])
-    cause = f"the code has changed, and doesn't start: {tried.stderr.strip().splitlines()[-1]}"
-    if cause != told:
-        say(f"trouble: {cause}")
-    return cause
+    message = f"the code has changed and does not start: {check.stderr.strip().splitlines()[-1]}"
+    if message != last_message:
+        say(f"trouble: {message}")
+    return message
 
 
-def _tick(settings: Path, say: Callable[[str], None], told: str) -> tuple[str, float]:
-    """One tick; what it waits for, and how long to wait for the next."""
+def _tick(settings_path: Path, say: Callable[[str], None], last_message: str) -> tuple[str, float]:
+    """Run one tick; return its notes and troubles, and the seconds until the next tick."""
     try:
-        chosen = settings_file.load(settings)
-        report = published(chosen, reconciler(chosen).tick())
+        settings = settings_file.load(settings_path)
+        report = publish_report(settings, reconciler(settings).tick())
     except (SpiraError, OSError) as error:
-        if str(error) != told:
+        if str(error) != last_message:
             say(f"trouble: {error}")
-        return str(error), RUN_SECONDS
+        return str(error), SHORT_INTERVAL_SECONDS
     for line in report.done:
         say(line)
-    now = "\n".join([*report.decision.notes, *(f"trouble: {trouble}" for trouble in report.troubles)])
-    if now and now != told:
-        say(now)
-    return now, min(RUN_SECONDS, chosen.every_seconds) if report.view.state.active else chosen.every_seconds
+    message = "\n".join([*report.decision.notes, *(f"trouble: {trouble}" for trouble in report.troubles)])
+    if message and message != last_message:
+        say(message)
+    is_active = report.snapshot.state.active is not None
+    return message, min(SHORT_INTERVAL_SECONDS, settings.every_seconds) if is_active else settings.every_seconds
 
 
-def _code_now() -> str:
-    """The code's digest as it is on disk."""
+def _present_code() -> str:
+    """Return the digest of the code on disk."""
     lineage.clear_caches()
     return lineage.code_digest()

@@ -1,12 +1,21 @@
-"""Continuous delivery: a change in data, model or code trains, is judged, and serves, by itself.
+"""Continuous delivery: a change in data, model or code is trained, evaluated and served without a person.
 
-A level-triggered reconciler. Each tick looks at what is (data, settings, code; runs, model repository, what
-serves), compares it with what the ledger says was done, and does the next thing; a lost, doubled or late event does
-no harm, and a tick may be killed anywhere.
+The reconciler is level-triggered. Each tick observes the current state (data, settings and code; runs, model
+repository and targets), compares it with the ledger and does the next action. Events only bring a tick forward, and
+a tick may be killed at any point.
 
-    axes                what is observed: fingerprints of data, model and code, and what changed in them
-    ledger              the append-only record of all that was seen, claimed, decided and done
-    state               what the ledger adds up to
-    decide              (observed, state, runs, registry, serving, now) -> the next thing to do; pure
-    reconcile           does it, by a runner, a model repository and the targets
+    settings            the settings file, delivery.yaml
+    fingerprints        digests of data, model and code, and what changed between two observations
+    observe             the current fingerprints, read from the data, the settings and the sources
+    ledger              append-only record of observations, runs, verdicts and releases
+    state               the state that the records of the ledger add up to
+    decide              (observation, state, runs, champion, targets, time) -> next actions; a pure function
+    reconcile           carries the actions out through a runner, a model repository and the targets
+    training_request    everything a run needs to train one observation
+    runner, repository  protocol of the training runner; the model repository on MLflow
+    operator_commands   pin, unpin, roll back, approve, retry
+    status, explain     what is going on; why a run started, what happened, what served when
+    conditions, kubernetes_status    the status as a resource of the cluster
+    recurring_tick, webhooks         a tick as a pipeline task; HTTP calls that bring a tick forward
+    reproduce           trains a version again and compares the weights
 """

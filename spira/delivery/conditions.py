@@ -1,11 +1,11 @@
-"""A tick's status as a Kubernetes resource tells it: fields to read at a glance, and conditions in the standard form.
+"""Status of the custom resource: fields to read at a glance, and conditions in the standard form of Kubernetes.
 
 The conditions:
 
-    Fit       what is there can be trained on
-    Settled   what is there was trained and judged, one way or the other
-    Serving   every target serves what is wanted, and answers
-    Healthy   everything could be asked and done
+    Fit       the input can be trained on
+    Settled   the input was trained and evaluated, whatever the verdict
+    Serving   every target serves the wanted version and is ready
+    Healthy   everything was reachable, and every action succeeded
 """
 
 from __future__ import annotations
@@ -15,142 +15,152 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-LONGEST = 1000
-"""Characters of a message: it is for a person, and the ledger has it in full."""
-STANDING = {
+from spira.delivery.fingerprints import describe_problem
+from spira.delivery.status import DeliveryStatus, ObservedStatus, TargetStatus
+
+MAX_MESSAGE_CHARACTERS = 1000
+"""Kubernetes limits the length of a message; the ledger has the full text."""
+UNREACHABLE = "unreachable"
+UP_TO_DATE = "up to date: the last observation is settled, and every target serves the wanted version"
+
+ConditionStatus = Literal["True", "False", "Unknown"]
+SETTLED: Mapping[str, tuple[ConditionStatus, str]] = {
     "running": ("False", "Running"),
     "due": ("False", "Due"),
     "failed": ("False", "Failed"),
     "approved": ("True", "Approved"),
     "rejected": ("True", "Rejected"),
 }
-"""The condition ``Settled`` by where the training stands; where nothing is fit to train on, nobody knows."""
-AT_REST = "what is observed is settled, and what serves is what is wanted"
+"""Status and reason of the condition ``Settled`` by :attr:`DeliveryStatus.training`; otherwise unknown."""
 
 
 @dataclass(frozen=True)
 class Condition:
-    """One of the four; Kubernetes' own words for what it holds."""
+    """One condition, with the field names of Kubernetes."""
 
     type: str
-    status: Literal["True", "False", "Unknown"]
+    status: ConditionStatus
     reason: str
     message: str
 
 
 def resource_status(
-    told: Mapping[str, Any], before: Mapping[str, Any], generation: int, now: datetime
+    status: DeliveryStatus, previous: Mapping[str, Any], generation: int, now: datetime
 ) -> dict[str, Any]:
-    """The resource's status.
+    """Return the ``status`` of the custom resource.
 
     Args:
-        told: by :func:`spira.delivery.explain.status`.
-        before: the status that it replaces: a condition keeps the time since which it is as it is.
-        generation: of the resource.
+        previous: the ``status`` that is replaced; a condition keeps its transition time while its status is the same.
+        generation: ``metadata.generation`` of the resource.
     """
-    observed = told["observed"] or {}
+    observed = status.observed
     fields = {
         "observedGeneration": generation,
         "lastTickTime": _time(now),
-        "fingerprint": observed.get("fingerprint"),
-        "axes": observed.get("axes"),
-        "training": told["training"],
-        "run": told["run"],
-        "wanted": told["wanted"],
-        "champion": told["champion"],
-        "pinned": told["pin"] and told["pin"]["version"],
-        "serving": _serving(told["serving"]),
-        "message": _short("; ".join(told["troubles"] or told["notes"]) or AT_REST),
-        "records": told["records"],
-        "targets": [_target(name, each) for name, each in told["serving"].items()],
-        "conditions": _since(conditions(told), before.get("conditions", ()), generation, _time(now)),
+        "fingerprint": observed and observed.fingerprint,
+        "axes": observed and observed.axes and observed.axes.model_dump(),
+        "training": status.training,
+        "run": status.run,
+        "wanted": status.wanted,
+        "champion": status.champion,
+        "pinned": status.pin and status.pin.version,
+        "serving": _serving_summary(status.serving),
+        "message": _shorten("; ".join(status.troubles or status.notes) or UP_TO_DATE),
+        "records": status.records,
+        "targets": [_target(name, target) for name, target in status.serving.items()],
+        "conditions": _with_times(conditions(status), previous.get("conditions", ()), generation, _time(now)),
     }
-    return {name: value for name, value in fields.items() if value not in (None, "")}
+    return _without_empty(fields)
 
 
-def conditions(told: Mapping[str, Any]) -> list[Condition]:
-    """The four, of a status."""
-    return [_fit(told["observed"]), _settled(told), _is_serving(told["wanted"], told["serving"]), _healthy(told)]
+def conditions(status: DeliveryStatus) -> list[Condition]:
+    """Return the four conditions."""
+    return [_fit(status.observed), _settled(status), _serving(status.wanted, status.serving), _healthy(status)]
 
 
-def _fit(observed: Mapping[str, Any] | None) -> Condition:
+def _fit(observed: ObservedStatus | None) -> Condition:
     if observed is None:
         return Condition("Fit", "Unknown", "NothingObserved", "nothing was observed yet")
-    if observed["problem"]:
-        return Condition("Fit", "False", "InvalidInput", observed["problem"])
-    return Condition("Fit", "True", "Axes", f"fingerprint {observed['fingerprint'][:12]}")
+    if observed.problem:
+        return Condition("Fit", "False", "InvalidInput", describe_problem(observed.problem))
+    return Condition("Fit", "True", "Observed", f"fingerprint {observed.fingerprint[:12]}")
 
 
-def _settled(told: Mapping[str, Any]) -> Condition:
-    status, reason = STANDING.get(told["training"], ("Unknown", "NothingFit"))
-    run = f", run {told['run']}" if told["run"] else ""
-    return Condition("Settled", status, reason, f"{told['training']}{run}")  # type: ignore[arg-type]
+def _settled(status: DeliveryStatus) -> Condition:
+    condition_status, reason = SETTLED.get(status.training, ("Unknown", "NothingFit"))
+    run = f", run {status.run}" if status.run else ""
+    return Condition("Settled", condition_status, reason, f"{status.training}{run}")
 
 
-def _is_serving(wanted: str | None, serving: Mapping[str, Any]) -> Condition:
-    """What is known to be wrong outweighs what can't be asked."""
+def _serving(wanted: str | None, serving: Mapping[str, TargetStatus | None]) -> Condition:
     if not wanted:
         return Condition("Serving", "False", "NothingWanted", "no version was delivered yet")
-    wrong = [name for name, each in serving.items() if each and (each["version"] != wanted or not each["ready"])]
-    silent = [name for name, each in serving.items() if not each]
-    told = "; ".join(f"{name}: {_served(serving[name])}" for name in wrong + silent)
-    if wrong:
-        return Condition("Serving", "False", "NotAsWanted", f"version {wanted} is wanted; {told}")
-    if silent:
-        return Condition("Serving", "Unknown", "NotAsked", f"version {wanted} is wanted; {told}")
+    wrong = [name for name, target in serving.items() if target and not _is_as_wanted(target, wanted)]
+    unreachable = [name for name, target in serving.items() if not target]
+    details = "; ".join(f"{name}: {_summary(serving[name])}" for name in wrong + unreachable)
+    if wrong:  # a known error matters more than an unreachable target
+        return Condition("Serving", "False", "NotAsWanted", f"version {wanted} is wanted; {details}")
+    if unreachable:
+        return Condition("Serving", "Unknown", "Unreachable", f"version {wanted} is wanted; {details}")
     return Condition("Serving", "True", "AsWanted", f"version {wanted}")
 
 
-def _healthy(told: Mapping[str, Any]) -> Condition:
-    damaged = [f"ledger: record {number} can't be read" for number in told["damaged_records"]]
-    if troubles := [*told["troubles"], *damaged]:
+def _is_as_wanted(target: TargetStatus, wanted: str) -> bool:
+    return target.version == wanted and target.ready
+
+
+def _healthy(status: DeliveryStatus) -> Condition:
+    damaged = [f"ledger: record {number} cannot be read" for number in status.damaged_records]
+    if troubles := [*status.troubles, *damaged]:
         return Condition("Healthy", "False", "Troubles", "; ".join(troubles))
-    return Condition("Healthy", "True", "NoTrouble", "everything could be asked and done")
+    return Condition("Healthy", "True", "NoTrouble", "everything was reachable, and every action succeeded")
 
 
-def _since(
-    found: list[Condition], before: Iterable[Mapping[str, Any]], generation: int, now: str
+def _with_times(
+    conditions: list[Condition], previous: Iterable[Mapping[str, Any]], generation: int, now: str
 ) -> list[dict[str, Any]]:
-    """As the resource holds them; the time moves where the status does, and not with a message."""
-    then = {each["type"]: each for each in before}
+    """Return the conditions as the resource stores them; the time changes only with the status, not with a message."""
+    before = {(condition["type"], condition["status"]): condition["lastTransitionTime"] for condition in previous}
     return [
         {
-            **asdict(each),
-            "message": _short(each.message),
+            **asdict(condition),
+            "message": _shorten(condition.message),
             "observedGeneration": generation,
-            "lastTransitionTime": then[each.type]["lastTransitionTime"]
-            if each.type in then and then[each.type]["status"] == each.status
-            else now,
+            "lastTransitionTime": before.get((condition.type, condition.status), now),
         }
-        for each in found
+        for condition in conditions
     ]
 
 
-def _serving(serving: Mapping[str, Any]) -> str:
-    """In a word where all targets say the same, else target by target."""
-    told = {name: _served(each) for name, each in serving.items()}
-    if len(set(told.values())) == 1:
-        return next(iter(told.values()))
-    return ", ".join(f"{name}: {each}" for name, each in told.items())
+def _serving_summary(serving: Mapping[str, TargetStatus | None]) -> str:
+    """Return one entry if all targets are alike, otherwise one per target."""
+    summaries = {name: _summary(target) for name, target in serving.items()}
+    if len(set(summaries.values())) == 1:
+        return next(iter(summaries.values()))
+    return ", ".join(f"{name}: {summary}" for name, summary in summaries.items())
 
 
-def _served(each: Mapping[str, Any] | None) -> str:
-    if each is None:
-        return "can't be asked"
-    return (each["version"] or "nothing") + ("" if each["ready"] else f", not ready: {each['message']}")
+def _summary(target: TargetStatus | None) -> str:
+    if target is None:
+        return UNREACHABLE
+    return (target.version or "nothing") + ("" if target.ready else f", not ready: {target.message}")
 
 
-def _target(name: str, each: Mapping[str, Any] | None) -> dict[str, Any]:
-    if each is None:
-        return {"name": name, "message": "can't be asked"}
-    told = {"name": name, "version": each["version"], "ready": each["ready"], "message": _short(each["message"])}
-    return {key: value for key, value in told.items() if value not in (None, "")}
+def _target(name: str, target: TargetStatus | None) -> dict[str, Any]:
+    if target is None:
+        return {"name": name, "message": UNREACHABLE}
+    message = _shorten(target.message)
+    return _without_empty({"name": name, "version": target.version, "ready": target.ready, "message": message})
 
 
-def _short(message: str) -> str:
-    """In one line, as a table shows no more of it."""
+def _without_empty(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value not in (None, "")}
+
+
+def _shorten(message: str) -> str:
+    """Return the message in one line, because a table shows only the first, and cut to the limit."""
     line = "; ".join(message.splitlines())
-    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+    return line if len(line) <= MAX_MESSAGE_CHARACTERS else f"{line[: MAX_MESSAGE_CHARACTERS - 1]}…"
 
 
 def _time(at: datetime) -> str:

@@ -1,61 +1,65 @@
-"""What to do next: a function of what is, what was done, and the time. Nothing here reads, writes or waits.
+"""The next actions, as a function of observation, ledger, runs, champion, targets and time. Nothing here does I/O.
 
-Training. One run at a time. A fingerprint that is observed and not settled (approved or rejected) is claimed and
-run; one that failed is tried again, later each time, until the attempts are used up. While a run is on, newer
-observations queue, and only the last of them is run.
+Training
+    There is one run at a time. A fingerprint that is observed and not settled (approved or rejected) is claimed and
+    run. After a failure it is tried again, each time after a longer wait, until the attempts are used up. Changes
+    that are observed during a run queue, and only the last of them is run.
 
-Serving. What is wanted is what is pinned, else the last version that was delivered and not rolled back. A newly
-approved version is promoted; whatever serves, or is called champion, and isn't wanted is put right.
+Serving
+    The wanted version is the pinned one, otherwise the last one that was delivered and not rolled back. A newly
+    approved version is promoted. A target or a champion alias that differs from the wanted version is repaired.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from spira.delivery.fingerprints import Axes, InvalidInput
+from spira.delivery.fingerprints import Axes, InvalidInput, describe_problem
 from spira.delivery.runner import Run
 from spira.delivery.state import Attempt, DeliveryState
 from spira.deployment.target import Status
 
-LONGEST_WAIT = timedelta(hours=1)
-"""Between two attempts to serve a version; they are never given up, for what refuses may come back."""
+MAX_WAIT = timedelta(hours=1)
+"""Longest wait between two attempts to serve a version. There is no last attempt: the cause may lie in the target."""
+BACKOFF_FACTOR = 4
+MAX_BACKOFF_EXPONENT = 8
 
 
 @dataclass(frozen=True)
 class Policy:
-    """How patient the reconciler is."""
+    """Limits and waiting times of the reconciler."""
 
     attempts: int = 4
-    """Runs of one fingerprint that may fail."""
+    """Number of runs of one fingerprint that may fail."""
     backoff_seconds: float = 60.0
-    """Before the second attempt; four times as long before each further one."""
+    """Wait before the second attempt; each further wait is four times as long."""
     quiet_seconds: float = 0.0
-    """An observation must stand for so long before it is trained on: an upload may be under way."""
+    """Time for which an observation must stay the same before it is trained, because an upload may be incomplete."""
     approval: bool = False
-    """Whether a person must approve a version before it is promoted."""
+    """Whether an operator must approve a version before it is promoted."""
 
 
 @dataclass(frozen=True)
 class ChampionStatus:
-    """What the model repository says."""
+    """Champion and rolled-back versions of the model repository."""
 
     champion: str | None
     rolled_back: frozenset[str] = frozenset()
-    """Versions that are held there."""
+    """Versions that the repository refuses to promote."""
 
 
 @dataclass(frozen=True)
 class Observe:
-    """Record what is seen."""
+    """Record the observation."""
 
-    seen: Axes | InvalidInput
+    observed: Axes | InvalidInput
 
 
 @dataclass(frozen=True)
 class Claim:
-    """Take what is seen to be run, once."""
+    """Reserve the run of a fingerprint, so that no other process starts one."""
 
     fingerprint: str
     attempt: int
@@ -63,14 +67,14 @@ class Claim:
 
 @dataclass(frozen=True)
 class Start:
-    """Begin a claimed run, or take it up."""
+    """Start a claimed run, or resume it."""
 
     attempt: Attempt
 
 
 @dataclass(frozen=True)
 class Finish:
-    """Record how a run ended."""
+    """Record the outcome of a run."""
 
     attempt: Attempt
     run: Run
@@ -78,14 +82,14 @@ class Finish:
 
 @dataclass(frozen=True)
 class Adopt:
-    """Take over the champion that was there before the ledger."""
+    """Record the champion that is older than the ledger as delivered."""
 
     version: str
 
 
 @dataclass(frozen=True)
 class Promote:
-    """Serve a version everywhere, then make it champion."""
+    """Serve a version on every target, then make it champion."""
 
     version: str
     why: str
@@ -93,19 +97,21 @@ class Promote:
 
 @dataclass(frozen=True)
 class SetChampion:
-    """Make a version champion that is wanted and isn't."""
+    """Make the wanted version champion, because another one is."""
 
     version: str
     instead_of: str | None
+    """The present champion."""
 
 
 @dataclass(frozen=True)
 class Serve:
-    """Have a target serve what is wanted, where it doesn't."""
+    """Apply the wanted version to a target that serves another one, or that is not ready or has drifted."""
 
     target: str
     version: str
     instead_of: str | None
+    """Version that the target serves now."""
 
 
 Action = Observe | Claim | Start | Finish | Adopt | Promote | SetChampion | Serve
@@ -113,170 +119,184 @@ Action = Observe | Claim | Start | Finish | Adopt | Promote | SetChampion | Serv
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do now, and what is waited for."""
+    """Actions that are due now, and notes about what has to wait."""
 
     actions: tuple[Action, ...] = ()
     notes: tuple[str, ...] = ()
 
 
 def decide(
-    seen: Axes | InvalidInput | None,
+    observed: Axes | InvalidInput | None,
     state: DeliveryState,
     runs: Mapping[str, Run | None],
-    models: ChampionStatus | None,
+    champion_status: ChampionStatus | None,
     serving: Mapping[str, Status | None],
     policy: Policy,
     now: datetime,
 ) -> Decision:
-    """What to do next.
+    """Return the next actions.
 
     Args:
-        seen: what is there; None where it can't be looked at now.
-        runs: of the active run by name, None of one that never began; empty where the runner can't be asked.
-        models: None where the model repository can't be asked.
-        serving: by target; None of one that can't be asked.
+        observed: the current input; None if it cannot be read now.
+        runs: the active run by name, None if it never started; empty if the runner is unreachable.
+        champion_status: None if the model repository is unreachable.
+        serving: status by target; None for a target that is unreachable.
     """
-    if seen is not None and is_news(seen, state):
-        return Decision((Observe(seen),))
-    served, trained = _serve(state, models, serving, policy, now), _train(seen, state, runs, models, policy, now)
-    return Decision(served.actions + trained.actions, served.notes + trained.notes)
+    if observed is not None and is_new(observed, state):
+        return Decision((Observe(observed),))
+    serve = _serve(state, champion_status, serving, policy, now)
+    train = _train(observed, state, runs, champion_status, policy, now)
+    return Decision(serve.actions + train.actions, serve.notes + train.notes)
 
 
-def is_news(seen: Axes | InvalidInput, state: DeliveryState) -> bool:
-    """Whether it isn't what was last recorded."""
+def is_new(observed: Axes | InvalidInput, state: DeliveryState) -> bool:
+    """Return whether an observation differs from the last one in the ledger."""
     last = state.last_observation
-    if isinstance(seen, InvalidInput):
-        return last is None or last.problem != seen.problem
-    return last is None or last.axes != seen.fingerprint
+    if isinstance(observed, InvalidInput):
+        return last is None or last.problem != observed.problem
+    return last is None or last.axes != observed.fingerprint
 
 
 def _train(
-    seen: Axes | InvalidInput | None,
+    observed: Axes | InvalidInput | None,
     state: DeliveryState,
     runs: Mapping[str, Run | None],
-    models: ChampionStatus | None,
+    champion_status: ChampionStatus | None,
     policy: Policy,
     now: datetime,
 ) -> Decision:
     if state.active:
-        return _attend(state.active, runs)
-    if seen is None:
-        return Decision(notes=("what there is to train on can't be looked at now",))
-    if isinstance(seen, InvalidInput):
-        return Decision(notes=(f"not fit to train on: {seen.problem}",))
-    fingerprint = seen.fingerprint.digest
+        return _follow(state.active, runs)
+    if observed is None:
+        return Decision(notes=("no new observation: the data, the settings or the code cannot be read now",))
+    if isinstance(observed, InvalidInput):
+        return Decision(notes=(describe_problem(observed.problem),))
+    fingerprint = observed.fingerprint.digest
     attempts = state.attempts_of(fingerprint)
     if any(attempt.is_settled for attempt in attempts):
         return Decision()
-    if wait := _reason_to_wait(state, attempts, policy, now):
-        return Decision(notes=(wait,))
-    if models is None:
-        return Decision(notes=("a run is due; it waits for the model repository",))
+    if reason := _reason_to_wait(state, attempts, policy, now):
+        return Decision(notes=(reason,))
+    if champion_status is None:  # the run registers its model there
+        return Decision(notes=("a run is due; waiting for the model repository",))
     return Decision((Claim(fingerprint, len(attempts) + 1),))
 
 
-def _attend(active: Attempt, runs: Mapping[str, Run | None]) -> Decision:
-    """What the run that is on needs."""
+def _follow(active: Attempt, runs: Mapping[str, Run | None]) -> Decision:
+    """Return the next action for the active run."""
     if active.run not in runs:
-        return Decision(notes=(f"run {active.run}: its runner can't be asked now",))
+        return Decision(notes=(f"run {active.run}: the runner is unreachable",))
     run = runs[active.run]
     if run is None or run.state == "interrupted":
         return Decision((Start(active),))
     if run.state == "running":
-        because = f": {run.message}" if run.message else ""
-        return Decision(notes=(f"run {active.run} is on, since {active.claimed:%Y-%m-%d %H:%M:%S}{because}",))
+        progress = f": {run.message}" if run.message else ""
+        return Decision(notes=(f"run {active.run} is running since {active.claimed:%Y-%m-%d %H:%M:%S}{progress}",))
     return Decision((Finish(active, run),))
 
 
 def _reason_to_wait(state: DeliveryState, attempts: list[Attempt], policy: Policy, now: datetime) -> str:
-    """Why nothing is run for a fingerprint that isn't settled; empty where a run is due."""
+    """Return why an unsettled fingerprint is not run now; empty if a run is due."""
     fingerprint = state.last_observation.fingerprint if state.last_observation else ""
-    failed = len(attempts) - state.failures_reset.get(fingerprint, 0)
-    if failed <= 0:
-        quiet = (
-            state.last_observation.since + timedelta(seconds=policy.quiet_seconds) if state.last_observation else now
-        )
-        return f"something changed; it must stand still until {quiet:%H:%M:%S}" if now < quiet else ""
+    failures = len(attempts) - state.failures_reset.get(fingerprint, 0)
+    if failures <= 0:
+        return _reason_for_quiet(state, policy, now)
     last = attempts[-1]
-    if failed >= policy.attempts:
-        return f"given up after {failed} failed attempts, until something changes or --retry: {last.message}"
-    due = _due([attempt.finished for attempt in attempts if attempt.finished][-failed:], policy)
+    if failures >= policy.attempts:
+        advice = "change the input or run spira deliver tick --retry"
+        return f"gave up after {failures} failed attempts; to try again, {advice}. Last failure: {last.message}"
+    due = _next_attempt([attempt.finished for attempt in attempts if attempt.finished][-failures:], policy)
     if now < due:
-        return f"attempt {failed} of {policy.attempts} failed, the next is due at {due:%H:%M:%S}: {last.message}"
+        return f"attempt {failures} of {policy.attempts} failed; next attempt at {due:%H:%M:%S}: {last.message}"
     return ""
 
 
-def _due(failures: Iterable[datetime], policy: Policy) -> datetime:
-    """When to try again after failures at these times."""
-    times = list(failures)
-    return times[-1] + timedelta(seconds=policy.backoff_seconds * 4 ** min(len(times) - 1, 8))
+def _reason_for_quiet(state: DeliveryState, policy: Policy, now: datetime) -> str:
+    if state.last_observation is None:
+        return ""
+    due = state.last_observation.since + timedelta(seconds=policy.quiet_seconds)
+    return f"input changed; waiting until {due:%H:%M:%S} in case an upload is not complete" if now < due else ""
+
+
+def _next_attempt(failures: Sequence[datetime], policy: Policy) -> datetime:
+    """Return the time of the next attempt after failures at these times."""
+    exponent = min(len(failures) - 1, MAX_BACKOFF_EXPONENT)
+    return failures[-1] + timedelta(seconds=policy.backoff_seconds * BACKOFF_FACTOR**exponent)
 
 
 def _serve(
     state: DeliveryState,
-    models: ChampionStatus | None,
+    champion_status: ChampionStatus | None,
     serving: Mapping[str, Status | None],
     policy: Policy,
     now: datetime,
 ) -> Decision:
-    if models is None:
-        return Decision(notes=("the model repository can't be asked now",))
-    if models.champion and not state.deliveries and not state.promoting and not state.pin:
-        return Decision((Adopt(models.champion),))
-    bad = {*state.rolled_back, *models.rolled_back}
-    want = wanted(state, bad)
-    promotion = _promotion(state, want, bad, policy, now)
+    if champion_status is None:
+        return Decision(notes=("the model repository is unreachable",))
+    if champion_status.champion and not state.deliveries and not state.promoting and not state.pin:
+        return Decision((Adopt(champion_status.champion),))
+    rolled_back = {*state.rolled_back, *champion_status.rolled_back}
+    version = wanted(state, rolled_back)
+    promotion = _promotion(state, version, rolled_back, policy, now)
     if promotion.actions:
         return promotion
-    repairs = _repairs(want, models, serving) if want else Decision()
+    repairs = _repairs(version, champion_status, serving) if version else Decision()
     return Decision(repairs.actions, promotion.notes + repairs.notes)
 
 
-def wanted(state: DeliveryState, bad: Iterable[str]) -> str | None:
-    """The version that should serve: what is pinned, else the last that was delivered and isn't bad."""
+def wanted(state: DeliveryState, rolled_back: Collection[str]) -> str | None:
+    """Return the version that should serve: the pinned one, otherwise the last delivered one not rolled back."""
     if state.pin:
         return state.pin.version
-    held = set(bad)
-    return next((each.version for each in reversed(state.deliveries) if each.version not in held), None)
+    versions = (delivery.version for delivery in reversed(state.deliveries))
+    return next((version for version in versions if version not in rolled_back), None)
 
 
-def candidate(state: DeliveryState, bad: Iterable[str]) -> Attempt | None:
-    """The approved run whose version should be promoted, or was: that of what is observed, else the last one since."""
-    held, seen = set(bad), state.last_observation.fingerprint if state.last_observation else ""
-    approved = [each for each in state.attempts if each.outcome == "approved" and each.version not in held]
-    own = [attempt for attempt in approved if attempt.fingerprint == seen]
-    promoted = state.deliveries[-1].record if state.deliveries else 0
-    since = sorted((attempt for attempt in approved if attempt.record > promoted), key=lambda each: each.record)
-    found = own or since
-    return found[-1] if found else None
+def candidate(state: DeliveryState, rolled_back: Collection[str]) -> Attempt | None:
+    """Return the approved attempt whose version should serve if nothing is pinned.
+
+    It is the last one of the observed fingerprint, delivered or not; otherwise the last one since the last delivery.
+    """
+    fingerprint = state.last_observation.fingerprint if state.last_observation else ""
+    approved = [
+        attempt for attempt in state.attempts if attempt.outcome == "approved" and attempt.version not in rolled_back
+    ]
+    of_observed = [attempt for attempt in approved if attempt.fingerprint == fingerprint]
+    delivered = state.deliveries[-1].record if state.deliveries else 0
+    since_delivery = [attempt for attempt in approved if attempt.record > delivered]
+    candidates = of_observed or sorted(since_delivery, key=lambda attempt: attempt.record)
+    return candidates[-1] if candidates else None
 
 
-def _promotion(state: DeliveryState, want: str | None, bad: Iterable[str], policy: Policy, now: datetime) -> Decision:
-    next_one = candidate(state, bad)
-    if next_one is None or next_one.version is None or next_one.version == want:
+def _promotion(
+    state: DeliveryState, wanted_version: str | None, rolled_back: Collection[str], policy: Policy, now: datetime
+) -> Decision:
+    attempt = candidate(state, rolled_back)
+    if attempt is None or attempt.version is None or attempt.version == wanted_version:
         return Decision()
-    version = next_one.version
+    version = attempt.version
     if state.pin:
-        return Decision(notes=(f"version {version} is approved; version {state.pin.version} is pinned",))
+        return Decision(notes=(f"version {version} is approved and waits: version {state.pin.version} is pinned",))
     was_delivered = any(delivery.version == version for delivery in state.deliveries)
     if policy.approval and not was_delivered and version not in state.manual_approvals:
-        return Decision(notes=(f"version {version} waits for a person: spira deliver approve {version}",))
+        return Decision(notes=(f"version {version} waits for manual approval: spira deliver approve {version}",))
     refusals = state.refusals.get(version, ())
     if refusals and state.promoting != version:
-        due = min(_due([refusal.at for refusal in refusals], policy), refusals[-1].at + LONGEST_WAIT)
+        last = refusals[-1]
+        due = min(_next_attempt([refusal.at for refusal in refusals], policy), last.at + MAX_WAIT)
         if now < due:
-            told = f"version {version} could not be served, the next attempt is due at {due:%H:%M:%S}"
-            return Decision(notes=(f"{told}: {refusals[-1].message}",))
-    why = "it is what is observed again" if was_delivered else "approved by its gate"
-    return Decision((Promote(version, f"{why}, and by a person" if version in state.manual_approvals else why),))
+            note = f"version {version} was not deployed; next attempt at {due:%H:%M:%S}: {last.message}"
+            return Decision(notes=(note,))
+    why = "its input is observed again" if was_delivered else "approved by its gate"
+    return Decision((Promote(version, f"{why} and by an operator" if version in state.manual_approvals else why),))
 
 
-def _repairs(want: str, models: ChampionStatus, serving: Mapping[str, Status | None]) -> Decision:
+def _repairs(wanted_version: str, champion_status: ChampionStatus, serving: Mapping[str, Status | None]) -> Decision:
     actions: list[Action] = []
-    if models.champion != want:
-        actions.append(SetChampion(want, models.champion))
+    if champion_status.champion != wanted_version:
+        actions.append(SetChampion(wanted_version, champion_status.champion))
     for target, status in serving.items():
-        if status is not None and (status.version != want or status.drifted or not status.ready):
-            actions.append(Serve(target, want, status.version))
-    notes = [f"target {target} can't be asked now" for target, status in serving.items() if status is None]
+        if status is not None and (status.version != wanted_version or status.drifted or not status.ready):
+            actions.append(Serve(target, wanted_version, status.version))
+    notes = [f"target {target} is unreachable" for target, status in serving.items() if status is None]
     return Decision(tuple(actions), tuple(notes))

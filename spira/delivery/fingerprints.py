@@ -1,7 +1,8 @@
-"""What is observed of the three axes of change, data, model and code, and what changed between two observations.
+"""Fingerprints of the three axes of change (data, model, code), and the differences between two observations.
 
-An axis is its parts by name (a recording and its hash, a setting and its value, a source and its hash) and one digest
-over them. Three digests make a fingerprint: what is trained, judged and delivered at most once.
+An axis consists of named parts (a recording and its hash, a setting and its value, a source and its hash) and one
+digest over them. The digests of the three axes make a fingerprint, which is trained, evaluated and delivered at most
+once.
 """
 
 from __future__ import annotations
@@ -14,25 +15,24 @@ from typing import Any, Literal
 
 from spira.config import Config
 from spira.data import content_hash
-from spira.data.content_hash import Hashed
 from spira.evaluation.gate import Gate
 
-Name = Literal["data", "model", "code"]
-NAMES: tuple[Name, ...] = ("data", "model", "code")
+AxisName = Literal["data", "model", "code"]
+AXIS_NAMES: tuple[AxisName, ...] = ("data", "model", "code")
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis as it was found."""
+    """One axis at the time of an observation."""
 
     digest: str
     parts: Mapping[str, str]
-    """What the digest stands for, by name."""
+    """Content of each part by its name; the digest covers them all."""
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """The digests of the three axes."""
+    """Digests of the three axes."""
 
     data: str
     model: str
@@ -40,13 +40,13 @@ class Fingerprint:
 
     @property
     def digest(self) -> str:
-        """One for the three."""
+        """One digest over the three."""
         return _sha256([self.data, self.model, self.code])
 
 
 @dataclass(frozen=True)
 class Axes:
-    """All three axes at one moment."""
+    """The three axes at the time of one observation."""
 
     data: Axis
     model: Axis
@@ -54,94 +54,102 @@ class Axes:
 
     @property
     def fingerprint(self) -> Fingerprint:
-        return Fingerprint(*(axis.digest for axis in self.axes.values()))
+        return Fingerprint(self.data.digest, self.model.digest, self.code.digest)
 
     @property
-    def axes(self) -> dict[Name, Axis]:
-        """By name."""
+    def by_name(self) -> dict[AxisName, Axis]:
         return {"data": self.data, "model": self.model, "code": self.code}
 
 
 @dataclass(frozen=True)
 class InvalidInput:
-    """No observation: what is there can't be trained on, or can't be looked at."""
+    """An observation of data or settings that cannot be trained on."""
 
     problem: str
+    """``data: ...`` or ``settings: ...`` with the file or key and the rule."""
+
+
+def describe_problem(problem: str) -> str:
+    """Return the sentence for people that belongs to :attr:`InvalidInput.problem`."""
+    source, _, cause = problem.partition(": ")
+    if source == "data":
+        return f"the data cannot be trained on: {cause}"
+    if source == "settings":
+        return f"the settings are invalid: {cause}"
+    return f"the input is invalid: {problem}"
 
 
 @dataclass(frozen=True)
 class Change:
-    """One part that two observations don't share."""
+    """One part in which two observations differ."""
 
-    axis: Name
+    axis: AxisName
     what: Literal["added", "removed", "changed", "renamed"]
     name: str
     before: str = ""
-    """The value, where a person can read it, or the old name."""
+    """Old value of a setting, or old name of a renamed part; otherwise empty."""
     after: str = ""
+    """New value of a setting, or new name of a renamed part; otherwise empty."""
 
 
 def data_axis(files: content_hash.Files) -> Axis:
-    """Of a data set's files; the digest is that of a corpus made of them."""
-    return Axis(
-        content_hash.digest(files), {path: f"{file.sha256} {file.size}" for path, file in sorted(files.items())}
-    )
-
-
-def files_of(data: Axis) -> dict[str, Hashed]:
-    """The files that a data axis was made of; which generations they had is not kept."""
-    pairs = {path: part.split() for path, part in data.parts.items()}
-    return {path: Hashed(int(size), sha256, "") for path, (sha256, size) in pairs.items()}
+    """Return the axis of a data set's files; its digest equals that of a corpus built from them."""
+    parts = {path: f"{file.sha256} {file.size}" for path, file in sorted(files.items())}
+    return Axis(content_hash.digest(files), parts)
 
 
 def model_axis(config: Config, gate: Gate, skip_bad: bool) -> Axis:
-    """Of what was asked for: every setting as it is resolved, and what a model must show to be approved."""
+    """Return the axis of the resolved settings and of the gate."""
     settings = {**config.model_dump(mode="json"), "gate": gate.model_dump(mode="json"), "skip_bad": skip_bad}
-    return axis_of(dict(_flat(settings)))
+    return axis_of(dict(_flatten(settings)))
 
 
 def axis_of(parts: Mapping[str, str]) -> Axis:
-    """Of named parts in any order."""
+    """Return the axis of named parts; their order does not matter."""
     return Axis(_sha256(dict(sorted(parts.items()))), parts)
 
 
-def changes(before: Mapping[Name, Axis], after: Mapping[Name, Axis]) -> list[Change]:
-    """What changed from one observation to the other, axis by axis, by name; a file that only moved is renamed."""
+def changes(before: Mapping[AxisName, Axis], after: Mapping[AxisName, Axis]) -> list[Change]:
+    """Return the differences between two observations, axis by axis and sorted by name.
+
+    A file with the same content under another name counts as renamed.
+    """
     return [
         change
-        for axis in NAMES
+        for axis in AXIS_NAMES
         if before[axis].digest != after[axis].digest
-        for change in _parts_changed(axis, before[axis].parts, after[axis].parts)
+        for change in _part_changes(axis, before[axis].parts, after[axis].parts)
     ]
 
 
-def _parts_changed(axis: Name, before: Mapping[str, str], after: Mapping[str, str]) -> list[Change]:
+def _part_changes(axis: AxisName, before: Mapping[str, str], after: Mapping[str, str]) -> list[Change]:
     removed = {name: before[name] for name in sorted(before.keys() - after.keys())}
     added = {name: after[name] for name in sorted(after.keys() - before.keys())}
+    # Settings with equal values are common, so a setting is never taken for renamed.
     renamed = _renamed(removed, added) if axis != "model" else {}
-    found = [Change(axis, "renamed", new, before=old, after=new) for old, new in renamed.items()]
-    found += [Change(axis, "removed", name) for name in removed if name not in renamed]
-    found += [Change(axis, "added", name) for name in added if name not in renamed.values()]
-    both = (name for name in before.keys() & after.keys() if before[name] != after[name])
-    found += [Change(axis, "changed", name, *_readable(axis, before[name], after[name])) for name in both]
-    return sorted(found, key=lambda change: change.name)
+    result = [Change(axis, "renamed", new, before=old, after=new) for old, new in renamed.items()]
+    result += [Change(axis, "removed", name) for name in removed if name not in renamed]
+    result += [Change(axis, "added", name) for name in added if name not in renamed.values()]
+    changed = (name for name in before.keys() & after.keys() if before[name] != after[name])
+    result += [Change(axis, "changed", name, *_readable(axis, before[name], after[name])) for name in changed]
+    return sorted(result, key=lambda change: change.name)
 
 
 def _renamed(removed: Mapping[str, str], added: Mapping[str, str]) -> dict[str, str]:
-    """Old name -> new name of equal content."""
-    free = {content: name for name, content in added.items()}
-    return {name: free.pop(content) for name, content in removed.items() if content in free}
+    """Return old name -> new name of the parts with equal content."""
+    unmatched = {content: name for name, content in added.items()}
+    return {name: unmatched.pop(content) for name, content in removed.items() if content in unmatched}
 
 
-def _readable(axis: Name, before: str, after: str) -> tuple[str, str]:
-    """A setting's values; of files there are only hashes, which tell a person nothing."""
+def _readable(axis: AxisName, before: str, after: str) -> tuple[str, str]:
+    """Return the values of a setting; the other axes have only hashes, which do not help a reader."""
     return (before, after) if axis == "model" else ("", "")
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     for name, value in settings.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from _flatten(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", json.dumps(value)
 

@@ -1,7 +1,7 @@
-"""What a tick found, as a resource of the cluster: ``kubectl get deliveries``.
+"""Status of a tick as a resource of the cluster: ``kubectl get deliveries``.
 
-The resource tells and decides nothing: the ledger is the truth, and a tick goes on without the cluster. So whatever
-can't be said here is one more trouble of the tick, and no more.
+The resource is for reading only. The ledger holds the state, and a tick works without the cluster, so a status that
+cannot be published is only a trouble in the report of the tick.
 """
 
 from __future__ import annotations
@@ -14,66 +14,65 @@ from typing import Any
 
 import urllib3
 
-from spira.delivery import explain
 from spira.delivery.conditions import resource_status
 from spira.delivery.reconcile import Report
 from spira.delivery.settings import Settings
+from spira.delivery.status import DeliveryStatus, delivery_status
 from spira.errors import SpiraError
 
 GROUP, VERSION, PLURAL, KIND = "spira.internal", "v1alpha1", "deliveries", "Delivery"
-SECONDS = (3, 10)
-"""To connect, and for an answer."""
-TRIES = 5
-"""Against others who publish at the same time."""
+TIMEOUT_SECONDS = (3, 10)
+"""To connect, and to wait for a response."""
+MAX_ATTEMPTS = 5
+"""Attempts to write while other processes write the same resource (optimistic locking)."""
 NOT_FOUND, CONFLICT = 404, 409
 HELP = {
-    401: "these credentials are not accepted",
-    403: "these credentials may not: kubectl apply -k manifests/base/delivery gives the right",
-    404: "there is no such resource: kubectl apply -k manifests/base/delivery",
+    401: "the credentials are not accepted",
+    403: "the account has no right to write it: kubectl apply -k manifests/base/delivery grants it",
+    404: "the resource type is not installed: kubectl apply -k manifests/base/delivery",
 }
 
 
 class ResourceError(SpiraError):
-    """A status that can't be published; the message says why and what to do."""
+    """A status that cannot be published; the message has the cause and what to do."""
 
 
-def published(settings: Settings, report: Report) -> Report:
-    """A tick's report, its status published where the settings name a resource; what is in the way is a trouble."""
+def publish_report(settings: Settings, report: Report) -> Report:
+    """Publish the status if the settings name a resource; return the report, with a trouble added if that failed."""
     if not settings.resource:
         return report
     try:
-        publish(settings.resource, explain.status(report), connect())
+        publish(settings.resource, delivery_status(report), connect())
     except SpiraError as error:
         return replace(report, troubles=(*report.troubles, f"resource {settings.resource}: {error}"))
     return report
 
 
-def publish(name: str, told: dict[str, Any], api: Any) -> None:
-    """Write the status into the resource, which is made if it isn't there.
+def publish(resource: str, status: DeliveryStatus, api: Any) -> None:
+    """Write the status into the resource; create the resource if it does not exist.
 
     Args:
-        name: ``namespace/name``.
-        told: by :func:`spira.delivery.explain.status`.
-        api: ``kubernetes.client.CustomObjectsApi``, connected.
+        resource: ``namespace/name``.
+        api: connected ``kubernetes.client.CustomObjectsApi``.
 
     Raises:
-        ResourceError: the cluster can't be reached, or refuses.
+        ResourceError: the cluster is unreachable or refuses the request.
     """
-    namespace, _, own = name.partition("/")
-    place = {"group": GROUP, "version": VERSION, "namespace": namespace, "plural": PLURAL}
-    for attempt in range(TRIES):
-        with _explained():
-            found = _found(api, place, own)
-            told_now = resource_status(told, found.get("status", {}), _generation(found), datetime.now(UTC))
-            if _is_written(api, place, own, {**found, "status": told_now}, last=attempt == TRIES - 1):
+    namespace, _, name = resource.partition("/")
+    path = {"group": GROUP, "version": VERSION, "namespace": namespace, "plural": PLURAL}
+    for attempt in range(MAX_ATTEMPTS):
+        with _explained_errors():
+            body = _get_or_create(api, path, name)
+            fields = resource_status(status, body.get("status", {}), _generation(body), datetime.now(UTC))
+            if _write_status(api, path, name, {**body, "status": fields}, is_last=attempt == MAX_ATTEMPTS - 1):
                 return
 
 
 def connect() -> Any:
-    """The API by the pod's own account, or by the user's kubeconfig.
+    """Return the API with the pod's own account, otherwise with the user's kubeconfig.
 
     Raises:
-        ResourceError: there is neither.
+        ResourceError: neither exists.
     """
     from kubernetes import client
 
@@ -85,44 +84,47 @@ def connect() -> Any:
         raise ResourceError(f"{error}; or leave resource out of the settings") from error
 
 
-def _found(api: Any, place: dict[str, str], name: str) -> dict[str, Any]:
+def _get_or_create(api: Any, path: dict[str, str], name: str) -> dict[str, Any]:
     from kubernetes.client import ApiException
 
     try:
-        return api.get_namespaced_custom_object(**place, name=name, _request_timeout=SECONDS)
+        existing: dict[str, Any] = api.get_namespaced_custom_object(**path, name=name, _request_timeout=TIMEOUT_SECONDS)
+        return existing
     except ApiException as error:
         if error.status != NOT_FOUND:
             raise
     body = {"apiVersion": f"{GROUP}/{VERSION}", "kind": KIND, "metadata": {"name": name}}
-    return api.create_namespaced_custom_object(**place, body=body, _request_timeout=SECONDS)
+    created: dict[str, Any] = api.create_namespaced_custom_object(**path, body=body, _request_timeout=TIMEOUT_SECONDS)
+    return created
 
 
-def _is_written(api: Any, place: dict[str, str], name: str, body: dict[str, Any], *, last: bool) -> bool:
-    """Whether it is; not where another has written since the resource was read, unless that was the last try."""
+def _write_status(api: Any, path: dict[str, str], name: str, body: dict[str, Any], *, is_last: bool) -> bool:
+    """Write the status; return False if another process has written since ``body`` was read and attempts are left."""
     from kubernetes.client import ApiException
 
     try:
-        api.replace_namespaced_custom_object_status(**place, name=name, body=body, _request_timeout=SECONDS)
+        api.replace_namespaced_custom_object_status(**path, name=name, body=body, _request_timeout=TIMEOUT_SECONDS)
     except ApiException as error:
-        if error.status != CONFLICT or last:
+        if error.status != CONFLICT or is_last:
             raise
         return False
     return True
 
 
-def _generation(found: dict[str, Any]) -> int:
-    return found["metadata"].get("generation", 1)
+def _generation(body: dict[str, Any]) -> int:
+    return int(body["metadata"].get("generation", 1))
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
-    """Say in one line what the cluster, or the way to it, refused."""
+def _explained_errors() -> Iterator[None]:
+    """Turn errors of the cluster, or of the connection to it, into one line with what to do."""
     from kubernetes.client import ApiException
 
     try:
         yield
     except ApiException as error:
-        raise ResourceError(HELP.get(error.status, f"the cluster says {error.status} {error.reason}")) from error
+        message = HELP.get(error.status, f"the cluster responded {error.status} {error.reason}")
+        raise ResourceError(message) from error
     except (urllib3.exceptions.HTTPError, OSError) as error:
         cause = " ".join(str(getattr(error, "reason", None) or error).split())
-        raise ResourceError(f"the cluster can't be reached: {cause}") from error
+        raise ResourceError(f"the cluster is unreachable: {cause}") from error

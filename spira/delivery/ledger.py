@@ -1,14 +1,16 @@
-"""The ledger: an append-only record of all that was observed, claimed, decided and done, in a folder or a bucket.
+"""The ledger: an append-only record of observations, runs, verdicts and releases, in a folder or a bucket.
 
-    records/000001.json     one thing that happened; written once, never changed
-    axes/data-DIGEST.json   what a digest stands for: the parts of an axis as it was observed
+    records/000001.json     one record; written once, never changed
+    axes/data-DIGEST.json   the parts of an axis, by its digest
 
-A record is appended by creating the file of the next number, which only one of many writers can do; the others read
-again and think again. So whoever appends has seen all that was there: a claim is never given twice, and one who
-slept through what happened since can't act on it.
+Concurrent writers
+    A record is appended by creating the file with the next number, which only one writer can do. Writers that lose
+    the race read again and decide again. A writer has therefore seen every earlier record: a run is claimed only
+    once, and a process that was suspended cannot act on outdated records.
 
-A record that can't be read (half-written when its machine died) is passed over: a thing is recorded before it is
-done, so what a torn record stood for has not been done.
+Torn records
+    A record that cannot be read, such as one that was half-written at a power cut, is skipped. An action is recorded
+    before it is carried out, so the action of a torn record has not happened.
 """
 
 from __future__ import annotations
@@ -22,79 +24,87 @@ from datetime import UTC, datetime
 from typing import Any
 
 from spira.data.storage import MissingError, StorageError, Store
-from spira.delivery.fingerprints import Axes, Axis, Name
+from spira.delivery.fingerprints import Axes, Axis, AxisName
 from spira.errors import SpiraError
 
 RECORD = re.compile(r"records/(\d{6,})\.json")
-READERS = 16
-"""Records read at once: on a bucket each takes a journey."""
+MAX_CONCURRENT_READS = 16
+"""Records read at the same time: on a bucket each read is a round trip."""
 DAMAGED = "damaged"
+"""Kind of a record that cannot be read."""
 
 
 class OvertakenError(SpiraError):
-    """Somebody else has appended meanwhile: read the ledger again."""
+    """Another writer has appended a record: read the ledger again."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One thing that happened."""
+    """One entry of the ledger."""
 
     number: int
+    """Counted from 1."""
     kind: str
     at: datetime
-    """By the clock of who wrote it."""
+    """Time by the writer's clock."""
     body: dict[str, Any] = field(default_factory=dict)
 
 
 class Ledger:
-    """The records in a store; safe for any number of writers."""
+    """The records in a store; safe for any number of writers.
 
-    def __init__(self, store: Store, who: str = "") -> None:
-        """``who`` is told with every record."""
-        self.store, self.who = store, who
-        self._read: dict[int, Record] = {}
+    Args:
+        writer: name that is stored with every record.
+    """
+
+    def __init__(self, store: Store, writer: str = "") -> None:
+        self.store, self.writer = store, writer
+        self._cache: dict[int, Record] = {}
 
     def read(self) -> list[Record]:
-        """All records in order; one that is torn or lost is of the kind ``damaged``.
+        """Return all records by number; a torn or missing one has the kind ``damaged``.
 
         Raises:
-            StorageError: the store can't be reached.
+            StorageError: the store is unreachable.
         """
-        numbers = {int(match[1]) for entry in self._list() if (match := RECORD.fullmatch(entry))}
-        new = sorted(set(range(1, max(numbers, default=0) + 1)) - self._read.keys())
-        with ThreadPoolExecutor(READERS) as pool:
-            found = dict(zip(new, pool.map(self._load, new), strict=True))
-        self._read |= {number: record for number, record in found.items() if record.kind != DAMAGED}
-        return [self._read.get(number) or found[number] for number in range(1, max(numbers, default=0) + 1)]
+        last = max((int(match[1]) for path in self._paths() if (match := RECORD.fullmatch(path))), default=0)
+        new = sorted(set(range(1, last + 1)) - self._cache.keys())
+        with ThreadPoolExecutor(MAX_CONCURRENT_READS) as pool:
+            loaded = dict(zip(new, pool.map(self._load, new), strict=True))
+        # A damaged record is not cached: a later read may succeed.
+        self._cache |= {number: record for number, record in loaded.items() if record.kind != DAMAGED}
+        return [self._cache.get(number) or loaded[number] for number in range(1, last + 1)]
 
     def append(self, after: int, kind: str, at: datetime, body: dict[str, Any] | None = None) -> Record:
-        """Record a thing as number ``after + 1``.
+        """Write record number ``after + 1``.
 
         Args:
-            after: number of the last record that was read; 0 of an empty ledger.
+            after: number of the last record that was read; 0 if the ledger is empty.
 
         Raises:
-            OvertakenError: there is such a record already.
-            StorageError: the store can't be reached.
+            OvertakenError: a record with this number exists.
+            StorageError: the store is unreachable.
         """
-        number, own = after + 1, uuid.uuid4().hex
-        told = {"kind": kind, "at": at.isoformat(), "by": self.who, "id": own, **(body or {})}
+        number, record_id = after + 1, uuid.uuid4().hex
+        content = {"kind": kind, "at": at.isoformat(), "by": self.writer, "id": record_id, **(body or {})}
         path = _path(number)
-        if not self.store.create(path, json.dumps(told, indent=1).encode()) and self._id(path) != own:
-            raise OvertakenError(f"record {number} was written by somebody else meanwhile: run again")
+        is_created = self.store.create(path, json.dumps(content, indent=1).encode())
+        # A bucket's client repeats a request whose response was lost, and then finds its own record.
+        if not is_created and self._id(path) != record_id:
+            raise OvertakenError(f"record {number} was written by another process: run again")
         return Record(number, kind, at, body or {})
 
-    def keep(self, observed: Axes) -> None:
-        """Keep what the digests of an observation stand for."""
-        for name, axis in observed.axes.items():
+    def save_axes(self, axes: Axes) -> None:
+        """Store the parts of each axis under its digest."""
+        for name, axis in axes.by_name.items():
             content = json.dumps(dict(sorted(axis.parts.items())), indent=0)
             self.store.write(f"axes/{name}-{axis.digest}.json", content.encode())
 
-    def axis(self, name: Name, digest: str) -> Axis:
-        """An axis as it was observed.
+    def load_axis(self, name: AxisName, digest: str) -> Axis:
+        """Return an axis of an earlier observation.
 
         Raises:
-            StorageError: it isn't kept, or damaged.
+            StorageError: it is missing or damaged.
         """
         path = f"axes/{name}-{digest}.json"
         content = self.store.read(path)
@@ -103,32 +113,32 @@ class Ledger:
         except ValueError as error:
             raise StorageError(f"{self.store.uri}/{path} is damaged: {error}") from error
 
-    def _list(self) -> list[str]:
+    def _paths(self) -> list[str]:
         try:
             return [entry.path for entry in self.store.list()]
-        except MissingError:  # nothing was ever written
+        except MissingError:  # nothing has been written yet
             return []
 
     def _load(self, number: int) -> Record:
         try:
             content = self.store.read(_path(number))
         except MissingError:
-            return _damaged(number, "it is lost")
+            return _damaged(number, "the file is missing")
         try:
-            told = json.loads(content)
-            kind, at = str(told.pop("kind")), datetime.fromisoformat(told.pop("at"))
+            body = json.loads(content)
+            kind, at = str(body.pop("kind")), datetime.fromisoformat(body.pop("at"))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             return _damaged(number, f"{type(error).__name__}: {error}")
-        return Record(number, kind, at, told)
+        return Record(number, kind, at, body)
 
     def _id(self, path: str) -> str | None:
-        """Of the record that is there: a bucket's client repeats a request whose answer was lost."""
+        """Return the id of the stored record, or None if it is torn."""
         try:
-            return json.loads(self.store.read(path))["id"]
+            return str(json.loads(self.store.read(path))["id"])
         except StorageError:
             raise
         except (ValueError, KeyError, TypeError):
-            return None  # torn, so it is nobody's
+            return None
 
 
 def _damaged(number: int, problem: str) -> Record:

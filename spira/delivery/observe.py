@@ -1,4 +1,4 @@
-"""Looking at data, settings and code: cheap where nothing moved, by content where something did."""
+"""Observation of data, settings and code: by a listing if no file has moved, by content if one has."""
 
 from __future__ import annotations
 
@@ -20,69 +20,72 @@ from spira.errors import SpiraError
 from spira.evaluation import gate
 
 CACHE = "cache/data.json"
-"""In the ledger's store, so that a reconciler that begins anew need not read every recording again."""
+"""File with the known hashes, in the ledger's store, so that a new process need not read every recording again."""
 
 
-def look(settings: Settings, kept: Store, code: Callable[[], Mapping[str, str]] = lineage.code_parts) -> Observation:
-    """What is there to train on, and the order for a run of just that.
+def observe(
+    settings: Settings, cache: Store, code_parts: Callable[[], Mapping[str, str]] = lineage.code_parts
+) -> Observation:
+    """Return the current fingerprints, and the training request for exactly this input.
 
     Args:
-        kept: where hashes are kept from one look to the next.
-        code: gives what would train, part by part.
+        cache: store of the file hashes between two observations.
+        code_parts: returns the parts of the code that would train.
 
     Raises:
-        StorageError: the data can't be reached.
+        StorageError: the data are unreachable.
     """
     try:
-        resolved, judge = resolve(settings)
+        training_config, training_gate = resolve(settings)
     except SpiraError as error:
         return Observation(InvalidInput(f"settings: {error}"))
     try:
-        data = data_axis(data_files(settings.data, kept, settings.skip_bad))
+        data = data_axis(data_files(settings.data, cache, settings.skip_bad))
     except DataError as error:
         return Observation(InvalidInput(f"data: {error}"))
-    seen = Axes(data, model_axis(resolved, judge, settings.skip_bad), axis_of(code()))
+    axes = Axes(data, model_axis(training_config, training_gate, settings.skip_bad), axis_of(code_parts()))
     request = TrainingRequest(
         data=settings.data,
         data_digest=data.digest,
-        config=resolved,
-        gate=judge,
+        config=training_config,
+        gate=training_gate,
         skip_bad=settings.skip_bad,
-        code_digest=seen.code.digest,
+        code_digest=axes.code.digest,
         git_commit=lineage.git_commit(),
     )
-    return Observation(seen, request)
+    return Observation(axes, request)
 
 
 def resolve(settings: Settings) -> tuple[config.Config, gate.Gate]:
-    """The configuration and the gate, as their files say now.
+    """Read the training configuration and the gate from their files.
 
     Raises:
-        ConfigError: a file can't be read, or names an unknown key.
+        ConfigError: a file cannot be read, or has an unknown key or an invalid value.
     """
-    chosen = Path(settings.config) if settings.config else None
-    judge = Path(settings.gate) if settings.gate else None
-    return config.load(chosen, settings.set), gate.load(judge)
+    config_path = Path(settings.config) if settings.config else None
+    gate_path = Path(settings.gate) if settings.gate else None
+    return config.load(config_path, settings.set), gate.load(gate_path)
 
 
-def data_files(uri: str, kept: Store, skip_bad: bool = False) -> dict[str, Hashed]:
-    """The hashes of a data set's CSVs, recordings and noises.
+def data_files(uri: str, cache: Store, skip_bad: bool = False) -> dict[str, Hashed]:
+    """Return the hashes of a data set's CSV files, recordings and noises.
 
-    Where nothing in the place has moved since the last look, a listing is all that is read; else the CSVs are read
-    again, and the files that moved.
+    If nothing has moved since the last observation, only a listing is read. Otherwise the CSV files are read again,
+    and the files that have moved.
 
     Raises:
-        DataError: the CSVs break a rule, or name a file that isn't there (yet).
-        StorageError: the data can't be reached, or changed while it was looked at.
+        DataError: the CSV files break a rule, or name a file that does not exist (yet).
+        StorageError: the data are unreachable, or changed during the observation.
     """
     store = open_store(uri)
-    seen, known = _recall(kept, store.uri)
-    if seen and seen == _digest(store.list()):
+    cached_listing, known = _load_cache(cache, store.uri)
+    if cached_listing and cached_listing == _digest(store.list()):
         return known
     dataset = read_dataset(store, missing_ok=skip_bad)
     files = content_hash.hash_files(store, dataset.files, known)
-    settled = all(file.generation for file in files.values())
-    _remember(kept, store.uri, _digest(store.list()) if settled else "", files)
+    # A file without a generation changed a moment ago and may change again unnoticed: do not trust the listing then.
+    is_settled = all(file.generation for file in files.values())
+    _save_cache(cache, store.uri, _digest(store.list()) if is_settled else "", files)
     return files
 
 
@@ -91,21 +94,21 @@ def _digest(entries: list[Entry]) -> str:
     return hashlib.sha256(listing.encode()).hexdigest()
 
 
-def _recall(kept: Store, uri: str) -> tuple[str, dict[str, Hashed]]:
-    """The listing's digest and the files as they were last seen; a cache that can't be used is none."""
+def _load_cache(cache: Store, uri: str) -> tuple[str, dict[str, Hashed]]:
+    """Return the digest of the last listing and the known hashes; empty if the cache is missing or damaged."""
     try:
-        content = kept.read(CACHE)
+        content = cache.read(CACHE)
     except MissingError:
         return "", {}
     try:
-        told = json.loads(content)
-        if told["uri"] != uri:
+        body = json.loads(content)
+        if body["uri"] != uri:
             return "", {}
-        return told["listing"], {path: Hashed(*file) for path, file in told["files"].items()}
+        return body["listing"], {path: Hashed(*file) for path, file in body["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         return "", {}
 
 
-def _remember(kept: Store, uri: str, listing: str, files: dict[str, Hashed]) -> None:
-    told = {path: (file.size, file.sha256, file.generation) for path, file in files.items()}
-    kept.write(CACHE, json.dumps({"uri": uri, "listing": listing, "files": told}).encode())
+def _save_cache(cache: Store, uri: str, listing: str, files: dict[str, Hashed]) -> None:
+    body = {path: (file.size, file.sha256, file.generation) for path, file in files.items()}
+    cache.write(CACHE, json.dumps({"uri": uri, "listing": listing, "files": body}).encode())

@@ -1,4 +1,4 @@
-"""What a person may say: pin, unpin, roll back, approve, try again. It is recorded; the next tick carries it out."""
+"""Commands of the operator: pin, unpin, roll back, approve, retry. Each is recorded; the next tick carries it out."""
 
 from __future__ import annotations
 
@@ -12,21 +12,26 @@ from spira.delivery.ledger import Ledger, OvertakenError, Record
 from spira.delivery.state import DeliveryState, state_of
 from spira.errors import SpiraError
 
-TRIES = 20
-"""Against others who write at the same time."""
+MAX_ATTEMPTS = 20
+"""Attempts to append while other processes append (optimistic locking)."""
 
 
 def pin(ledger: Ledger, version: str, reason: str) -> Record:
-    """Have a version serve until it is unpinned.
+    """Serve a version until it is unpinned.
 
     Raises:
-        SpiraError: the ledger knows no such version.
+        SpiraError: the version is not in the ledger, or was rolled back.
     """
-    return _say(ledger, "pinned", lambda state: {"version": _known(state, version), "reason": reason})
+
+    def body(state: DeliveryState) -> dict[str, Any]:
+        _check_can_serve(state, version)
+        return {"version": version, "reason": reason}
+
+    return _append(ledger, "pinned", body)
 
 
 def unpin(ledger: Ledger) -> Record:
-    """Let the loop promote again.
+    """Allow promotions again.
 
     Raises:
         SpiraError: nothing is pinned.
@@ -37,37 +42,39 @@ def unpin(ledger: Ledger) -> Record:
             raise SpiraError("no version is pinned")
         return {"version": state.pin.version}
 
-    return _say(ledger, "unpinned", body)
+    return _append(ledger, "unpinned", body)
 
 
 def roll_back(ledger: Ledger, reason: str, to: str = "") -> Record:
-    """Leave what serves for good, and pin what served before it.
+    """Exclude the wanted version from service for good, and pin the version before it.
 
     Args:
-        to: the version to go back to; the one delivered before if empty.
+        to: the version to pin instead; empty for the one delivered before.
 
     Raises:
-        SpiraError: there is nothing to go back to.
+        SpiraError: there is no version to roll back to.
     """
 
     def body(state: DeliveryState) -> dict[str, Any]:
         bad = wanted(state, state.rolled_back)
-        delivered = [each.version for each in reversed(state.deliveries)]
-        fit = [version for version in delivered if version != bad and version not in state.rolled_back]
-        if bad is None or not (fit or to):
-            raise SpiraError("nothing to go back to: no other version was delivered that isn't rolled back too")
+        delivered = [delivery.version for delivery in reversed(state.deliveries)]
+        earlier = [version for version in delivered if version != bad and version not in state.rolled_back]
+        if bad is None or not (earlier or to):
+            raise SpiraError("cannot roll back: there is no other delivered version that was not rolled back")
         if to == bad:
-            raise SpiraError(f"version {to} is what is rolled back from: name another with --to")
-        return {"bad": bad, "to": _known(state, to) if to else fit[0], "reason": reason}
+            raise SpiraError(f"cannot roll back from version {to} to itself: name another version with --to")
+        if to:
+            _check_can_serve(state, to)
+        return {"bad": bad, "to": to or earlier[0], "reason": reason}
 
-    return _say(ledger, "rolled_back", body)
+    return _append(ledger, "rolled_back", body)
 
 
 def approve(ledger: Ledger, version: str) -> Record:
-    """Let a version that its gate approved serve.
+    """Allow a version that its gate has approved to be promoted.
 
     Raises:
-        SpiraError: it doesn't wait for approval.
+        SpiraError: the version does not wait for approval.
     """
 
     def body(state: DeliveryState) -> dict[str, Any]:
@@ -75,51 +82,49 @@ def approve(ledger: Ledger, version: str) -> Record:
         if waiting is None or waiting.version == wanted(state, state.rolled_back):
             raise SpiraError("no version waits for approval")
         if waiting.version != version:
-            raise SpiraError(f"version {version} doesn't wait for approval; version {waiting.version} does")
+            raise SpiraError(f"version {version} does not wait for approval; version {waiting.version} does")
         return {"version": version}
 
-    return _say(ledger, "approved", body)
+    return _append(ledger, "approved", body)
 
 
 def retry(ledger: Ledger) -> Record:
-    """Try what is observed again, though its attempts are used up.
+    """Allow further attempts for the last observation after its attempts were used up.
 
     Raises:
-        SpiraError: nothing that is observed has failed.
+        SpiraError: the last observation has not failed.
     """
 
     def body(state: DeliveryState) -> dict[str, Any]:
         fingerprint = state.last_observation.fingerprint if state.last_observation else ""
         attempts = state.attempts_of(fingerprint)
         if not attempts or attempts[-1].outcome != "failed":
-            raise SpiraError("nothing to try again: what is observed has not failed")
+            raise SpiraError("nothing to retry: the last run for the observed input has not failed")
         return {"fingerprint": fingerprint}
 
-    return _say(ledger, "retried", body)
+    return _append(ledger, "retried", body)
 
 
-def _known(state: DeliveryState, version: str) -> str:
-    made = {each.version for each in state.attempts if each.outcome == "approved" and each.version}
-    known = made | {each.version for each in state.deliveries}
+def _check_can_serve(state: DeliveryState, version: str) -> None:
+    """Refuse a version that was neither approved nor delivered, or that was rolled back."""
+    approved = {attempt.version for attempt in state.attempts if attempt.outcome == "approved" and attempt.version}
+    known = approved | {delivery.version for delivery in state.deliveries}
     if version not in known:
-        raise SpiraError(
-            f"the ledger knows no version {version}; approved or delivered: {', '.join(sorted(known)) or 'none'}"
-        )
+        versions = ", ".join(sorted(known)) or "none"
+        raise SpiraError(f"version {version} is not in the ledger; approved or delivered versions: {versions}")
     if version in state.rolled_back:
-        raise SpiraError(
-            f"version {version} was rolled back ({state.rolled_back[version]}): train a better one, or choose another"
-        )
-    return version
+        reason = state.rolled_back[version]
+        raise SpiraError(f"version {version} was rolled back ({reason}): choose another version, or train a new one")
 
 
-def _say(ledger: Ledger, kind: str, body: Callable[[DeliveryState], dict[str, Any]]) -> Record:
-    """Record it as said of the very state that the ledger is in."""
-    for attempt in range(TRIES):
+def _append(ledger: Ledger, kind: str, body: Callable[[DeliveryState], dict[str, Any]]) -> Record:
+    """Append a record whose body was computed from, and checked against, all earlier records."""
+    for attempt in range(MAX_ATTEMPTS):
         state = state_of(ledger.read())
         try:
-            said = {**body(state), "who": getpass.getuser()}
-            return ledger.append(state.last, kind, datetime.now(UTC), said)
+            content = {**body(state), "who": getpass.getuser()}
+            return ledger.append(state.last, kind, datetime.now(UTC), content)
         except OvertakenError:
-            if attempt == TRIES - 1:
+            if attempt == MAX_ATTEMPTS - 1:
                 raise
     raise AssertionError("unreachable")

@@ -1,8 +1,8 @@
-"""Does what :mod:`spira.delivery.decide` decides, a thing at a time, looking again after each.
+"""Reconciler: carries out what :mod:`spira.delivery.decide` decides, one action at a time, and observes after each.
 
-Before a thing is done it is recorded, where doing it twice would do harm; and it is done in such a way that doing it
-again, after a kill, changes nothing. Before each effect the ledger is looked at once more: who was asleep while
-another went on does nothing.
+An action that must not happen twice is recorded before it is carried out. Every action can be repeated after a kill
+without changing the result. Before each effect the ledger is read once more, so that a process that was suspended
+while another one continued does nothing.
 """
 
 from __future__ import annotations
@@ -12,11 +12,25 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, assert_never
 
 from spira.config import ConfigError
-from spira.delivery import decide as deciding
-from spira.delivery.decide import Action, ChampionStatus, Decision, Policy, decide
+from spira.delivery.decide import (
+    Action,
+    Adopt,
+    ChampionStatus,
+    Claim,
+    Decision,
+    Finish,
+    Observe,
+    Policy,
+    Promote,
+    Serve,
+    SetChampion,
+    Start,
+    decide,
+)
+from spira.delivery.explain import describe_record
 from spira.delivery.fingerprints import Axes, InvalidInput
 from spira.delivery.ledger import Ledger, OvertakenError, Record
 from spira.delivery.runner import Run, Runner
@@ -28,41 +42,45 @@ from spira.errors import SpiraError
 
 log = logging.getLogger(__name__)
 
-MAX_STEPS = 50
-"""Looks within one tick; what is left is the next tick's."""
+MAX_ACTIONS = 50
+"""Actions of one tick; the next tick continues."""
 
 
 class Repository(Protocol):
-    """What delivery needs of the model repository."""
+    """The part of the model repository that delivery uses."""
 
     def champion_status(self) -> ChampionStatus:
-        """Who is champion, and who is held."""
+        """Return the champion and the versions that were rolled back."""
 
     def release(self, version: str) -> Release:
-        """A version's package, here."""
+        """Return a version with its local package."""
 
     def promote(self, version: str, reason: str) -> None:
-        """Make it champion, for a reason to force it where it isn't approved or was rolled back; empty for none."""
+        """Make a version champion.
 
-    def roll_back(self, bad: str, reason: str) -> None:
-        """Make the champion before it champion again, while ``bad`` is champion."""
+        Args:
+            reason: forces a version that is not approved or was rolled back; empty for no force.
+        """
+
+    def roll_back(self, version: str, reason: str) -> None:
+        """Make the previous champion champion again; do nothing if ``version`` is not champion."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """One look at what there is to train on."""
+    """The current input, and the training request for exactly this input."""
 
-    seen: Axes | InvalidInput
+    observed: Axes | InvalidInput
     request: TrainingRequest | None = None
-    """For a run of just what was seen; None where it is unfit."""
+    """None if the input is invalid."""
 
 
 @dataclass
 class Dependencies:
-    """All that a reconciler reaches the world by."""
+    """Everything through which the reconciler reaches the outside."""
 
-    look: Callable[[], Observation]
-    """At data, settings and code; SpiraError where that can't be done now."""
+    observe: Callable[[], Observation]
+    """Reads data, settings and code; raises SpiraError if that is impossible now."""
     ledger: Ledger
     runner: Runner
     repository: Repository
@@ -72,32 +90,33 @@ class Dependencies:
 
 @dataclass
 class Snapshot:
-    """The world at one moment, as far as it could be looked at."""
+    """Everything that one decision is based on; what was unreachable is None or missing."""
 
-    look: Observation | None
+    observation: Observation | None
     records: list[Record]
     state: DeliveryState
     runs: dict[str, Run | None]
-    models: ChampionStatus | None
+    champion_status: ChampionStatus | None
     serving: dict[str, Status | None]
     troubles: list[str] = field(default_factory=list)
-    """What could not be asked, and why."""
+    """What was unreachable, and why."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a tick did and left."""
+    """Result of a tick."""
 
-    view: Snapshot
+    snapshot: Snapshot
+    """State after the tick."""
     decision: Decision
-    """What is still waited for."""
+    """What has to wait."""
     done: tuple[str, ...]
-    """In words, in order."""
+    """One line per action, in order."""
     troubles: tuple[str, ...]
 
 
 class Reconciler:
-    """One look at the world after another, until nothing is left to do now."""
+    """Controller that brings runs, champion and targets to the wanted state; one instance for each tick."""
 
     def __init__(self, dependencies: Dependencies, policy: Policy) -> None:
         self.dependencies, self.policy = dependencies, policy
@@ -106,126 +125,149 @@ class Reconciler:
         self.causes: list[str] = []
 
     def tick(self) -> Report:
-        """Do all that can be done now.
+        """Carry out every action that is due now.
 
         Raises:
-            StorageError: the ledger can't be reached: without it nothing is done.
+            StorageError: the ledger is unreachable; nothing is done without it.
         """
-        look, blind = self._look()
-        for _ in range(MAX_STEPS):
-            view = self._view(look)
-            decision = self._decide(view)
+        observation, observation_troubles = self._observe()
+        for _ in range(MAX_ACTIONS):
+            snapshot = self._snapshot(observation)
+            decision = self._decide(snapshot)
             actions = [action for action in decision.actions if action not in self.failed]
             if not actions:
                 break
-            self._do(actions[0], view)
-        troubles = dict.fromkeys([*blind, *view.troubles, *self.causes])
-        return Report(view, decision, tuple(self.done), tuple(troubles))
+            self._carry_out(actions[0], snapshot)
+        troubles = dict.fromkeys([*observation_troubles, *snapshot.troubles, *self.causes])
+        return Report(snapshot, decision, tuple(self.done), tuple(troubles))
 
-    def look(self) -> Report:
-        """What a tick would begin with; does nothing."""
-        look, blind = self._look()
-        view = self._view(look)
-        return Report(view, self._decide(view), (), tuple(dict.fromkeys([*blind, *view.troubles])))
+    def dry_run(self) -> Report:
+        """Return the report of a tick that does nothing; its decision holds the actions that are due."""
+        observation, observation_troubles = self._observe()
+        snapshot = self._snapshot(observation)
+        troubles = dict.fromkeys([*observation_troubles, *snapshot.troubles])
+        return Report(snapshot, self._decide(snapshot), (), tuple(troubles))
 
-    def _decide(self, view: Snapshot) -> Decision:
-        state, now = view.state, self.dependencies.clock()
-        seen = view.look.seen if view.look else None
-        return decide(seen, state, view.runs, view.models, view.serving, self.policy, now)
+    def _decide(self, snapshot: Snapshot) -> Decision:
+        observed = snapshot.observation.observed if snapshot.observation else None
+        now = self.dependencies.clock()
+        return decide(
+            observed, snapshot.state, snapshot.runs, snapshot.champion_status, snapshot.serving, self.policy, now
+        )
 
-    def _look(self) -> tuple[Observation | None, list[str]]:
+    def _observe(self) -> tuple[Observation | None, list[str]]:
         try:
-            return self.dependencies.look(), []
+            return self.dependencies.observe(), []
         except SpiraError as error:
             return None, [f"data, settings or code: {error}"]
 
-    def _view(self, look: Observation | None) -> Snapshot:
+    def _snapshot(self, observation: Observation | None) -> Snapshot:
         records = self.dependencies.ledger.read()
-        view = Snapshot(look, records, state_of(records), {}, None, {})
-        if active := view.state.active:
-            with _noting(view.troubles, "runs"):
-                view.runs[active.run] = self.dependencies.runner.find(active.run)
-        with _noting(view.troubles, "model repository"):
-            view.models = self.dependencies.repository.champion_status()
+        snapshot = Snapshot(observation, records, state_of(records), {}, None, {})
+        if active := snapshot.state.active:
+            with _noting(snapshot.troubles, "runs"):
+                snapshot.runs[active.run] = self.dependencies.runner.find(active.run)
+        with _noting(snapshot.troubles, "model repository"):
+            snapshot.champion_status = self.dependencies.repository.champion_status()
         for target in self.dependencies.targets:
-            view.serving[target.name] = None
-            with _noting(view.troubles, f"target {target.name}"):
-                view.serving[target.name] = target.status()
-        return view
+            snapshot.serving[target.name] = None
+            with _noting(snapshot.troubles, f"target {target.name}"):
+                snapshot.serving[target.name] = target.status()
+        return snapshot
 
-    def _do(self, action: Action, view: Snapshot) -> None:
-        """One action; what fails is told, and left for the next tick."""
-        step: Callable[[Any, Snapshot], str] = getattr(self, f"_{type(action).__name__.lower()}")
+    def _carry_out(self, action: Action, snapshot: Snapshot) -> None:
+        """Carry out one action; note a failure, which the next tick tries again."""
         try:
-            told = step(action, view)
+            message = self._dispatch(action, snapshot)
         except OvertakenError:
-            return  # somebody else has gone on: look again
-        except (SpiraError, OSError) as error:  # a full disk is a trouble too, and the next tick's
+            return  # another process has appended a record: the next snapshot includes it
+        except (SpiraError, OSError) as error:  # OSError: a full disk, for example
             self.failed.append(action)
             self.causes.append(str(error))
             return
-        self.done.append(told)
-        log.info("%s", told)
+        self.done.append(message)
+        log.info("%s", message)
 
-    def _append(self, view: Snapshot, kind: str, body: dict[str, Any]) -> None:
-        record = self.dependencies.ledger.append(view.state.last, kind, self.dependencies.clock(), body)
-        view.records.append(record)
-        view.state = state_of(view.records)
+    def _dispatch(self, action: Action, snapshot: Snapshot) -> str:
+        match action:
+            case Observe():
+                return self._record_observation(action, snapshot)
+            case Claim():
+                return self._claim(action, snapshot)
+            case Start():
+                return self._start(action, snapshot)
+            case Finish():
+                return self._finish(action, snapshot)
+            case Adopt():
+                return self._adopt(action, snapshot)
+            case Promote():
+                return self._promote(action, snapshot)
+            case SetChampion():
+                return self._set_champion(action, snapshot)
+            case Serve():
+                return self._serve(action, snapshot)
+            case _:
+                assert_never(action)
 
-    def _check_not_superseded(self, view: Snapshot) -> None:
-        """Go on only if nothing was recorded since the view was taken.
+    def _append(self, snapshot: Snapshot, kind: str, body: dict[str, Any]) -> str:
+        """Append a record, update the snapshot, and return the record in words."""
+        record = self.dependencies.ledger.append(snapshot.state.last, kind, self.dependencies.clock(), body)
+        snapshot.records.append(record)
+        snapshot.state = state_of(snapshot.records)
+        return describe_record(record)
+
+    def _check_not_superseded(self, snapshot: Snapshot) -> None:
+        """Refuse to continue if the ledger has grown since the snapshot.
 
         Raises:
-            OvertakenError: something was.
+            OvertakenError: another process has appended a record.
         """
-        if len(self.dependencies.ledger.read()) != view.state.last:
-            raise OvertakenError("the ledger has gone on meanwhile")
+        if len(self.dependencies.ledger.read()) != snapshot.state.last:
+            raise OvertakenError("another process has appended to the ledger meanwhile")
 
-    def _observe(self, action: deciding.Observe, view: Snapshot) -> str:
-        if isinstance(action.seen, InvalidInput):
-            self._append(view, "observed", {"problem": action.seen.problem})
-            return f"not fit to train on: {action.seen.problem}"
-        fingerprint = action.seen.fingerprint
-        self.dependencies.ledger.keep(action.seen)
+    def _record_observation(self, action: Observe, snapshot: Snapshot) -> str:
+        if isinstance(action.observed, InvalidInput):
+            return self._append(snapshot, "observed", {"problem": action.observed.problem})
+        fingerprint = action.observed.fingerprint
+        self.dependencies.ledger.save_axes(action.observed)
         axes = {"data": fingerprint.data, "model": fingerprint.model, "code": fingerprint.code}
-        commit = view.look.request.git_commit if view.look and view.look.request else ""
-        self._append(view, "observed", {"fingerprint": fingerprint.digest, "axes": axes, "git_commit": commit})
-        return f"observed fingerprint {fingerprint.digest[:12]}"
+        request = snapshot.observation.request if snapshot.observation else None
+        commit = request.git_commit if request else ""
+        body = {"fingerprint": fingerprint.digest, "axes": axes, "git_commit": commit}
+        return self._append(snapshot, "observed", body)
 
-    def _claim(self, action: deciding.Claim, view: Snapshot) -> str:
+    def _claim(self, action: Claim, snapshot: Snapshot) -> str:
         run = f"spira-{action.fingerprint[:12]}-{action.attempt}"
-        request = view.look.request.to_record() if view.look and view.look.request else {}
-        body = {"fingerprint": action.fingerprint, "attempt": action.attempt, "run": run, "order": request}
-        self._append(view, "claimed", body)
-        return f"claimed run {run}"
+        request = snapshot.observation.request if snapshot.observation else None
+        body = {"fingerprint": action.fingerprint, "attempt": action.attempt, "run": run}
+        return self._append(snapshot, "claimed", body | {"order": request.to_record() if request else {}})
 
-    def _start(self, action: deciding.Start, view: Snapshot) -> str:
-        self._check_not_superseded(view)
+    def _start(self, action: Start, snapshot: Snapshot) -> str:
+        self._check_not_superseded(snapshot)
         attempt = action.attempt
         try:
             request = TrainingRequest.from_record(attempt.run, attempt.request)
         except ConfigError as error:
-            # Written by a program with other settings. A run that cannot start would block every later one.
-            return self._finish(deciding.Finish(attempt, Run("failed", str(error))), view)
+            # The request was recorded by a program with other settings. Without an end this run would block the next.
+            return self._finish(Finish(attempt, Run("failed", str(error))), snapshot)
         self.dependencies.runner.start(request)
-        return f"started run {action.attempt.run}"
+        return f"started run {attempt.run}"
 
-    def _finish(self, action: deciding.Finish, view: Snapshot) -> str:
+    def _finish(self, action: Finish, snapshot: Snapshot) -> str:
         run = action.run
         outcome = "failed" if run.state == "failed" else "approved" if run.approved else "rejected"
         version = None if run.model_version is None else str(run.model_version)
         body = {"run": action.attempt.run, "outcome": outcome, "message": run.message, "version": version}
-        self._append(view, "finished", {**body, "reasons": list(run.reasons), "metrics": run.metrics})
-        because = f": {run.message or '; '.join(run.reasons)}" if outcome != "approved" else f", version {version}"
-        return f"run {action.attempt.run} ended, {outcome}{because}"
+        return self._append(snapshot, "finished", {**body, "reasons": list(run.reasons), "metrics": run.metrics})
 
-    def _adopt(self, action: deciding.Adopt, view: Snapshot) -> str:
-        self._append(view, "promoted", {"version": action.version, "why": "champion before continuous delivery"})
-        return f"adopted version {action.version}, which is champion"
+    def _adopt(self, action: Adopt, snapshot: Snapshot) -> str:
+        why = "champion before continuous delivery"
+        self._append(snapshot, "promoted", {"version": action.version, "why": why})
+        return f"adopted version {action.version}: {why}"
 
-    def _promote(self, action: deciding.Promote, view: Snapshot) -> str:
-        if view.state.promoting != action.version:
-            self._append(view, "promoting", {"version": action.version, "why": action.why})
+    def _promote(self, action: Promote, snapshot: Snapshot) -> str:
+        if snapshot.state.promoting != action.version:
+            self._append(snapshot, "promoting", {"version": action.version, "why": action.why})
 
         def serve(target: Target) -> None:  # restores nothing: if the alias cannot be moved, the next tick repeats this
             target.apply(release)
@@ -236,13 +278,11 @@ class Reconciler:
                 self.dependencies.targets,
                 serve,
                 lambda: self.dependencies.repository.promote(action.version, ""),
-                before_effect=lambda: self._check_not_superseded(view),
+                before_effect=lambda: self._check_not_superseded(snapshot),
             )
         except NotServedError as error:
-            self._append(view, "refused", {"version": action.version, "message": str(error)})
-            return f"version {action.version} could not be served: {error}"
-        self._append(view, "promoted", {"version": action.version, "why": action.why})
-        return f"version {action.version} serves and is champion: {action.why}"
+            return self._append(snapshot, "refused", {"version": action.version, "message": str(error)})
+        return self._append(snapshot, "promoted", {"version": action.version, "why": action.why})
 
     def _release(self, version: str) -> Release:
         try:
@@ -250,34 +290,30 @@ class Reconciler:
         except SpiraError as error:
             raise NotServedError(str(error)) from error
 
-    def _setchampion(self, action: deciding.SetChampion, view: Snapshot) -> str:
-        self._check_not_superseded(view)
-        state, instead_of = view.state, action.instead_of
-        if instead_of and instead_of in state.rolled_back and view.models and instead_of not in view.models.rolled_back:
-            self.dependencies.repository.roll_back(instead_of, state.rolled_back[instead_of])
-        reason = f"pinned: {state.pin.reason}" if state.pin else ""
-        if self.dependencies.repository.champion_status().champion != action.version:
-            self.dependencies.repository.promote(action.version, reason)
-        told = {"what": "champion", "version": action.version, "instead_of": instead_of}
-        self._append(view, "repaired", told)
-        return f"version {action.version} is champion, instead of {instead_of or 'none'}"
+    def _set_champion(self, action: SetChampion, snapshot: Snapshot) -> str:
+        self._check_not_superseded(snapshot)
+        state, repository, present = snapshot.state, self.dependencies.repository, action.instead_of
+        status = snapshot.champion_status
+        if present and present in state.rolled_back and status and present not in status.rolled_back:
+            repository.roll_back(present, state.rolled_back[present])
+        if repository.champion_status().champion != action.version:
+            repository.promote(action.version, f"pinned: {state.pin.reason}" if state.pin else "")
+        body = {"what": "champion", "version": action.version, "instead_of": present}
+        return self._append(snapshot, "repaired", body)
 
-    def _serve(self, action: deciding.Serve, view: Snapshot) -> str:
+    def _serve(self, action: Serve, snapshot: Snapshot) -> str:
         target = next(target for target in self.dependencies.targets if target.name == action.target)
         release = self.dependencies.repository.release(action.version)
-        self._check_not_superseded(view)
+        self._check_not_superseded(snapshot)
         target.apply(release)
-        told = {"what": action.target, "version": action.version, "instead_of": action.instead_of}
-        self._append(view, "repaired", told)
-        if action.instead_of == action.version:
-            return f"{action.target} serves version {action.version} as it should again"
-        return f"{action.target} serves version {action.version}, instead of {action.instead_of or 'nothing'}"
+        body = {"what": action.target, "version": action.version, "instead_of": action.instead_of}
+        return self._append(snapshot, "repaired", body)
 
 
 @contextmanager
-def _noting(troubles: list[str], what: str) -> Iterator[None]:
-    """What can't be asked is noted, and the rest goes on without it."""
+def _noting(troubles: list[str], subject: str) -> Iterator[None]:
+    """Turn an error into a note, so that the rest continues without the unreachable part."""
     try:
         yield
     except SpiraError as error:
-        troubles.append(f"{what}: {error}")
+        troubles.append(f"{subject}: {error}")

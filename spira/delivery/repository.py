@@ -1,4 +1,4 @@
-"""The model repository as delivery uses it: MLflow, loaded when it is first asked."""
+"""The model repository on MLflow, which is imported at first use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class MLflowRepository:
 
     Args:
         uri: MLflow URL, or a folder for SQLite.
-        folder: where fetched packages are kept.
+        folder: cache of downloaded packages, one folder a version.
     """
 
     def __init__(self, uri: str, folder: Path) -> None:
@@ -26,27 +26,30 @@ class MLflowRepository:
 
     @cached_property
     def registry(self) -> Registry:
-        """Connected at first use, which loads MLflow (3 s)."""
+        """Connection to MLflow; the import takes 3 s."""
         from spira.registry import open_at
 
         return open_at(self.uri)
 
     def champion_status(self) -> ChampionStatus:
-        """Who is champion, and who is held; makes the store where there is none, before any run could."""
+        """Return the champion and the versions that were rolled back.
+
+        Creates the SQLite store if it does not exist, before a run needs it.
+        """
         return ChampionStatus(*self.registry.champion_status())
 
     def release(self, version: str) -> Release:
-        """The version's package, fetched once, and the place of its artifacts."""
+        """Return a version with its package, downloaded at first use, and the URI of its artifacts."""
         return Release(version, self.package(version), self.registry.show(version).uri)
 
     def package(self, version: str) -> Path:
-        """A version's package, fetched once."""
+        """Return the folder of a version's package, downloaded at first use."""
         return self.registry.fetch(version, self.folder / version)
 
     def promote(self, version: str, reason: str) -> None:
         """See :meth:`spira.registry.Registry.promote`."""
         self.registry.promote(version, reason or None)
 
-    def roll_back(self, bad: str, reason: str) -> None:
+    def roll_back(self, version: str, reason: str) -> None:
         """See :meth:`spira.registry.Registry.rollback`."""
-        self.registry.rollback(reason, int(bad))
+        self.registry.rollback(reason, int(version))

@@ -1,4 +1,4 @@
-"""Who trains: a runner takes orders by name, and answers what became of them."""
+"""Protocol of a training runner: it starts runs by name and returns their outcomes."""
 
 from __future__ import annotations
 
@@ -10,37 +10,38 @@ from spira.errors import SpiraError
 
 
 class RunnerError(SpiraError):
-    """A runner that can't be asked, or refuses an order: a run that can't begin is no run that failed."""
+    """The runner is unreachable or refuses a training request; this does not count as a failed run."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What became of an order."""
+    """State of one run of the training pipeline."""
 
     state: Literal["running", "interrupted", "succeeded", "failed"]
-    """``interrupted``: killed before its end; to order it again takes it up where it was."""
+    """``interrupted``: killed before its end; starting it again resumes it."""
     message: str = ""
-    """Why it failed, or why it doesn't get on (a GPU that no node has, say)."""
+    """Cause of a failure, or why a run makes no progress, such as a GPU that no node has."""
     approved: bool = False
-    """The verdict, of a run that succeeded; likewise the rest."""
+    """Verdict of the gate. This and the following fields belong to a run that succeeded."""
     reasons: tuple[str, ...] = ()
+    """Reasons of a rejection."""
     model_version: int | None = None
     metrics: dict[str, float] = field(default_factory=dict)
 
 
 class Runner(Protocol):
-    """Runs the pipeline up to a registered challenger, or a logged rejection; what serves is not its to change."""
+    """Executor of the pipeline up to a registered challenger or a logged rejection; it does not change what serves."""
 
     def find(self, name: str) -> Run | None:
-        """What became of an order; None of one that never began.
+        """Return the state of a run, or None if it never started.
 
         Raises:
-            RunnerError: the runner can't be asked now.
+            RunnerError: the runner is unreachable.
         """
 
     def start(self, request: TrainingRequest) -> None:
-        """Begin an order, or take up an interrupted one; nothing where it runs or has ended.
+        """Start a run, or resume an interrupted one; do nothing if it is running or has ended.
 
         Raises:
-            RunnerError: the runner can't be asked now, or refuses the order.
+            RunnerError: the runner is unreachable or refuses the request.
         """

@@ -1,10 +1,10 @@
-"""The settings of continuous delivery: one file that says what is watched, who trains, and where it serves.
+"""Settings of continuous delivery: the watched data, the runner and the targets, in one file.
 
     data: recordings            # folder or gs:// prefix
-    config: model.yaml          # training settings, a partial file over the defaults
+    config: model.yaml          # training settings that differ from the defaults
     targets: [{kind: local}]
 
-Paths are relative to the file.
+Relative paths start at the folder of the file.
 """
 
 from __future__ import annotations
@@ -19,52 +19,54 @@ from spira.config import ConfigError, FrozenModel, explain
 from spira.delivery.decide import Policy
 from spira.deployment.targets import AnyTarget, InferenceServiceTarget, LocalTarget
 
-PATHS = ("data", "config", "gate", "work", "ledger", "registry", "kubeflow")
 DEFAULT = Path("delivery.yaml")
+PATHS = ("data", "config", "gate", "work", "ledger", "registry", "kubeflow")
+"""Settings that hold a path or a URI."""
 
 
 class Settings(FrozenModel):
-    """All of it; see the module."""
+    """Content of the settings file."""
 
     data: str
-    """Folder or ``gs://`` prefix of the data set that is watched."""
+    """Folder or ``gs://`` prefix of the watched data set."""
     config: str = ""
-    """Training settings, a partial YAML over the defaults."""
+    """YAML file with the training settings that differ from the defaults."""
     set: tuple[str, ...] = ()
-    """``section.key=value`` settings over the file."""
+    """Training settings ``section.key=value``, applied after the file."""
     gate: str = ""
-    """Gate file; the project's own if empty."""
+    """Gate file; empty for ``spira/evaluation/gate.yaml``."""
     skip_bad: bool = False
-    """Leave bad recordings out, rather than refuse the data set."""
+    """Leave bad recordings out instead of refusing the data set."""
     work: str = "work"
-    """Folder of local runs, fetched models and, where ``registry`` is empty, MLflow."""
+    """Folder of local runs, downloaded models and, if ``registry`` is empty, MLflow."""
     ledger: str = ""
-    """Folder or ``gs://`` prefix of the ledger; ``ledger`` in the work folder if empty."""
+    """Folder or ``gs://`` prefix of the ledger; empty for ``ledger`` in the work folder."""
     registry: str = ""
-    """MLflow URL, or a folder for SQLite; the work folder if empty."""
+    """MLflow URL, or a folder for SQLite; empty for the work folder."""
     kubeflow: str = ""
-    """Cluster file (:mod:`pipelines.kubeflow.settings`) of the Kubeflow that trains; this machine trains if empty."""
+    """File with the settings of the Kubeflow that trains (:mod:`pipelines.kubeflow.settings`); empty: this machine."""
     targets: tuple[AnyTarget, ...] = (LocalTarget(),)
-    """Where what is approved serves; see :mod:`spira.deployment.targets`."""
+    """Deployment targets of approved versions; see :mod:`spira.deployment.targets`."""
     attempts: int = Field(Policy.attempts, gt=0)
-    """Runs of one change that may fail."""
+    """Number of runs of one input that may fail."""
     backoff_seconds: float = Field(Policy.backoff_seconds, ge=0)
-    """Before the second attempt; four times as long before each further one."""
+    """Wait before the second attempt; each further wait is four times as long."""
     quiet_seconds: float = Field(Policy.quiet_seconds, ge=0)
-    """A change must stand still for so long before it is trained on."""
+    """Time for which a change must stay the same before it is trained, because an upload may be incomplete."""
     approval: bool = Policy.approval
-    """Whether a person must approve a version before it serves."""
+    """Whether an operator must approve a version before it is served."""
     every_seconds: float = Field(60.0, gt=0)
-    """Between two ticks of ``watch``."""
+    """Interval between two ticks of ``spira deliver watch``."""
     resource: str = Field("", pattern=r"^([a-z0-9-]+/[a-z0-9.-]+)?$")
-    """``namespace/name`` of the ``Delivery`` that tells the status on a cluster; none if empty."""
+    """``namespace/name`` of the ``Delivery`` resource that shows the status on a cluster; empty for none."""
 
     @field_validator("targets")
     @classmethod
     def _distinct(cls, targets: tuple[AnyTarget, ...]) -> tuple[AnyTarget, ...]:
         kinds = [target.kind for target in targets]
-        if twice := sorted({kind for kind in kinds if kinds.count(kind) > 1}):
-            raise ValueError(f"one of a kind, for it is called by that: there is more than one {', '.join(twice)}")
+        if repeated := sorted({kind for kind in kinds if kinds.count(kind) > 1}):
+            # The kind is also the name of the target in the ledger and on the command line.
+            raise ValueError(f"only one target of each kind is possible: there is more than one {', '.join(repeated)}")
         return targets
 
     @property
@@ -73,19 +75,20 @@ class Settings(FrozenModel):
 
 
 def load(path: Path = DEFAULT) -> Settings:
-    """Read the file.
+    """Read the settings file.
 
     Raises:
-        ConfigError: it isn't there, or a key or value is refused.
+        ConfigError: the file does not exist, or has an unknown key or an invalid value.
     """
     try:
         values = yaml.safe_load(path.read_text())
     except FileNotFoundError:
-        raise ConfigError(f"{path} isn't there: write one (spira deliver init --data DIR), or name it") from None
+        advice = "write one with spira deliver init --data DIR, or name another with --settings"
+        raise ConfigError(f"{path} does not exist: {advice}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: can't be read as YAML: {error}") from error
+        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: must be a mapping, with at least data: FOLDER")
+        raise ConfigError(f"{path}: must be a mapping with at least data: FOLDER")
     try:
         return _absolute(Settings.model_validate(values), path.parent.resolve())
     except ValidationError as error:
@@ -93,41 +96,42 @@ def load(path: Path = DEFAULT) -> Settings:
 
 
 def _absolute(settings: Settings, folder: Path) -> Settings:
-    """Paths from the file's folder; what is empty where it belongs."""
-    work = _place(settings.work, folder)
+    """Return the settings with absolute paths, and with the defaults of empty ones."""
+    work = _absolute_path(settings.work, folder)
     defaults = {"ledger": f"{work}/ledger", "registry": work}
-    places = {name: _place(getattr(settings, name) or defaults.get(name, ""), folder) for name in PATHS}
-    targets = tuple(_placed(target, folder, work) for target in settings.targets)
-    return settings.model_copy(update={**places, "targets": targets})
+    paths = {name: _absolute_path(getattr(settings, name) or defaults.get(name, ""), folder) for name in PATHS}
+    targets = tuple(_absolute_target(target, folder, work) for target in settings.targets)
+    return settings.model_copy(update={**paths, "targets": targets})
 
 
-def _place(path: str, folder: Path) -> str:
+def _absolute_path(path: str, folder: Path) -> str:
     return path if not path or "://" in path else str((folder / path).resolve())
 
 
-def _placed(target: AnyTarget, folder: Path, work: str) -> AnyTarget:
-    """With its folder where it belongs."""
+def _absolute_target(target: AnyTarget, folder: Path, work: str) -> AnyTarget:
     if isinstance(target, LocalTarget):
-        return target.model_copy(update={"serving": _place(target.serving, folder) or f"{work}/serving"})
+        serving = _absolute_path(target.serving, folder) or f"{work}/serving"
+        return target.model_copy(update={"serving": serving})
     if isinstance(target, InferenceServiceTarget):
-        return target.model_copy(update={"folder": _place(target.folder, folder) or f"{work}/inference-service"})
+        state = _absolute_path(target.folder, folder) or f"{work}/inference-service"
+        return target.model_copy(update={"folder": state})
     return target
 
 
 def example(data: str) -> str:
-    """A settings file to begin with."""
+    """Return a commented settings file that watches ``data``."""
     return f"""\
-# What is watched: a change in the data, in the training settings or in the code is trained, judged and delivered.
+# Watched data set. A change in the data, in the training settings or in the code is trained, evaluated and delivered.
 data: {json.dumps(data, ensure_ascii=False)}
-# config: model.yaml        # training settings, a partial file over the defaults (spira config prints them)
-# gate: gate.yaml           # what a model must show; the project's own if not given
-work: work                  # runs, models, MLflow, the ledger and what serves
+# config: model.yaml        # training settings that differ from the defaults (spira config prints the defaults)
+# gate: gate.yaml           # criteria for approval; default: spira/evaluation/gate.yaml
+work: work                  # runs, models, MLflow, the ledger and the served model
 # registry: http://mlflow:5000
-# kubeflow: cluster.yaml    # who trains: this machine if not given
+# kubeflow: cluster.yaml    # cluster that trains; default: this machine
 targets:
   - kind: local             # kserve, inference-service: docs/delivery.md
-quiet_seconds: 10           # a change must stand still for so long: an upload may be under way
-approval: false             # true: a person approves a version before it serves (spira deliver approve)
-every_seconds: 60           # between two ticks of spira deliver watch
+quiet_seconds: 10           # wait until a change has stayed the same this long, in case an upload is not complete
+approval: false             # true: an operator approves a version before it is served (spira deliver approve)
+every_seconds: 60           # interval between two ticks of spira deliver watch
 # resource: spira-delivery/spira    # on a cluster: kubectl get deliveries (manifests/base/delivery)
 """

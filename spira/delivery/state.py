@@ -1,8 +1,8 @@
-"""What the ledger adds up to: what was observed, tried, delivered, pinned and rolled back."""
+"""State of the delivery: what the records of the ledger add up to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
@@ -19,8 +19,9 @@ class LastObservation:
 
     since: datetime
     axes: Fingerprint | None
-    """None where what is there can't be trained on."""
+    """None if the input was invalid."""
     problem: str = ""
+    """See :attr:`spira.delivery.fingerprints.InvalidInput.problem`; empty if the input was valid."""
 
     @property
     def fingerprint(self) -> str:
@@ -35,14 +36,16 @@ class Attempt:
     number: int
     """Counted from 1."""
     run: str
+    """Name of the run."""
     claimed: datetime
     request: Mapping[str, Any]
-    """Training request as the ledger keeps it; :meth:`TrainingRequest.from_record` reads it."""
+    """Training request as it was recorded. :meth:`TrainingRequest.from_record` parses it where it is needed, so that a
+    record of another version of this program does not prevent reading the ledger."""
     outcome: Outcome = ""
-    """Empty while it runs."""
+    """Empty while the run is active."""
     finished: datetime | None = None
     record: int = 0
-    """Number of the record that tells its outcome."""
+    """Number of the record with the outcome."""
     message: str = ""
     reasons: tuple[str, ...] = ()
     version: str | None = None
@@ -50,7 +53,7 @@ class Attempt:
 
     @property
     def is_settled(self) -> bool:
-        """Whether it answers for its fingerprint, one way or the other."""
+        """Whether the gate has decided about the fingerprint."""
         return self.outcome in ("approved", "rejected")
 
 
@@ -66,7 +69,7 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Pin:
-    """A version that serves until it is unpinned, whatever is trained meanwhile."""
+    """A version that is served until it is unpinned, whatever is trained meanwhile."""
 
     version: str
     reason: str
@@ -75,7 +78,7 @@ class Pin:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A version that could not be served."""
+    """A failed deployment of a version."""
 
     at: datetime
     message: str
@@ -83,48 +86,48 @@ class Refusal:
 
 @dataclass(frozen=True)
 class DeliveryState:
-    """See the module; built record by record by :func:`state_of`."""
+    """State after a number of records, see :func:`state_of`."""
 
     last: int = 0
     """Number of the last record."""
     last_observation: LastObservation | None = None
     attempts: tuple[Attempt, ...] = ()
-    """In the order of their claims."""
+    """By time of the claim."""
     deliveries: tuple[Delivery, ...] = ()
     promoting: str | None = None
-    """A version whose promotion was begun, and not ended."""
+    """Version whose promotion has started and not ended."""
     refusals: Mapping[str, tuple[Refusal, ...]] = field(default_factory=dict)
     """By version."""
     pin: Pin | None = None
     rolled_back: Mapping[str, str] = field(default_factory=dict)
-    """Versions that were rolled back, and why."""
+    """Reason of each rollback by the version that was left."""
     manual_approvals: frozenset[str] = frozenset()
-    """Versions that a person approved."""
+    """Versions that an operator approved."""
     failures_reset: Mapping[str, int] = field(default_factory=dict)
-    """How many failed attempts of a fingerprint no longer count, a person having asked to try again."""
+    """Number of failed attempts, by fingerprint, that no longer count because an operator asked for a retry."""
     damaged: tuple[int, ...] = ()
-    """Numbers of records that can't be read."""
+    """Numbers of the records that cannot be read."""
 
     @property
     def active(self) -> Attempt | None:
-        """The run that was claimed and has not ended; there is one at most."""
+        """The run that was claimed and has not ended; there is at most one."""
         return next((attempt for attempt in self.attempts if not attempt.outcome), None)
 
     def attempts_of(self, fingerprint: str) -> list[Attempt]:
-        """In order."""
+        """Return the attempts of a fingerprint by time."""
         return [attempt for attempt in self.attempts if attempt.fingerprint == fingerprint]
 
     def attempt_of(self, version: str) -> Attempt | None:
-        """The run that made a version."""
+        """Return the attempt whose run produced a version."""
         return next((attempt for attempt in reversed(self.attempts) if attempt.version == version), None)
 
 
 def state_of(records: Iterable[Record]) -> DeliveryState:
-    """Add up the records; one of an unknown kind, written by a newer program, counts for nothing here."""
+    """Return the state after these records; records of an unknown kind, written by a newer program, change nothing."""
     state = DeliveryState()
     for record in records:
-        step = STEPS.get(record.kind)
-        state = replace(step(state, record) if step else state, last=record.number)
+        transition = TRANSITIONS.get(record.kind)
+        state = replace(transition(state, record) if transition else state, last=record.number)
     return state
 
 
@@ -141,7 +144,7 @@ def _claimed(state: DeliveryState, record: Record) -> DeliveryState:
 
 def _finished(state: DeliveryState, record: Record) -> DeliveryState:
     body = record.body
-    ended = {
+    result = {
         "outcome": body["outcome"],
         "message": body.get("message", ""),
         "reasons": tuple(body.get("reasons", ())),
@@ -151,7 +154,7 @@ def _finished(state: DeliveryState, record: Record) -> DeliveryState:
         "record": record.number,
     }
     attempts = tuple(
-        replace(attempt, **ended) if attempt.run == body["run"] and not attempt.outcome else attempt
+        replace(attempt, **result) if attempt.run == body["run"] and not attempt.outcome else attempt
         for attempt in state.attempts
     )
     return replace(state, attempts=attempts)
@@ -186,23 +189,23 @@ def _unpinned(state: DeliveryState, record: Record) -> DeliveryState:
 
 
 def _rolled_back(state: DeliveryState, record: Record) -> DeliveryState:
-    """The bad version is left for good, and what it goes back to is pinned: or the loop would promote it again."""
     body = record.body
+    # Without the pin the next tick would promote the newest approved version again.
     pin = Pin(body["to"], f"rolled back from version {body['bad']}: {body['reason']}", record.at)
     return replace(state, rolled_back={**state.rolled_back, body["bad"]: body["reason"]}, pin=pin, promoting=None)
 
 
 def _retried(state: DeliveryState, record: Record) -> DeliveryState:
     fingerprint = record.body["fingerprint"]
-    failed = sum(attempt.outcome == "failed" for attempt in state.attempts_of(fingerprint))
-    return replace(state, failures_reset={**state.failures_reset, fingerprint: failed})
+    failures = sum(attempt.outcome == "failed" for attempt in state.attempts_of(fingerprint))
+    return replace(state, failures_reset={**state.failures_reset, fingerprint: failures})
 
 
 def _damaged(state: DeliveryState, record: Record) -> DeliveryState:
     return replace(state, damaged=(*state.damaged, record.number))
 
 
-STEPS = {
+TRANSITIONS: Mapping[str, Callable[[DeliveryState, Record], DeliveryState]] = {
     "observed": _observed,
     "claimed": _claimed,
     "finished": _finished,
@@ -216,4 +219,4 @@ STEPS = {
     "retried": _retried,
     DAMAGED: _damaged,
 }
-"""Kinds of records, and what each does to the state; ``repaired`` tells a person, and changes nothing."""
+"""Effect of each kind of record on the state; ``repaired`` is for people and has none."""

@@ -312,13 +312,13 @@ def test_one_command_deploys_and_one_rolls_back(finished_run: FinishedRun, setti
 def test_continuous_delivery_serves_through_kserve(finished_run: FinishedRun, settings: Path):
     """A tick trains on this machine and serves on the cluster; the next one repairs a manual change."""
     done = deliver(settings, "tick", "--wait")
-    assert "version 4 serves and is champion: approved by its gate" in done
+    assert "version 4 is champion and serves: approved by its gate" in done
     edit = json.dumps({"spec": {"predictor": {"minReplicas": 2}}})
     ClusterNamespace(finished_run.runner.namespace.context, SERVING).kubectl(
         "patch", "isvc", "spira", "--type=merge", "-p", edit
     )
     assert spira(settings, "status")[0]["drifted"]
-    assert "kserve serves version 4 as it should again" in deliver(settings, "tick")
+    assert "repaired: version 4 applied to kserve again" in deliver(settings, "tick")
     status = spira(settings, "status")[0]
     assert (status["version"], status["ready"], status["drifted"]) == ("4", True, False)
 

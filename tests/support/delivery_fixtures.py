@@ -1,4 +1,4 @@
-"""Worlds that the tests of continuous delivery share: an MLflow store, ledgers written by hand, a real delivery."""
+"""Fixtures of the tests of continuous delivery: an MLflow store, built ledgers, and one real delivery."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from spira.cli.main import app
 from spira.deployment.local import Local
 from spira.deployment.target import Release
 from tests.support.gatefiles import LENIENT
-from tests.support.ledger_builder import FIRST, SECOND, Book, World, code_at
+from tests.support.ledger_builder import FIRST, SECOND, LedgerBuilder, LocalDelivery, code_at
 
 SMOKE = """\
 model: {channels: 8}
@@ -30,15 +30,15 @@ LINEAGE = {"data_fingerprint": "d", "model_fingerprint": "m", "code_fingerprint"
 
 
 @pytest.fixture
-def book(tmp_path: Path) -> Book:
-    """An empty ledger in ``work/ledger`` beside a settings file."""
+def ledger_builder(tmp_path: Path) -> LedgerBuilder:
+    """An empty ledger in ``work/ledger``, and its settings file."""
     (tmp_path / "delivery.yaml").write_text("data: voices\nwork: work\n")
-    return Book(tmp_path / "work" / "ledger")
+    return LedgerBuilder(tmp_path / "work" / "ledger")
 
 
 @pytest.fixture
 def deliver(tmp_path: Path) -> Callable[..., Result]:
-    """``spira deliver`` in this process, with the settings file of ``tmp_path``."""
+    """``spira deliver VERB ...`` in this process, with the settings file in ``tmp_path``."""
 
     def run(verb: str, *arguments: str) -> Result:
         settings = [f"--settings={tmp_path / 'delivery.yaml'}"]
@@ -49,7 +49,7 @@ def deliver(tmp_path: Path) -> Callable[..., Result]:
 
 @pytest.fixture
 def deploy(tmp_path: Path) -> Callable[..., Result]:
-    """``spira deploy`` likewise."""
+    """``spira deploy VERB ...`` in this process, with the settings file in ``tmp_path``."""
 
     def run(verb: str, *arguments: str) -> Result:
         settings = [f"--settings={tmp_path / 'delivery.yaml'}"]
@@ -60,7 +60,7 @@ def deploy(tmp_path: Path) -> Callable[..., Result]:
 
 @pytest.fixture(scope="session")
 def new_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The database of a store that was just made: its tables take seconds, so once, then copied."""
+    """The database of an empty MLflow store. Creating its tables takes seconds, so tests copy this file."""
     from spira.registry import open_at
 
     work = tmp_path_factory.mktemp("mlflow")
@@ -78,7 +78,7 @@ def work(tmp_path: Path, new_mlflow: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def three_versions(new_mlflow: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A work folder whose repository holds three versions of whole packages, the second champion and served."""
+    """A work folder whose repository has three complete versions; the second is champion and served."""
     from spira.registry import Registry, local_uri
     from tests.support.packages import VERDICT, make_package
 
@@ -97,46 +97,46 @@ def three_versions(new_mlflow: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture
-def world(three_versions: Path, tmp_path: Path) -> World:
-    """Two versions delivered, the second serves; what is watched is unfit, so nothing is trained."""
+def local_delivery(three_versions: Path, tmp_path: Path) -> LocalDelivery:
+    """Two delivered versions, the second is served; the settings are invalid, so nothing is trained."""
     from spira.registry import Registry, local_uri
 
     shutil.copytree(three_versions, tmp_path / "work")
     (tmp_path / "delivery.yaml").write_text("data: voices\nwork: work\nset: [training.max_epochs=0]\n")
-    book = Book(tmp_path / "work" / "ledger")
-    book.deliver(FIRST, "1")
-    book.deliver(SECOND, "2")
-    return World(tmp_path, book, Registry(local_uri(tmp_path / "work")))
+    builder = LedgerBuilder(tmp_path / "work" / "ledger")
+    builder.deliver(FIRST, "1")
+    builder.deliver(SECOND, "2")
+    return LocalDelivery(tmp_path, builder, Registry(local_uri(tmp_path / "work")))
 
 
 @pytest.fixture
 def processes() -> Iterator[Callable[[str], list[int]]]:
-    """The processes whose command line names something; those are killed when the test ends."""
-    named: set[str] = set()
+    """Return a function that lists the processes with a text in their command line; the test's end kills them."""
+    texts: set[str] = set()
 
-    def find(name: str) -> list[int]:
-        named.add(name)
-        return _pids(name)
+    def find(text: str) -> list[int]:
+        texts.add(text)
+        return _pids(text)
 
     yield find
-    for name in named:
-        for pid in _pids(name):
+    for text in texts:
+        for pid in _pids(text):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
 
-def _pids(name: str) -> list[int]:
-    found = []
-    for place in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if name.encode() in (place / "cmdline").read_bytes() and int(place.name) != os.getpid():
-                found.append(int(place.name))
-    return found
+def _pids(text: str) -> list[int]:
+    pids = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # the process may have ended
+            if text.encode() in (folder / "cmdline").read_bytes() and int(folder.name) != os.getpid():
+                pids.append(int(folder.name))
+    return pids
 
 
 @pytest.fixture(scope="session")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project's packages as they are now: somebody may edit them while the tests run."""
+    """A copy of the project's packages, because the originals may be edited while the tests run."""
     folder = tmp_path_factory.mktemp("sources")
     for name in lineage.PACKAGES:
         shutil.copytree(lineage.ROOT / name, folder / name)
@@ -146,19 +146,19 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def delivered(one_delivery: Path, sources: Path) -> Iterator[Path]:
-    """A folder in which one real version was delivered, and the code that it is of; to read, or to copy."""
+    """A folder with one real delivery, while its code is the observed one; tests read it or copy it."""
     with code_at(sources):
         yield one_delivery
 
 
 @pytest.fixture(scope="session")
 def one_delivery(demo: Path, sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A version trained, approved and delivered by a tick that waits: for quiet, then for the run."""
+    """A version that ``spira deliver tick --wait`` trained and delivered; it waits for quiet, then for the run."""
     folder = tmp_path_factory.mktemp("delivered")
     shutil.copytree(demo, folder / "voices")
     (folder / "model.yaml").write_text(SMOKE)
     (folder / "delivery.yaml").write_text(f"data: voices\nconfig: model.yaml\ngate: {LENIENT}\nquiet_seconds: 1\n")
     with code_at(sources):
-        done = CliRunner().invoke(app, ["deliver", "tick", "--wait", f"--settings={folder / 'delivery.yaml'}"])
-    assert done.exit_code == 0, done.output
+        result = CliRunner().invoke(app, ["deliver", "tick", "--wait", f"--settings={folder / 'delivery.yaml'}"])
+    assert result.exit_code == 0, result.output
     return folder

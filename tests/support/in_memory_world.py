@@ -1,4 +1,4 @@
-"""A world in memory for the reconciler: everything it reaches, quick to break and to mend."""
+"""Dependencies of the reconciler in memory, which a test can make unreachable, kill or delay at any effect."""
 
 from __future__ import annotations
 
@@ -24,59 +24,59 @@ GATE = gate.load()
 
 
 class KilledError(BaseException):
-    """The process is gone: nobody handles it."""
+    """Stands for the end of the process; the code under test does not catch it."""
 
 
 class Effects:
-    """Everything that changes the world passes here; the next so-many-th effect may be interfered with."""
+    """Counter of all effects; a test can interfere before and after one of them."""
 
     def __init__(self) -> None:
-        self.left: int | None = None
+        self.remaining: int | None = None
         self.interfere: Callable[[str], None] = lambda when: None
 
     def plan(self, after: int, interfere: Callable[[str], None]) -> None:
-        """Interfere with the effect that comes after so many others."""
-        self.left, self.interfere = after, interfere
+        """Call ``interfere("before")`` and ``interfere("after")`` around the effect that follows ``after`` others."""
+        self.remaining, self.interfere = after, interfere
 
     def do(self, effect: Callable[[], object]) -> object:
-        now = self.left == 0
-        if self.left is not None:
-            self.left = None if now else self.left - 1
-        if now:
+        is_planned = self.remaining == 0
+        if self.remaining is not None:
+            self.remaining = None if is_planned else self.remaining - 1
+        if is_planned:
             self.interfere("before")
         result = effect()
-        if now:
+        if is_planned:
             self.interfere("after")
         return result
 
 
 @dataclass
 class MemoryStore:
-    """A :class:`spira.data.storage.Store` of a dictionary."""
+    """A :class:`spira.data.storage.Store` in a dictionary."""
 
     effects: Effects
     files: dict[str, bytes] = field(default_factory=dict)
     reachable: bool = True
     tear: bool = False
-    """Whether the next record is half-written, its writer dying of it."""
+    """Whether the next record is half-written and its writer killed."""
     uri: str = "memory"
 
     def list(self) -> list[Entry]:
-        self._reach()
+        self._check_reachable()
         return [Entry(path, len(content), "") for path, content in sorted(self.files.items())]
 
     def read(self, path: str, generation: str | None = None) -> bytes:
-        self._reach()
+        self._check_reachable()
         if path not in self.files:
             raise MissingError(f"{path}: not found")
         return self.files[path]
 
     def create(self, path: str, data: bytes) -> bool:
-        self._reach()
+        self._check_reachable()
         return bool(self.effects.do(lambda: self._create(path, data)))
 
     def write(self, path: str, data: bytes) -> None:
-        self._reach()
+        self._check_reachable()
         self.files[path] = data
 
     def _create(self, path: str, data: bytes) -> bool:
@@ -89,89 +89,89 @@ class MemoryStore:
         self.files[path] = data
         return True
 
-    def _reach(self) -> None:
+    def _check_reachable(self) -> None:
         if not self.reachable:
-            raise StorageError("the ledger's store can't be reached")
+            raise StorageError("the ledger's store is unreachable")
 
 
 @dataclass
 class MemoryRunner:
-    """Runs that end as they are told to."""
+    """Runs whose outcome a test sets."""
 
     effects: Effects
     runs: dict[str, Run] = field(default_factory=dict)
     requests: dict[str, TrainingRequest] = field(default_factory=dict)
-    begun: Counter[str] = field(default_factory=Counter)
+    starts: Counter[str] = field(default_factory=Counter)
     reachable: bool = True
 
     def find(self, name: str) -> Run | None:
-        self._reach()
+        self._check_reachable()
         return self.runs.get(name)
 
     def start(self, request: TrainingRequest) -> None:
-        self._reach()
+        self._check_reachable()
         self.effects.do(lambda: self._start(request))
 
     def _start(self, request: TrainingRequest) -> None:
         run = self.runs.get(request.name)
         if run is None or run.state == "interrupted":
-            self.begun[request.name] += run is None
+            self.starts[request.name] += run is None
             self.requests[request.name] = request
             self.runs[request.name] = Run("running")
 
-    def _reach(self) -> None:
+    def _check_reachable(self) -> None:
         if not self.reachable:
-            raise RunnerError("the runner can't be reached")
+            raise RunnerError("the runner is unreachable")
 
 
 @dataclass
 class MemoryRepository:
-    """Versions and who is champion."""
+    """Number of versions, and the champion."""
 
     effects: Effects
     champion: str | None = None
-    before: str | None = None
+    previous: str | None = None
     rolled_back: set[str] = field(default_factory=set)
     versions: int = 0
     reachable: bool = True
 
     def champion_status(self) -> ChampionStatus:
-        self._reach()
+        self._check_reachable()
         return ChampionStatus(self.champion, frozenset(self.rolled_back))
 
     def release(self, version: str) -> Release:
-        self._reach()
-        return Release(version, None)  # type: ignore[arg-type]  # nothing here reads it
+        self._check_reachable()
+        return Release(version, None)  # type: ignore[arg-type]  # no in-memory target reads the package
 
     def promote(self, version: str, reason: str) -> None:
-        self._reach()
+        self._check_reachable()
         if version in self.rolled_back and not reason:
             raise DeploymentError(f"version {version} was rolled back")
-        self.effects.do(lambda: self._setchampion(version, reason))
+        self.effects.do(lambda: self._set_champion(version, reason))
 
-    def roll_back(self, bad: str, reason: str) -> None:
-        self._reach()
-        if self.champion == bad and self.before:
-            self.effects.do(lambda: self._hold(bad))
+    def roll_back(self, version: str, reason: str) -> None:
+        self._check_reachable()
+        if self.champion == version and self.previous:
+            self.effects.do(lambda: self._restore_previous(version))
 
-    def _setchampion(self, version: str, reason: str) -> None:
+    def _set_champion(self, version: str, reason: str) -> None:
         if reason:
             self.rolled_back.discard(version)
         if self.champion != version:
-            self.champion, self.before = version, self.champion
+            self.champion, self.previous = version, self.champion
 
-    def _hold(self, bad: str) -> None:
-        self.rolled_back.add(bad)
-        self.champion, self.before = self.before, None
+    def _restore_previous(self, version: str) -> None:
+        self.rolled_back.add(version)
+        self.champion, self.previous = self.previous, None
 
-    def _reach(self) -> None:
+    def _check_reachable(self) -> None:
         if not self.reachable:
-            raise DeploymentError("the model repository can't be reached")
+            raise DeploymentError("the model repository is unreachable")
 
 
 @dataclass
 class MemoryTarget:
-    """Serves a version; may refuse some, or be away."""
+    """A target that can refuse versions or be unreachable."""
 
     name: str
     effects: Effects
@@ -179,19 +179,19 @@ class MemoryTarget:
     reachable: bool = True
     refuses: set[str] = field(default_factory=set)
     served: list[str] = field(default_factory=list)
-    """All that it was made to serve, in order."""
+    """Every version that was applied, in order."""
 
     def status(self) -> Status:
-        self._reach()
+        self._check_reachable()
         return Status(self.version)
 
     def plan(self, release: Release) -> Plan:
         return Plan(release.version, self.version, ())
 
     def apply(self, release: Release) -> Status:
-        self._reach()
+        self._check_reachable()
         if release.version in self.refuses:
-            raise DeploymentError(f"version {release.version} answers wrongly")
+            raise DeploymentError(f"version {release.version} returns wrong probabilities")
         self.effects.do(lambda: self._serve(release.version))
         return self.status()
 
@@ -203,15 +203,15 @@ class MemoryTarget:
         return 0.0
 
     def rollback(self, reason: str, bad: str | None = None) -> Status:
-        raise AssertionError("delivery applies what is wanted")
+        raise AssertionError("delivery never rolls a target back: it applies the wanted version")
 
-    def _reach(self) -> None:
+    def _check_reachable(self) -> None:
         if not self.reachable:
-            raise DeploymentError(f"{self.name} can't be reached")
+            raise DeploymentError(f"{self.name} is unreachable")
 
 
-class World:
-    """What there is, and a reconciler for it whenever one is wanted."""
+class InMemoryWorld:
+    """The input, the dependencies in memory, and new reconcilers on them."""
 
     def __init__(self, policy: Policy | None = None) -> None:
         self.policy = policy or Policy(attempts=2, backoff_seconds=60)
@@ -221,46 +221,46 @@ class World:
         self.repository = MemoryRepository(self.effects)
         self.targets = [MemoryTarget(name, self.effects) for name in ("local", "kserve")]
         self.data, self.model, self.code = "0", "0", "0"
-        self.unfit = ""
+        self.problem = ""
         self.now = START
 
     def observed(self) -> Axes | InvalidInput:
-        if self.unfit:
-            return InvalidInput(self.unfit)
+        if self.problem:
+            return InvalidInput(self.problem)
         return Axes(*(axis_of({"part": part}) for part in (self.data, self.model, self.code)))
 
     @property
     def config(self) -> Config:
-        """A configuration that differs with ``model``."""
+        """Training configuration that changes with ``model``."""
         return Config(training=Training(seeds=(int(self.model),)))
 
-    def look(self) -> Observation:
-        seen = self.observed()
-        if isinstance(seen, InvalidInput):
-            return Observation(seen)
+    def observe(self) -> Observation:
+        observed = self.observed()
+        if isinstance(observed, InvalidInput):
+            return Observation(observed)
         request = TrainingRequest(
             data="gs://voices",
-            data_digest=seen.data.digest,
+            data_digest=observed.data.digest,
             config=self.config,
             gate=GATE,
-            code_digest=seen.code.digest,
+            code_digest=observed.code.digest,
             git_commit=self.code,
         )
-        return Observation(seen, request)
+        return Observation(observed, request)
 
     def reconciler(self, skew: float = 0.0) -> Reconciler:
-        """One whose clock is off by so many seconds."""
+        """Return a new reconciler whose clock is wrong by ``skew`` seconds."""
         ledger = Ledger(self.store, "test")
 
         def clock() -> datetime:
             return self.now + timedelta(seconds=skew)
 
-        dependencies = Dependencies(self.look, ledger, self.runner, self.repository, self.targets, clock)
+        dependencies = Dependencies(self.observe, ledger, self.runner, self.repository, self.targets, clock)
         return Reconciler(dependencies, self.policy)
 
     @property
     def ledger(self) -> Ledger:
-        return Ledger(self.store, "person")
+        return Ledger(self.store, "operator")
 
     @property
     def state(self) -> DeliveryState:
@@ -270,7 +270,7 @@ class World:
         self.now += timedelta(seconds=seconds)
 
     def end_run(self, verdict: str) -> None:
-        """The run that is on ends: approved, rejected or failed."""
+        """End the active run: approved, rejected or failed."""
         for name, run in self.runner.runs.items():
             if run.state in ("running", "interrupted"):
                 self.runner.runs[name] = self._ended(verdict)
@@ -284,7 +284,7 @@ class World:
         return Run("succeeded", approved=True, model_version=self.repository.versions)
 
     def deliver(self, verdict: str = "approved") -> None:
-        """Tick, have the run end so, tick."""
+        """Tick, end the run with this verdict, tick again."""
         self.reconciler().tick()
         self.end_run(verdict)
         self.reconciler().tick()

@@ -1,6 +1,8 @@
-"""``spira deliver`` as a machine that fails: the process is killed as soon as it has changed anything.
+"""``spira deliver`` on a failing machine: the process kills itself as soon as it has changed anything.
 
-python mortal.py deliver tick --settings delivery.yaml
+    python tests/support/kill_after_effects.py deliver tick --settings delivery.yaml
+
+The environment variable ``KILLS`` names the file with one line per kill; no effect kills the process twice.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from spira.delivery.repository import MLflowRepository
 from spira.deployment.local import Local
 
 EFFECTS: tuple[tuple[type, str], ...] = (
-    (Ledger, "keep"),
+    (Ledger, "save_axes"),
     (Ledger, "append"),
     (LocalRunner, "start"),
     (Local, "apply"),
@@ -27,23 +29,24 @@ EFFECTS: tuple[tuple[type, str], ...] = (
 )
 
 
-def die_after(owner: type, name: str, deaths: Path) -> None:
-    """Let the method do its work, and nothing come after it."""
+def kill_after(owner: type, name: str, kills: Path) -> None:
+    """Replace a method by one that kills the process after its first call with these arguments."""
     original = getattr(owner, name)
 
-    def last(self: Any, *arguments: Any, **options: Any) -> Any:
+    def call_and_kill(self: Any, *arguments: Any, **options: Any) -> Any:
         result = original(self, *arguments, **options)
-        what = f"{owner.__name__}.{name} {hashlib.sha256(repr((arguments, options)).encode()).hexdigest()[:8]}"
-        died = deaths.read_text().splitlines() if deaths.exists() else []
-        if what in died:
+        digest = hashlib.sha256(repr((arguments, options)).encode()).hexdigest()[:8]
+        effect = f"{owner.__name__}.{name} {digest}"
+        earlier = kills.read_text().splitlines() if kills.exists() else []
+        if effect in earlier:
             return result
-        deaths.write_text("\n".join([*died, what]))
+        kills.write_text("\n".join([*earlier, effect]))
         os.kill(os.getpid(), signal.SIGKILL)
 
-    setattr(owner, name, last)
+    setattr(owner, name, call_and_kill)
 
 
 if __name__ == "__main__":
     for effect in EFFECTS:
-        die_after(*effect, Path(os.environ["DEATHS"]))
+        kill_after(*effect, Path(os.environ["KILLS"]))
     app()

@@ -73,11 +73,11 @@ def test_data_that_cannot_be_reached_fails_the_task(settings: str, tmp_path: Pat
     assert json.loads((tmp_path / "status").read_text())["troubles"]
 
 
-@pytest.mark.parametrize("name", recurring_tick.PLACES)
+@pytest.mark.parametrize("name", recurring_tick.PERSISTENT_PATHS)
 def test_a_place_that_goes_with_the_pod_is_refused(settings: str, name: str, tmp_path: Path):
     """A ledger that is forgotten would have everything trained anew for ever."""
     kept = {"ledger": f"{tmp_path}/ledger", "registry": f"{tmp_path}/mlflow", **yaml.safe_load(settings)}
-    with pytest.raises(SpiraError, match=f"{name}: would go with this pod"):
+    with pytest.raises(SpiraError, match=f"{name}: a relative path is lost with this pod"):
         recurring_tick.tick(yaml.safe_dump(kept | {name: "here"}), "", tmp_path / "status")
     assert not (tmp_path / "ledger").exists()
 

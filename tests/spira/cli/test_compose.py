@@ -1,4 +1,4 @@
-"""A reconciler as the settings say: every kind of target and runner, each connected when it is first asked."""
+"""Composition of the reconciler: every kind of target and runner, each connected at first use."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from spira.cli.compose import OnKubeflow, reconciler
+from pipelines.kubeflow.runner import Kubeflow
+from pipelines.kubeflow.versions import PipelineVersion
+from spira.cli.compose import kubeflow_runner, reconciler
 from spira.config import ConfigError
 from spira.delivery.repository import MLflowRepository
 from spira.delivery.settings import load
@@ -18,52 +20,64 @@ targets:
   - {kind: kserve, namespace: serving, context: no-such-context}
   - {kind: inference-service, command: [serve, "{env_file}"], nats_url: "nats://nats:4222", minio: "minio:9000"}
 """
+KUBECONFIG = """\
+current-context: here
+clusters: [{name: here, cluster: {server: "http://127.0.0.1:9"}}]
+contexts: [{name: here, context: {cluster: here, user: me}}]
+users: [{name: me, user: {}}]
+"""
 
 
-def written(folder: Path, text: str) -> Path:
+def write_settings(folder: Path, text: str) -> Path:
     (folder / "delivery.yaml").write_text(text)
     return folder / "delivery.yaml"
 
 
-def test_a_target_that_is_away_is_no_trouble_of_the_others(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each is asked by itself; what can't be asked is told by name, with what to do."""
+def test_an_unreachable_target_does_not_prevent_the_others(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The troubles name what is missing."""
     for name in ("MINIO_ACCESS_KEY", "MINIO_SECRET_KEY"):
         monkeypatch.delenv(name, raising=False)
-    report = reconciler(load(written(work.parent, ALL))).look()
-    serving = report.view.serving
+    kubeconfig = work.parent / "kubeconfig"
+    kubeconfig.write_text(KUBECONFIG)
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig))
+    report = reconciler(load(write_settings(work.parent, ALL))).dry_run()
+    serving = report.snapshot.serving
     assert serving["local"] is not None
     assert (serving["kserve"], serving["inference-service"]) == (None, None)
-    told = "\n".join(report.troubles)
-    assert "no-such-context" in told
-    assert "MINIO_ACCESS_KEY" in told
+    troubles = "\n".join(report.troubles)
+    assert "no-such-context" in troubles
+    assert "MINIO_ACCESS_KEY" in troubles
 
 
-def test_a_kubeflow_that_is_away_is_told(work: Path) -> None:
-    """Its version is the code: without it nothing is observed, nothing is claimed, and it is said why."""
+def test_an_unreachable_kubeflow_is_reported(work: Path) -> None:
+    """Its pipeline version is the code, so nothing is observed or claimed without it."""
     (work.parent / "cluster.yaml").write_text("host: http://127.0.0.1:9\n")
-    report = reconciler(load(written(work.parent, "data: voices\nkubeflow: cluster.yaml\n"))).tick()
-    assert report.view.look is None or report.view.records == []
+    report = reconciler(load(write_settings(work.parent, "data: voices\nkubeflow: cluster.yaml\n"))).tick()
+    assert report.snapshot.observation is None or report.snapshot.records == []
     assert any("voices" in trouble or "127.0.0.1:9" in trouble for trouble in report.troubles)
 
 
-def test_the_code_on_kubeflow_is_the_version_there(work: Path) -> None:
-    """Not the sources of the reconciler: another image is another version, and so another code."""
+def test_the_code_on_kubeflow_is_the_pipeline_version(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sources of the reconciler do not count; the version contains the images by digest."""
     (work.parent / "cluster.yaml").write_text("host: http://127.0.0.1:9\n")
-    there = OnKubeflow(work.parent / "cluster.yaml", MLflowRepository(str(work), work / "models"))
-    there.__dict__["_version"] = type("Version", (), {"name": "spira-training-0123"})()
-    assert there.code() == {"pipeline": "spira-training-0123"}
+    monkeypatch.setattr("pipelines.kubeflow.server.connect", lambda host, experiment: host)
+    version = PipelineVersion("spira-training-0123", "", "")
+    monkeypatch.setattr("pipelines.kubeflow.versions.latest", lambda server: version)
+    _, code_parts = kubeflow_runner(work.parent / "cluster.yaml", MLflowRepository(str(work), work / "models"))
+    assert code_parts() == {"pipeline": "spira-training-0123"}
 
 
-def test_a_run_of_continuous_delivery_never_deploys_by_itself(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though the cluster file, which is for other runs too, names a target: what is approved may have to wait."""
+def test_a_run_of_continuous_delivery_does_not_deploy(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The target in the Kubeflow settings is for other runs: an approved version may have to wait here."""
     (work.parent / "cluster.yaml").write_text(
         "host: http://127.0.0.1:9\nregistry_uri: http://mlflow:5000\ntarget: {kind: kserve, namespace: serving}\n"
     )
     monkeypatch.setattr("pipelines.kubeflow.pods.Pods.here", lambda namespace: None)
-    there = OnKubeflow(work.parent / "cluster.yaml", MLflowRepository(str(work), work / "models"))
-    there.__dict__["_server"] = object()
-    assert there._runner.cluster.namespace == "kubeflow"
-    assert there._runner.cluster.target is None
+    monkeypatch.setattr("pipelines.kubeflow.server.connect", lambda host, experiment: host)
+    lazy, _ = kubeflow_runner(work.parent / "cluster.yaml", MLflowRepository(str(work), work / "models"))
+    assert isinstance(lazy.runner, Kubeflow)
+    assert lazy.runner.cluster.namespace == "kubeflow"
+    assert lazy.runner.cluster.target is None
 
 
 @pytest.mark.parametrize(
@@ -74,7 +88,7 @@ def test_a_run_of_continuous_delivery_never_deploys_by_itself(work: Path, monkey
         ("data: x\ntargets: [{kind: kserve, namespace: n, password: x}]\n", "password"),
     ],
 )
-def test_a_target_that_is_wrong_is_refused_by_name(tmp_path: Path, text: str, rule: str) -> None:
-    """Unknown kinds and keys, and what is missing."""
+def test_an_invalid_target_is_refused_by_name(tmp_path: Path, text: str, rule: str) -> None:
+    """Unknown kinds, unknown keys and missing keys are refused."""
     with pytest.raises(ConfigError, match=rule):
-        load(written(tmp_path, text))
+        load(write_settings(tmp_path, text))

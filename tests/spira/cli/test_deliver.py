@@ -1,4 +1,4 @@
-"""``spira deliver``: every verb, in words and as JSON, its exit codes, and what it says to do."""
+"""``spira deliver``: the output of every verb as text and as JSON, exit codes, and advice."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from spira.deployment.local import Local
 from spira.deployment.target import Release
 from spira.registry import Registry, local_uri
 from tests.support import ROOT
-from tests.support.ledger_builder import SECOND, START, THIRD, World, observed
+from tests.support.ledger_builder import SECOND, START, THIRD, LocalDelivery, observed
 
 
-def approve_third(world: World) -> None:
-    """A third version, approved by its gate and not yet promoted."""
-    world.book.run(world.book.observe(THIRD), "approved", "3")
+def approve_third(local_delivery: LocalDelivery) -> None:
+    """Record a third version that its gate approved and that is not promoted yet."""
+    local_delivery.ledger_builder.run(local_delivery.ledger_builder.observe(THIRD), "approved", "3")
 
 
-def test_init_writes_what_the_next_command_reads(tmp_path: Path, deliver: Callable[..., Any], monkeypatch) -> None:
-    """With the data's whole path, and what to type next; never over another file."""
+def test_init_writes_a_valid_settings_file(tmp_path: Path, deliver: Callable[..., Any], monkeypatch) -> None:
+    """It has the absolute path of the data; an existing file is never overwritten."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my voices #1").mkdir()
-    told = deliver("init", "--data", "my voices #1")
-    assert (told.exit_code, told.stdout) == (0, "")
-    assert f"wrote {tmp_path / 'delivery.yaml'}; next: spira deliver tick --wait" in told.stderr
+    result = deliver("init", "--data", "my voices #1")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert f"wrote {tmp_path / 'delivery.yaml'}; next: spira deliver tick --wait" in result.stderr
     assert yaml.safe_load((tmp_path / "delivery.yaml").read_text())["data"] == str(tmp_path / "my voices #1")
     assert deliver("status", "--json").exit_code == 0
-    again = deliver("init", "--data", "elsewhere")
-    assert again.exit_code == 2
-    assert "is there already: change it, or name another with --settings" in again.stderr
+    refused = deliver("init", "--data", "elsewhere")
+    assert refused.exit_code == 2
+    assert "exists already: change it, or name another file with --settings" in refused.stderr
 
 
 @pytest.mark.parametrize(
@@ -47,201 +47,211 @@ def test_init_writes_what_the_next_command_reads(tmp_path: Path, deliver: Callab
         ("rollback", "--reason=r"), ("approve", "1"), ("reproduce", "1"),
     ],
 )  # fmt: skip
-def test_every_verb_without_settings_says_how_to_begin(deliver: Callable[..., Any], verb: tuple[str, ...]) -> None:
-    """Exit code 2, one line, no traceback."""
+def test_every_verb_without_settings_is_refused_with_advice(deliver: Callable[..., Any], verb: tuple[str, ...]) -> None:
+    """The exit code is 2, and there is no traceback."""
     refused = deliver(*verb)
     assert (refused.exit_code, refused.stdout) == (2, "")
-    assert "isn't there: write one (spira deliver init --data DIR), or name it" in refused.stderr
+    assert (
+        "does not exist: write one with spira deliver init --data DIR, or name another with --settings"
+        in refused.stderr
+    )
 
 
 @pytest.mark.parametrize("verb", [("pin", "1"), ("rollback",)])
-def test_orders_without_a_reason_are_refused(deliver: Callable[..., Any], world: World, verb: tuple[str, ...]) -> None:
-    """Somebody will ask."""
+def test_commands_without_a_reason_are_refused(
+    deliver: Callable[..., Any], local_delivery: LocalDelivery, verb: tuple[str, ...]
+) -> None:
     refused = deliver(*verb)
     assert refused.exit_code == 2
     assert "--reason" in refused.stderr
 
 
-def test_status_tells_all_at_a_glance(deliver: Callable[..., Any], world: World) -> None:
-    """What is observed, wanted, champion and served, and what is wrong: and changes nothing."""
-    world.book.add("observed", problem="settings: training.max_epochs: Input should be greater than 0")
-    before = world.kinds
-    told = deliver("status")
-    assert told.exit_code == 0
-    assert told.stdout.splitlines()[1:] == [
+def test_status_shows_everything_and_changes_nothing(
+    deliver: Callable[..., Any], local_delivery: LocalDelivery
+) -> None:
+    local_delivery.ledger_builder.add(
+        "observed", problem="settings: training.max_epochs: Input should be greater than 0"
+    )
+    before = local_delivery.kinds
+    result = deliver("status")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[1:] == [
         "training      nothing fit to train on",
         "wanted        version 2",
         "champion      version 2",
         "target local  version 2",
-        "note          not fit to train on: settings: training.max_epochs: Input should be greater than 0",
+        "note          the settings are invalid: training.max_epochs: Input should be greater than 0",
     ]
-    assert world.kinds == before
+    assert local_delivery.kinds == before
 
 
-def test_status_for_programs_is_json_alone(deliver: Callable[..., Any], world: World) -> None:
-    """On standard output; the same facts."""
-    told = json.loads(deliver("status", "--json").stdout)
-    assert (told["wanted"], told["champion"], told["serving"]["local"]["version"]) == ("2", "2", "2")
-    assert told["observed"]["fingerprint"] == SECOND.fingerprint.digest
-    assert (told["training"], told["run"], told["pin"], told["rolled_back"]) == ("approved", None, None, {})
-    assert told["records"] == 10
+def test_status_as_json(deliver: Callable[..., Any], local_delivery: LocalDelivery) -> None:
+    """Standard output has nothing but the JSON."""
+    body = json.loads(deliver("status", "--json").stdout)
+    assert (body["wanted"], body["champion"], body["serving"]["local"]["version"]) == ("2", "2", "2")
+    assert body["observed"]["fingerprint"] == SECOND.fingerprint.digest
+    assert (body["training"], body["run"], body["pin"], body["rolled_back"]) == ("approved", None, None, {})
+    assert body["records"] == 10
 
 
-def test_status_of_an_empty_ledger_says_what_to_do(deliver: Callable[..., Any], work: Path) -> None:
-    """Before the first tick."""
+def test_status_of_an_empty_ledger_has_advice(deliver: Callable[..., Any], work: Path) -> None:
     (work.parent / "delivery.yaml").write_text("data: voices\n")
-    told = deliver("status").stdout
-    assert "nothing was looked at yet: spira deliver tick" in told
-    assert "no version yet" in told
+    output = deliver("status").stdout
+    assert "nothing observed yet: run spira deliver tick" in output
+    assert "no version yet" in output
 
 
-def test_status_shows_damage_and_pins(deliver: Callable[..., Any], world: World) -> None:
-    """A record that can't be read, by number; a pin with its reason."""
-    world.book.add("pinned", version="2", reason="for the study", who="me")
-    (world.folder / "work" / "ledger" / "records" / "000001.json").write_text("{")
-    told = deliver("status").stdout
-    assert "records that can't be read: [1]" in told
-    assert "version 2: for the study" in told
+def test_status_shows_damage_and_pins(deliver: Callable[..., Any], local_delivery: LocalDelivery) -> None:
+    """A damaged record is shown by number, a pin with its reason."""
+    local_delivery.ledger_builder.add("pinned", version="2", reason="for the study", who="me")
+    (local_delivery.folder / "work" / "ledger" / "records" / "000001.json").write_text("{")
+    output = deliver("status").stdout
+    assert "records that cannot be read: [1]" in output
+    assert "version 2: for the study" in output
 
 
-def test_tick_tells_what_is_unfit_and_then_nothing_new(deliver: Callable[..., Any], world: World) -> None:
-    """Exit code 0: it is no trouble of delivery's; recorded once, told each time."""
-    told = deliver("tick")
-    assert told.exit_code == 0
-    assert "not fit to train on: settings: training.max_epochs" in told.stderr
-    assert world.kinds[-1] == "observed"
-    again = json.loads(deliver("tick", "--json").stdout)
-    assert again["done"] == []
-    assert len(world.kinds) == again["records"] == 11
+def test_tick_records_invalid_input_once(deliver: Callable[..., Any], local_delivery: LocalDelivery) -> None:
+    """It is shown at each tick, and is no trouble of delivery: the exit code is 0."""
+    result = deliver("tick")
+    assert result.exit_code == 0
+    assert "the settings are invalid: training.max_epochs" in result.stderr
+    assert local_delivery.kinds[-1] == "observed"
+    second = json.loads(deliver("tick", "--json").stdout)
+    assert second["done"] == []
+    assert len(local_delivery.kinds) == second["records"] == 11
 
 
-def test_tick_puts_right_what_serves(deliver: Callable[..., Any], world: World) -> None:
-    """A pointer that somebody has moved."""
-    Local(world.folder / "work" / "serving").apply(
-        Release("1", world.registry.fetch("1", world.folder / "work" / "models" / "1"), "")
+def test_tick_repairs_a_target_that_was_changed_manually(
+    deliver: Callable[..., Any], local_delivery: LocalDelivery
+) -> None:
+    Local(local_delivery.folder / "work" / "serving").apply(
+        Release("1", local_delivery.registry.fetch("1", local_delivery.folder / "work" / "models" / "1"), "")
     )
-    told = deliver("tick")
-    assert "local serves version 2, instead of 1" in told.stderr
-    assert (world.served, told.exit_code) == ("2", 0)
+    result = deliver("tick")
+    assert "local serves version 2 (was 1)" in result.stderr
+    assert (local_delivery.served, result.exit_code) == ("2", 0)
 
 
-def test_tick_in_trouble_ends_with_1_and_says_so(deliver: Callable[..., Any], world: World) -> None:
-    """A pointer that is damaged: the rest was done, the next tick tries again; status ends with 0, it only tells."""
-    (world.folder / "work" / "serving" / "serving.json").write_text("{")
-    told = deliver("tick")
-    assert told.exit_code == 1
-    assert "trouble: target local: " in told.stderr
-    assert "restore it, or delete it and apply again" in told.stderr
+def test_tick_with_a_trouble_has_exit_code_1(deliver: Callable[..., Any], local_delivery: LocalDelivery) -> None:
+    """The local target has a damaged file. ``status`` shows it with exit code 0."""
+    (local_delivery.folder / "work" / "serving" / "serving.json").write_text("{")
+    result = deliver("tick")
+    assert result.exit_code == 1
+    assert "trouble: target local: " in result.stderr
+    assert "restore it, or delete it and apply again" in result.stderr
     assert json.loads(deliver("status", "--json").stdout)["serving"] == {"local": None}
-    assert "can't be asked" in deliver("status").stdout
+    assert "unreachable" in deliver("status").stdout
 
 
-def test_tick_retries_only_what_failed(deliver: Callable[..., Any], world: World) -> None:
-    """Else it is refused, before anything is done."""
-    before = world.kinds
+def test_tick_retries_only_a_failed_observation(deliver: Callable[..., Any], local_delivery: LocalDelivery) -> None:
+    """Otherwise it is refused before anything is done."""
+    before = local_delivery.kinds
     refused = deliver("tick", "--retry")
     assert refused.exit_code == 2
-    assert "nothing to try again: what is observed has not failed" in refused.stderr
-    assert world.kinds == before
+    assert "nothing to retry: the last run for the observed input has not failed" in refused.stderr
+    assert local_delivery.kinds == before
 
 
-def test_a_pin_serves_at_once_until_it_is_taken_off(deliver: Callable[..., Any], world: World) -> None:
-    """Both ways in one command each; --json tells what was done."""
-    told = deliver("pin", "1", "--reason", "for the study")
-    assert (told.exit_code, world.served) == (0, "1")
-    assert "local serves version 1, instead of 2" in told.stderr
-    assert world.registry.champion().version == 1
-    done = json.loads(deliver("unpin", "--json").stdout)
-    assert "local serves version 2, instead of 1" in done["done"]
-    assert (done["pin"], done["wanted"], world.served) == (None, "2", "2")
+def test_pin_and_unpin_take_effect_at_once(deliver: Callable[..., Any], local_delivery: LocalDelivery) -> None:
+    """With ``--json`` the actions are listed."""
+    result = deliver("pin", "1", "--reason", "for the study")
+    assert (result.exit_code, local_delivery.served) == (0, "1")
+    assert "local serves version 1 (was 2)" in result.stderr
+    assert local_delivery.registry.champion().version == 1
+    body = json.loads(deliver("unpin", "--json").stdout)
+    assert "repaired: local serves version 2 (was 1)" in body["done"]
+    assert (body["pin"], body["wanted"], local_delivery.served) == (None, "2", "2")
     refused = deliver("unpin")
     assert refused.exit_code == 2
     assert "no version is pinned" in refused.stderr
 
 
-def test_an_unknown_version_is_not_pinned(deliver: Callable[..., Any], world: World) -> None:
-    """The refusal names those there are; what serves is untouched."""
-    refused = deliver("pin", "9", "--reason", "a slip")
+def test_a_pin_of_an_unknown_version_is_refused(deliver: Callable[..., Any], local_delivery: LocalDelivery) -> None:
+    """The message lists the known versions, and the served version stays."""
+    refused = deliver("pin", "9", "--reason", "a typing error")
     assert refused.exit_code == 2
-    assert "the ledger knows no version 9; approved or delivered: 1, 2" in refused.stderr
-    assert world.served == "2"
+    assert "version 9 is not in the ledger; approved or delivered versions: 1, 2" in refused.stderr
+    assert local_delivery.served == "2"
 
 
-def test_a_rollback_holds(deliver: Callable[..., Any], world: World) -> None:
-    """What is left is left for good: neither a tick nor an unpin brings it back."""
-    told = json.loads(deliver("rollback", "--reason", "false alarms", "--json").stdout)
-    assert (told["wanted"], told["rolled_back"]) == ("1", {"2": "false alarms"})
-    assert (world.served, world.registry.champion().version) == ("1", 1)
+def test_a_rolled_back_version_never_serves_again(deliver: Callable[..., Any], local_delivery: LocalDelivery) -> None:
+    """Neither a tick nor an unpin brings it back."""
+    body = json.loads(deliver("rollback", "--reason", "false alarms", "--json").stdout)
+    assert (body["wanted"], body["rolled_back"]) == ("1", {"2": "false alarms"})
+    assert (local_delivery.served, local_delivery.registry.champion().version) == ("1", 1)
     for verb in ("tick", "unpin", "tick"):
         deliver(verb)
-        assert (world.served, world.registry.champion().version) == ("1", 1)
+        assert (local_delivery.served, local_delivery.registry.champion().version) == ("1", 1)
     refused = deliver("rollback", "--reason", "this too")
     assert refused.exit_code == 2
-    assert "nothing to go back to" in refused.stderr
+    assert "cannot roll back" in refused.stderr
 
 
-def test_a_rollback_may_name_where_to(deliver: Callable[..., Any], world: World) -> None:
-    """Further back than the one before."""
-    approve_third(world)
+def test_a_rollback_can_name_its_version(deliver: Callable[..., Any], local_delivery: LocalDelivery) -> None:
+    approve_third(local_delivery)
     deliver("tick")
-    assert world.served == "3"
+    assert local_delivery.served == "3"
     assert deliver("rollback", "--to", "1", "--reason", "back to the study's").exit_code == 0
-    assert world.served == "1"
+    assert local_delivery.served == "1"
 
 
-def test_a_person_approves_where_the_settings_ask_for_it(deliver: Callable[..., Any], world: World) -> None:
-    """The tick says what to type; it is served then, and by whose word is told."""
-    with (world.folder / "delivery.yaml").open("a") as file:
+def test_approve_promotes_the_waiting_version(deliver: Callable[..., Any], local_delivery: LocalDelivery) -> None:
+    """The note of the tick has the command; the history has the approval."""
+    with (local_delivery.folder / "delivery.yaml").open("a") as file:
         file.write("approval: true\n")
-    approve_third(world)
-    told = deliver("tick")
-    assert "version 3 waits for a person: spira deliver approve 3" in told.stderr
-    assert world.served == "2"
+    approve_third(local_delivery)
+    result = deliver("tick")
+    assert "version 3 waits for manual approval: spira deliver approve 3" in result.stderr
+    assert local_delivery.served == "2"
     refused = deliver("approve", "2")
     assert refused.exit_code == 2
-    assert "version 2 doesn't wait for approval; version 3 does" in refused.stderr
+    assert "version 2 does not wait for approval; version 3 does" in refused.stderr
     assert deliver("approve", "3").exit_code == 0
-    assert world.served == "3"
-    assert "approved by its gate, and by a person" in deliver("history").stdout
+    assert local_delivery.served == "3"
+    assert "approved by its gate and by an operator" in deliver("history").stdout
 
 
-def test_an_order_in_trouble_is_kept_and_told(deliver: Callable[..., Any], world: World) -> None:
-    """Exit code 1: it is in the ledger, and carried out once the trouble is over."""
-    pointer = world.folder / "work" / "serving" / "serving.json"
+def test_a_command_during_an_outage_is_carried_out_later(
+    deliver: Callable[..., Any], local_delivery: LocalDelivery
+) -> None:
+    """The exit code is 1; the command is in the ledger."""
+    pointer = local_delivery.folder / "work" / "serving" / "serving.json"
     good = pointer.read_text()
     pointer.write_text("{")
     assert deliver("pin", "1", "--reason", "for the study").exit_code == 1
     pointer.write_text(good)
     assert deliver("tick").exit_code == 0
-    assert world.served == "1"
+    assert local_delivery.served == "1"
 
 
-def test_why_names_axis_and_settings(deliver: Callable[..., Any], world: World) -> None:
-    """Of what was observed last, or of a version by number; the same as JSON."""
+def test_why_shows_axis_and_settings(deliver: Callable[..., Any], local_delivery: LocalDelivery) -> None:
+    """The last observation is the default; JSON has the same content."""
     expected = (
         "version 2 (approved): compared with version 1, changed: model\n  model: training.learning_rate: 0.1 -> 0.2\n"
     )
     assert deliver("why").stdout == deliver("why", "2").stdout == expected
-    assert deliver("why", "1").stdout == "version 1 (approved): nothing served before it\n"
-    told = json.loads(deliver("why", "2", "--json").stdout)
-    assert (told["axes"], told["since"], told["version"]) == (["model"], "version 1", "2")
-    assert told["changes"][0]["name"] == "training.learning_rate"
+    assert deliver("why", "1").stdout == "version 1 (approved): no version served before it\n"
+    body = json.loads(deliver("why", "2", "--json").stdout)
+    assert (body["axes"], body["since"], body["version"]) == (["model"], "version 1", "2")
+    assert body["changes"][0]["name"] == "training.learning_rate"
     refused = deliver("why", "9")
     assert refused.exit_code == 2
     assert "9 is no version, run or fingerprint of this ledger; versions: 1, 2" in refused.stderr
 
 
-def test_why_shows_the_first_of_many_changes(deliver: Callable[..., Any], world: World) -> None:
-    """And how many more there are; all of them as JSON."""
-    world.book.observe(observed(data={f"{number:03d}.wav": f"{number:064d} 1" for number in range(50)}))
+def test_why_shows_the_first_of_many_changes(deliver: Callable[..., Any], local_delivery: LocalDelivery) -> None:
+    """JSON has all of them."""
+    local_delivery.ledger_builder.observe(
+        observed(data={f"{number:03d}.wav": f"{number:064d} 1" for number in range(50)})
+    )
     lines = deliver("why").stdout.splitlines()
     assert lines[1] == "  data: 000.wav added"
     assert (len(lines), lines[-1]) == (22, "  and 31 more (--json)")  # the learning rate is the 51st
     assert len(json.loads(deliver("why", "--json").stdout)["changes"]) == 51
 
 
-def test_history_tells_everything_in_order(deliver: Callable[..., Any], world: World) -> None:
-    """A line a record, numbered; as JSON with the time."""
+def test_history_shows_every_record_in_order(deliver: Callable[..., Any], local_delivery: LocalDelivery) -> None:
+    """Each record is a numbered line."""
     lines = deliver("history").stdout.splitlines()
     assert [line.split()[0] for line in lines] == [str(number) for number in range(1, 11)]
     events = json.loads(deliver("history", "--json").stdout)
@@ -249,33 +259,32 @@ def test_history_tells_everything_in_order(deliver: Callable[..., Any], world: W
     assert "version 1 is champion and serves" in lines[4]
 
 
-def test_history_tells_what_served_at_a_time(deliver: Callable[..., Any], world: World) -> None:
-    """With since when and why; before the first delivery, that nothing did."""
-    told = deliver("history", "--at", (START + timedelta(minutes=5)).isoformat())
-    assert "version 1 served, since" in told.stdout
-    assert "approved by its gate" in told.stdout
+def test_history_shows_what_served_at_a_time(deliver: Callable[..., Any], local_delivery: LocalDelivery) -> None:
+    """Before the first delivery no version served."""
+    result = deliver("history", "--at", (START + timedelta(minutes=5)).isoformat())
+    assert "version 1 served, since" in result.stdout
+    assert "approved by its gate" in result.stdout
     at = json.loads(deliver("history", "--json", "--at", (START + timedelta(days=1)).isoformat()).stdout)
     assert (at["version"], at["since"]) == ("2", (START + timedelta(minutes=9)).isoformat())
     assert "no version was meant to serve" in deliver("history", "--at", "2020-01-01").stdout
     assert json.loads(deliver("history", "--at", "2020-01-01", "--json").stdout) is None
 
 
-def test_a_time_that_is_none_is_refused(deliver: Callable[..., Any], world: World) -> None:
-    """With two forms to write."""
+def test_an_invalid_time_is_refused(deliver: Callable[..., Any], local_delivery: LocalDelivery) -> None:
+    """The message shows two valid forms."""
     refused = deliver("history", "--at", "yesterday")
     assert refused.exit_code == 2
     assert "--at yesterday: write a time as 2026-11-24T06:30 or" in refused.stderr
 
 
-def test_a_version_that_nobody_knows_is_not_reproduced(deliver: Callable[..., Any], world: World) -> None:
-    """The repository names those it has."""
+def test_an_unknown_version_is_not_reproduced(deliver: Callable[..., Any], local_delivery: LocalDelivery) -> None:
+    """The message lists the registered versions."""
     refused = deliver("reproduce", "9")
     assert refused.exit_code == 2
     assert "versions: 1, 2, 3" in refused.stderr
 
 
-def test_a_ledger_that_cannot_be_reached_is_refused(deliver: Callable[..., Any], tmp_path: Path) -> None:
-    """Without it nothing is done."""
+def test_every_verb_is_refused_without_its_ledger(deliver: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "delivery.yaml").write_text("data: voices\nledger: file\n")
     (tmp_path / "file").write_text("")
     for verb in ("tick", "status", "history", "why"):
@@ -284,18 +293,18 @@ def test_a_ledger_that_cannot_be_reached_is_refused(deliver: Callable[..., Any],
         assert f"{tmp_path / 'file'} is a file: give a folder" in refused.stderr
 
 
-def test_every_verb_is_explained() -> None:
-    """By ``spira deliver`` alone, and in the page that people read."""
-    told = CliRunner().invoke(app, ["deliver"]).output
+def test_every_verb_is_documented() -> None:
+    """Both the help and the page name it."""
+    help_text = CliRunner().invoke(app, ["deliver"]).output
     page = (ROOT / "docs" / "delivery.md").read_text()
     verbs = [command.name or command.callback.__name__ for command in commands.app.registered_commands]
     assert len(verbs) >= 11
-    assert [verb for verb in verbs if f" {verb} " not in told] == []
+    assert [verb for verb in verbs if f" {verb} " not in help_text] == []
     assert [verb for verb in verbs if f"`{verb}" not in page and f"deliver {verb}" not in page] == []
 
 
-def test_one_delivery_for_real(delivered: Path) -> None:
-    """A tick that waits: trained, judged, promoted, served; the next one finds nothing to do."""
+def test_one_real_delivery(delivered: Path) -> None:
+    """``tick --wait`` trains, promotes and serves; the next tick has nothing to do."""
     settings = f"--settings={delivered / 'delivery.yaml'}"
     kinds = [event["kind"] for event in json.loads(
         CliRunner().invoke(app, ["deliver", "history", "--json", settings]).stdout
@@ -305,6 +314,6 @@ def test_one_delivery_for_real(delivered: Path) -> None:
     champion = Registry(local_uri(delivered / "work")).champion()
     (run,) = (delivered / "work" / "runs").iterdir()
     assert (champion.version, champion.tags["pipeline_run"]) == (1, run.name)
-    again = CliRunner().invoke(app, ["deliver", "tick", "--wait", settings])
-    assert again.exit_code == 0
-    assert "nothing to do: what is observed is settled, and what serves is what is wanted" in again.stderr
+    second = CliRunner().invoke(app, ["deliver", "tick", "--wait", settings])
+    assert second.exit_code == 0
+    assert "nothing to do: the last observation is settled, and every target serves the wanted version" in second.stderr

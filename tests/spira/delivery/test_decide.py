@@ -1,4 +1,4 @@
-"""What the reconciler does, case by case, in a world in memory."""
+"""Cases of the reconciler, with dependencies in memory."""
 
 from __future__ import annotations
 
@@ -6,93 +6,136 @@ import pytest
 
 from spira.delivery import operator_commands
 from spira.delivery.decide import Policy
+from spira.delivery.runner import Run
 from spira.errors import SpiraError
-from tests.support.in_memory_world import KilledError, World
+from tests.support.in_memory_world import GATE, InMemoryWorld, KilledError
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def world() -> InMemoryWorld:
+    return InMemoryWorld()
 
 
-def kinds(world: World) -> list[str]:
+def kinds(world: InMemoryWorld) -> list[str]:
     return [record.kind for record in world.ledger.read()]
 
 
-def notes(world: World) -> str:
-    return "\n".join(world.reconciler().look().decision.notes)
+def notes(world: InMemoryWorld) -> str:
+    return "\n".join(world.reconciler().dry_run().decision.notes)
 
 
-def test_a_first_observation_is_run_and_delivered(world: World) -> None:
-    """From nothing to a version that serves on every target and is champion, everything recorded."""
+def test_a_first_observation_is_trained_and_delivered(world: InMemoryWorld) -> None:
+    """Every step is recorded; the version serves on every target and is champion."""
     world.deliver()
     assert (world.repository.champion, world.serving) == ("1", {"1"})
     assert kinds(world) == ["observed", "claimed", "finished", "promoting", "promoted"]
     assert world.reconciler().tick().done == ()
 
 
-def test_what_is_settled_is_not_run_again(world: World) -> None:
-    """A rejected fingerprint never trains again by itself, however often and late it is looked at."""
+def test_a_settled_fingerprint_is_not_trained_again(world: InMemoryWorld) -> None:
+    """A rejected fingerprint is not trained again, after any number of ticks and days."""
     world.deliver("rejected")
     for _ in range(5):
         world.pass_time(86_400)
         world.reconciler().tick()
-    assert len(world.runner.begun) == 1
+    assert len(world.runner.starts) == 1
     assert world.repository.champion is None
 
 
 @pytest.mark.parametrize("axis", ["data", "model", "code"])
-def test_a_change_in_any_axis_is_run(world: World, axis: str) -> None:
-    """Data, model or code."""
+def test_a_change_in_any_axis_is_trained(world: InMemoryWorld, axis: str) -> None:
     world.deliver()
     setattr(world, axis, "1")
     world.deliver()
     assert world.repository.champion == "2"
 
 
-def test_an_order_is_for_what_was_observed(world: World) -> None:
-    """Its data is pinned by digest, its settings are those of the look."""
+def test_a_training_request_matches_the_observation(world: InMemoryWorld) -> None:
+    """The data are pinned by their digest; the configuration is the observed one."""
     world.reconciler().tick()
     (request,) = world.runner.requests.values()
-    seen = world.look()
-    assert (request.data_digest, request.config) == (seen.seen.data.digest, world.config)
+    observation = world.observe()
+    assert (request.data_digest, request.config) == (observation.observed.data.digest, world.config)
 
 
-def test_a_newer_change_waits_for_the_run_that_is_on(world: World) -> None:
-    """One run at a time; of the changes that queued meanwhile only the last is run."""
+def test_a_request_with_settings_of_another_program_fails_its_run(world: InMemoryWorld) -> None:
+    """A claim that this program cannot read does not block later runs."""
+    observation = world.observe()
+    last = len(world.ledger.read())
+    for kind, body in (
+        ("observed", {"axes": vars(observation.observed.fingerprint)}),
+        ("claimed", {"fingerprint": "f", "attempt": 1, "run": "run-1", "order": {"config": '{"new": 1}'}}),
+    ):
+        last = world.ledger.append(last, kind, world.now, body).number
+    report = world.reconciler().tick()
+    assert "run run-1 failed: training request of run run-1: " in report.done[0]
+    world.end_run("approved")
+    world.deliver()
+    assert world.repository.champion == "1"
+
+
+def test_a_run_that_an_earlier_version_has_claimed_is_resumed(world: InMemoryWorld) -> None:
+    """The records have the form of version 79862e6, and the run was killed with its reconciler."""
+    observation = world.observe()
+    axes = vars(observation.observed.fingerprint)
+    fingerprint = observation.observed.fingerprint.digest
+    request = {
+        "data": "gs://voices",
+        "data_digest": axes["data"],
+        "config": world.config.model_dump_json(),
+        "gate": GATE.model_dump_json(),
+        "skip_bad": False,
+        "code_digest": axes["code"],
+        "git_commit": "abc123",
+    }
+    observed = {"fingerprint": fingerprint, "axes": axes, "git_commit": "abc123"}
+    claimed = {"fingerprint": fingerprint, "attempt": 1, "run": "spira-1", "order": request}
+    world.ledger.append(0, "observed", world.now, observed)
+    world.ledger.append(1, "claimed", world.now, claimed)
+    world.runner.runs["spira-1"] = Run("interrupted")
+    assert world.reconciler().tick().done == ("started run spira-1",)
+    expected = observation.request.model_copy(update={"name": "spira-1", "git_commit": "abc123"})
+    assert world.runner.requests == {"spira-1": expected}
+    world.end_run("approved")
+    world.reconciler().tick()
+    assert (world.repository.champion, world.serving) == ("1", {"1"})
+
+
+def test_a_newer_change_waits_for_the_active_run(world: InMemoryWorld) -> None:
+    """Of the changes that queue during a run only the last is trained."""
     world.reconciler().tick()
     for data in ("1", "2", "3"):
         world.data = data
         world.reconciler().tick()
-    assert len(world.runner.begun) == 1
+    assert len(world.runner.starts) == 1
     world.end_run("approved")
     world.deliver()
-    assert len(world.runner.begun) == 2
+    assert len(world.runner.starts) == 2
     assert world.state.attempts[-1].fingerprint == world.observed().fingerprint.digest
     assert world.repository.champion == "2"
 
 
-def test_failed_attempts_back_off_and_are_capped(world: World) -> None:
-    """The second attempt comes after a while; then it is given up, and said so, until a person asks."""
+def test_failed_attempts_back_off_and_are_limited(world: InMemoryWorld) -> None:
+    """The last failed attempt is noted; only an operator starts another one."""
     world.deliver("failed")
-    assert "attempt 1 of 2 failed, the next is due" in notes(world)
+    assert "attempt 1 of 2 failed; next attempt at" in notes(world)
     world.pass_time(59)
     world.reconciler().tick()
-    assert len(world.runner.begun) == 1
+    assert len(world.runner.starts) == 1
     world.pass_time(2)
     world.deliver("failed")
-    assert len(world.runner.begun) == 2
+    assert len(world.runner.starts) == 2
     world.pass_time(86_400)
     world.reconciler().tick()
-    assert len(world.runner.begun) == 2
-    assert "given up after 2 failed attempts" in notes(world)
+    assert len(world.runner.starts) == 2
+    assert "gave up after 2 failed attempts" in notes(world)
     operator_commands.retry(world.ledger)
     world.deliver()
     assert world.repository.champion == "1"
 
 
-def test_a_change_must_stand_still(world: World) -> None:
-    """While an upload goes on nothing is run; each change begins the wait anew."""
+def test_a_change_waits_until_the_input_is_quiet(world: InMemoryWorld) -> None:
+    """Each further change, such as the next file of an upload, restarts the wait."""
     world.policy = Policy(quiet_seconds=100)
     world.reconciler().tick()
     world.pass_time(90)
@@ -100,28 +143,28 @@ def test_a_change_must_stand_still(world: World) -> None:
     world.reconciler().tick()
     world.pass_time(90)
     world.reconciler().tick()
-    assert not world.runner.begun
-    assert "must stand still" in notes(world)
+    assert not world.runner.starts
+    assert "input changed; waiting until 00:03:10 in case an upload is not complete" in notes(world)
     world.pass_time(20)
     world.reconciler().tick()
-    assert len(world.runner.begun) == 1
+    assert len(world.runner.starts) == 1
 
 
-def test_what_is_unfit_waits_until_it_is_mended(world: World) -> None:
-    """Half an upload starts nothing; the problem is recorded once, and what serves goes on."""
+def test_invalid_input_waits_until_it_is_corrected(world: InMemoryWorld) -> None:
+    """The problem is recorded once, and the served version stays."""
     world.deliver()
-    world.unfit = "data: b.wav is not there"
+    world.problem = "data: b.wav does not exist"
     for _ in range(3):
         world.reconciler().tick()
     assert kinds(world).count("observed") == 2
-    assert "b.wav" in notes(world)
-    world.unfit, world.data = "", "1"
+    assert "the data cannot be trained on: b.wav does not exist" in notes(world)
+    world.problem, world.data = "", "1"
     world.deliver()
     assert world.repository.champion == "2"
 
 
-def test_a_killed_run_is_taken_up(world: World) -> None:
-    """The same order again, not another attempt."""
+def test_an_interrupted_run_is_resumed(world: InMemoryWorld) -> None:
+    """It is the same run, not another attempt."""
     world.reconciler().tick()
     (name,) = world.runner.runs
     world.runner.runs[name] = type(world.runner.runs[name])("interrupted")
@@ -130,22 +173,22 @@ def test_a_killed_run_is_taken_up(world: World) -> None:
     assert len(world.state.attempts) == 1
 
 
-def test_a_person_must_approve_where_it_is_asked_for(world: World) -> None:
-    """The version waits as challenger; another one's approval doesn't count."""
+def test_a_version_waits_for_manual_approval_if_the_policy_requires_it(world: InMemoryWorld) -> None:
+    """The approval of another version is refused."""
     world.policy = Policy(approval=True)
     world.deliver()
     assert world.repository.champion is None
-    assert "waits for a person: spira deliver approve 1" in notes(world)
+    assert "waits for manual approval: spira deliver approve 1" in notes(world)
     with pytest.raises(SpiraError, match="version 1 does"):
         operator_commands.approve(world.ledger, "2")
     operator_commands.approve(world.ledger, "1")
     world.reconciler().tick()
     assert (world.repository.champion, world.serving) == ("1", {"1"})
-    assert "by a person" in world.state.deliveries[-1].why
+    assert "by an operator" in world.state.deliveries[-1].why
 
 
-def test_a_rollback_holds(world: World) -> None:
-    """One command goes back and pins; nothing brings the bad version back, not even the pin's end."""
+def test_a_rolled_back_version_never_serves_again(world: InMemoryWorld) -> None:
+    """Neither a newer version nor the end of the pin brings it back."""
     world.deliver()
     world.data = "1"
     world.deliver()
@@ -156,15 +199,14 @@ def test_a_rollback_holds(world: World) -> None:
     world.data = "2"
     world.deliver()
     assert world.serving == {"1"}
-    assert "version 3 is approved; version 1 is pinned" in notes(world)
+    assert "version 3 is approved and waits: version 1 is pinned" in notes(world)
     world.data = "1"
     operator_commands.unpin(world.ledger)
     world.reconciler().tick()
     assert "2" not in {world.repository.champion, *world.serving}
 
 
-def test_an_unpinned_loop_goes_on(world: World) -> None:
-    """What was approved while the pin held is promoted when it is taken off."""
+def test_a_version_that_was_approved_during_a_pin_is_promoted_after_it(world: InMemoryWorld) -> None:
     world.deliver()
     operator_commands.pin(world.ledger, "1", "study under way")
     world.data = "1"
@@ -175,30 +217,33 @@ def test_an_unpinned_loop_goes_on(world: World) -> None:
     assert (world.repository.champion, world.serving) == ("2", {"2"})
 
 
-def test_what_is_observed_again_serves_again(world: World) -> None:
-    """A change that is taken back brings its version back, without a run."""
+def test_an_input_that_is_observed_again_brings_its_version_back(world: InMemoryWorld) -> None:
+    """A reverted change needs no run."""
     world.deliver()
     world.model = "1"
     world.deliver()
     world.model = "0"
     world.reconciler().tick()
     assert (world.repository.champion, world.serving) == ("1", {"1"})
-    assert len(world.runner.begun) == 2
+    assert len(world.runner.starts) == 2
 
 
-def test_drift_is_put_right(world: World) -> None:
-    """A target that serves something else, and an alias that was moved by hand."""
+def test_a_changed_target_and_a_moved_alias_are_repaired(world: InMemoryWorld) -> None:
     world.deliver()
     world.data = "1"
     world.deliver()
     world.targets[1].version, world.repository.champion = "1", "1"
-    world.reconciler().tick()
+    report = world.reconciler().tick()
     assert (world.repository.champion, world.serving) == ("2", {"2"})
     assert kinds(world).count("repaired") == 2
+    assert report.done == (
+        "repaired: champion set to version 2 (was 1)",
+        "repaired: kserve serves version 2 (was 1)",
+    )
 
 
-def test_a_champion_from_before_is_adopted(world: World) -> None:
-    """What served before continuous delivery serves on until something better is approved."""
+def test_an_earlier_champion_is_adopted(world: InMemoryWorld) -> None:
+    """A version from before continuous delivery serves until a newer one is approved."""
     world.repository.champion, world.repository.versions = "7", 7
     world.deliver("rejected")
     assert (world.repository.champion, world.serving) == ("7", {"7"})
@@ -207,15 +252,15 @@ def test_a_champion_from_before_is_adopted(world: World) -> None:
     assert world.serving == {"8"}
 
 
-def test_a_version_that_cannot_be_served_is_tried_again_later(world: World) -> None:
-    """No target keeps it; what served serves on; each further try comes later, and none is the last."""
+def test_a_version_that_a_target_refuses_is_tried_again_later(world: InMemoryWorld) -> None:
+    """The served version stays on all targets; the number of attempts has no limit."""
     world.deliver()
     world.data = "1"
     world.targets[1].refuses = {"2"}
     world.deliver()
     world.reconciler().tick()
     assert (world.repository.champion, world.serving) == ("1", {"1"})
-    assert "could not be served" in notes(world)
+    assert "version 2 was not deployed; next attempt at" in notes(world)
     for _ in range(10):
         world.pass_time(3_601)
         world.reconciler().tick()
@@ -225,65 +270,64 @@ def test_a_version_that_cannot_be_served_is_tried_again_later(world: World) -> N
     assert (world.repository.champion, world.serving) == ("2", {"2"})
 
 
-@pytest.mark.parametrize("what", ["runner", "repository"])
-def test_an_outage_loses_nothing(world: World, what: str) -> None:
-    """While something is away it is said, nothing fails for good; afterwards it goes on by itself."""
+@pytest.mark.parametrize("dependency", ["runner", "repository"])
+def test_an_outage_loses_nothing(world: InMemoryWorld, dependency: str) -> None:
+    """It is reported, no attempt fails, and delivery continues afterwards."""
     world.deliver()
     world.data = "1"
-    setattr(getattr(world, what), "reachable", False)  # noqa: B010 (what is away is a parameter)
+    getattr(world, dependency).reachable = False
     report = world.reconciler().tick()
-    assert any("can't be reached" in trouble for trouble in report.troubles)
-    setattr(getattr(world, what), "reachable", True)  # noqa: B010
+    assert any("is unreachable" in trouble for trouble in report.troubles)
+    getattr(world, dependency).reachable = True
     world.deliver()
     assert world.serving == {"2"}
     assert all(attempt.outcome == "approved" for attempt in world.state.attempts)
 
 
-def test_without_its_ledger_nothing_is_done(world: World) -> None:
-    """The tick says so and changes nothing; afterwards it goes on by itself."""
+def test_without_its_ledger_a_tick_does_nothing(world: InMemoryWorld) -> None:
     world.store.reachable = False
-    with pytest.raises(SpiraError, match="can't be reached"):
+    with pytest.raises(SpiraError, match="is unreachable"):
         world.reconciler().tick()
-    assert not world.runner.begun
+    assert not world.runner.starts
     world.store.reachable = True
     world.deliver()
     assert world.serving == {"1"}
 
 
-def test_a_torn_record_is_passed_over(world: World) -> None:
-    """Its writer died of it before it acted: the thing is recorded anew, and done once."""
+def test_a_torn_record_is_skipped(world: InMemoryWorld) -> None:
+    """Its writer was killed before the action, so the action is recorded again and done once."""
     world.store.tear = True
     with pytest.raises(KilledError):
         world.reconciler().tick()
     world.deliver()
     assert world.serving == {"1"}
     assert world.state.damaged == (1,)
-    assert set(world.runner.begun.values()) == {1}
+    assert set(world.runner.starts.values()) == {1}
 
 
-def test_who_was_held_up_does_no_more(world: World) -> None:
-    """A reconciler that stood still while a person pinned and another ticked does not go on with its promotion."""
+def test_a_suspended_reconciler_does_not_continue(world: InMemoryWorld) -> None:
+    """While it was suspended in a promotion, an operator pinned a version and another reconciler ticked."""
     world.deliver()
     world.data = "1"
     world.reconciler().tick()
     world.end_run("approved")
 
-    def meanwhile(when: str) -> None:
+    def pin_and_tick(when: str) -> None:
         if when == "after":
             operator_commands.pin(world.ledger, "1", "not now")
             world.reconciler().tick()
 
-    world.effects.plan(2, meanwhile)  # after: the record of the end, that of the promotion, the first target
+    world.effects.plan(2, pin_and_tick)  # after the records "finished" and "promoting": at the first target
     world.reconciler().tick()
     first, second = world.targets
     assert (first.served, second.served) == (["1", "2", "1"], ["1"])
-    assert (world.repository.champion, world.repository.before) == ("1", None)
+    assert (world.repository.champion, world.repository.previous) == ("1", None)
 
 
-def test_nothing_to_go_back_to_is_said(world: World) -> None:
-    """A rollback before the second delivery is refused, and so is a version that the ledger doesn't know."""
+def test_impossible_commands_are_refused(world: InMemoryWorld) -> None:
+    """A rollback before the second delivery, and a version that is not in the ledger."""
     world.deliver()
-    with pytest.raises(SpiraError, match="nothing to go back to"):
+    with pytest.raises(SpiraError, match="cannot roll back: there is no other delivered version"):
         operator_commands.roll_back(world.ledger, "bad")
-    with pytest.raises(SpiraError, match="knows no version 9"):
+    with pytest.raises(SpiraError, match="version 9 is not in the ledger"):
         operator_commands.pin(world.ledger, "9", "mine")

@@ -1,7 +1,7 @@
-"""Whatever happens, in whatever order: at most one run and one promotion a fingerprint, and it comes to rest.
+"""Any sequence of events: at most one run and one promotion of a fingerprint, and a stable state at the end.
 
-Hypothesis drives a world of changes, kills before and after any effect, a second reconciler that goes on while the
-first is held up, torn records, outages, lost and doubled wake-ups, clocks that are off, and people.
+Hypothesis generates changes, kills before and after any effect, a second reconciler that ticks while the first is
+suspended, torn records, outages, lost and repeated wake-ups, wrong clocks, and commands of operators.
 """
 
 from __future__ import annotations
@@ -18,17 +18,19 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from spira.delivery import operator_commands
 from spira.delivery.decide import Policy, wanted
 from spira.errors import SpiraError
-from tests.support.in_memory_world import KilledError, World
+from tests.support.in_memory_world import InMemoryWorld, KilledError
 
 few = st.integers(0, 3).map(str)
+COMMANDS = ["pin", "unpin", "roll_back", "approve", "retry"]
+UNRELIABLE = ["store", "runner", "repository", "local", "kserve"]
 
 
 class Delivery(RuleBasedStateMachine):
-    """A world, and what may befall it."""
+    """A world in memory, and the events that can happen to it."""
 
     @initialize(approval=st.booleans(), quiet=st.sampled_from([0.0, 120.0]))
     def begin(self, approval: bool, quiet: float) -> None:
-        self.world = World(Policy(attempts=3, backoff_seconds=60, quiet_seconds=quiet, approval=approval))
+        self.world = InMemoryWorld(Policy(attempts=3, backoff_seconds=60, quiet_seconds=quiet, approval=approval))
 
     @rule(axis=st.sampled_from(["data", "model", "code"]), value=few)
     def change(self, axis: str, value: str) -> None:
@@ -36,45 +38,45 @@ class Delivery(RuleBasedStateMachine):
 
     @rule(problem=st.sampled_from(["", "", "half an upload"]))
     def upload(self, problem: str) -> None:
-        self.world.unfit = problem
+        self.world.problem = problem
 
     @rule(skew=st.sampled_from([0.0, 0.0, -7_200.0, 7_200.0]), times=st.integers(1, 3))
-    def wake(self, skew: float, times: int) -> None:
-        """Wake-ups come once, doubled, or (no rule) never."""
+    def tick(self, skew: float, times: int) -> None:
+        """Tick once or several times; a lost wake-up is the absence of this rule."""
         for _ in range(times):
             self._tick(skew)
 
     @rule(after=st.integers(0, 6), when=st.sampled_from(["before", "after"]))
-    def wake_and_kill(self, after: int, when: str) -> None:
-        """A tick that dies before or after one of its effects."""
+    def tick_and_kill(self, after: int, when: str) -> None:
+        """Kill a tick before or after one of its effects."""
 
         def kill(now: str) -> None:
             if now == when:
                 raise KilledError
 
-        self._interfered(after, kill)
+        self._tick_with(after, kill)
 
     @rule(after=st.integers(0, 6), when=st.sampled_from(["before", "after"]), skew=st.sampled_from([0.0, 7_200.0]))
-    def wake_two(self, after: int, when: str, skew: float) -> None:
-        """A tick is held up at one of its effects, while another one does all there is to do."""
+    def tick_during_a_tick(self, after: int, when: str, skew: float) -> None:
+        """Suspend a tick at one of its effects while another one does everything that is due."""
 
-        def another(now: str) -> None:
+        def tick(now: str) -> None:
             if now == when:
                 self._tick(skew)
 
-        self._interfered(after, another)
+        self._tick_with(after, tick)
 
     @rule()
-    def wake_and_tear(self) -> None:
-        """The machine dies while a record is written."""
+    def tick_and_tear(self) -> None:
+        """Kill a tick while it writes a record."""
         self.world.store.tear = True
         self._tick(0.0)
         self.world.store.tear = False
 
-    def _interfered(self, after: int, interfere: Callable[[str], None]) -> None:
+    def _tick_with(self, after: int, interfere: Callable[[str], None]) -> None:
         self.world.effects.plan(after, interfere)
         self._tick(0.0)
-        self.world.effects.left = None
+        self.world.effects.remaining = None
 
     def _tick(self, skew: float) -> None:
         with suppress(KilledError, SpiraError):
@@ -85,7 +87,7 @@ class Delivery(RuleBasedStateMachine):
         self.world.end_run(verdict)
 
     @rule()
-    def kill_run(self) -> None:
+    def interrupt_run(self) -> None:
         for name, run in self.world.runner.runs.items():
             if run.state == "running":
                 self.world.runner.runs[name] = type(run)("interrupted")
@@ -94,11 +96,11 @@ class Delivery(RuleBasedStateMachine):
     def pass_time(self, seconds: float) -> None:
         self.world.pass_time(seconds)
 
-    @rule(what=st.sampled_from(["store", "runner", "repository", "local", "kserve"]), there=st.booleans())
-    def outage(self, what: str, there: bool) -> None:
+    @rule(name=st.sampled_from(UNRELIABLE), reachable=st.booleans())
+    def outage(self, name: str, reachable: bool) -> None:
         targets = {target.name: target for target in self.world.targets}
-        place = targets[what] if what in targets else getattr(self.world, what)
-        place.reachable = there
+        dependency = targets[name] if name in targets else getattr(self.world, name)
+        dependency.reachable = reachable
 
     @rule(version=st.sampled_from(["1", "2"]), refuses=st.booleans())
     def refuse(self, version: str, refuses: bool) -> None:
@@ -106,72 +108,73 @@ class Delivery(RuleBasedStateMachine):
 
     @precondition(lambda self: self.world.repository.versions)
     @rule(data=st.data())
-    def move_by_hand(self, data: st.DataObject) -> None:
-        """Somebody changes what serves, or who is champion, behind the ledger's back."""
+    def change_manually(self, data: st.DataObject) -> None:
+        """Change the served version or the champion without a record in the ledger."""
         version = str(data.draw(st.integers(1, self.world.repository.versions)))
         if data.draw(st.booleans()):
             self.world.targets[0].version = version
         else:
             self.world.repository.champion = version
 
-    @rule(order=st.sampled_from(["pin", "unpin", "roll_back", "approve", "retry"]), version=st.sampled_from("123"))
-    def person(self, order: str, version: str) -> None:
+    @rule(command=st.sampled_from(COMMANDS), version=st.sampled_from("123"))
+    def operator_command(self, command: str, version: str) -> None:
         ledger = self.world.ledger
-        said: dict[str, Callable[[], object]] = {
-            "pin": lambda: operator_commands.pin(ledger, version, "so"),
+        commands: dict[str, Callable[[], object]] = {
+            "pin": lambda: operator_commands.pin(ledger, version, "a reason"),
             "unpin": lambda: operator_commands.unpin(ledger),
             "roll_back": lambda: operator_commands.roll_back(ledger, "bad"),
             "approve": lambda: operator_commands.approve(ledger, version),
             "retry": lambda: operator_commands.retry(ledger),
         }
         with suppress(SpiraError):
-            said[order]()
+            commands[command]()
 
     @invariant()
-    def at_most_one_run_is_on(self) -> None:
+    def at_most_one_run_is_active(self) -> None:
         assert sum(run.state == "running" for run in self.world.runner.runs.values()) <= 1
 
     @invariant()
-    def no_run_begins_twice(self) -> None:
-        assert all(count == 1 for count in self.world.runner.begun.values())
+    def no_run_starts_twice(self) -> None:
+        assert all(count == 1 for count in self.world.runner.starts.values())
 
     @invariant()
-    def what_is_settled_is_never_run_again(self) -> None:
-        """Of the runs of a fingerprint only the last may have a verdict."""
+    def a_settled_fingerprint_is_never_trained_again(self) -> None:
+        """Of the attempts of a fingerprint only the last may have a verdict."""
         if self.world.store.reachable:
-            for fingerprint, count in Counter(each.fingerprint for each in self.world.state.attempts).items():
+            counts = Counter(attempt.fingerprint for attempt in self.world.state.attempts)
+            for fingerprint, count in counts.items():
                 attempts = self.world.state.attempts_of(fingerprint)
                 assert not any(attempt.is_settled for attempt in attempts[:-1])
                 assert len({attempt.run for attempt in attempts}) == count
 
     @invariant()
-    def a_version_is_promoted_once_at_a_time(self) -> None:
+    def no_version_is_promoted_twice_in_a_row(self) -> None:
         if self.world.store.reachable:
-            promoted = [each.version for each in self.world.state.deliveries]
+            promoted = [delivery.version for delivery in self.world.state.deliveries]
             assert all(before != after for before, after in pairwise(promoted))
 
     def teardown(self) -> None:
-        """Everything is mended, runs end, time passes: then it is at rest, and as it should be."""
+        """End all outages, let runs end and time pass: the state must become stable and correct."""
         if not hasattr(self, "world"):
             return
         world = self.world
-        for place in (world.store, world.runner, world.repository, *world.targets):
-            place.reachable = True
-        world.targets[1].refuses, world.unfit = set(), ""
+        for dependency in (world.store, world.runner, world.repository, *world.targets):
+            dependency.reachable = True
+        world.targets[1].refuses, world.problem = set(), ""
         for _ in range(12):
             world.pass_time(20_000)
             world.reconciler().tick()
             world.end_run("approved")
         assert world.reconciler().tick().done == ()
-        self._at_rest()
+        self._check_final_state()
 
-    def _at_rest(self) -> None:
+    def _check_final_state(self) -> None:
         state, world = self.world.state, self.world
         attempts = state.attempts_of(world.observed().fingerprint.digest)
         assert state.active is None
         assert attempts[-1].is_settled or len(attempts) >= world.policy.attempts
-        want = wanted(state, {*state.rolled_back, *world.repository.rolled_back})
-        assert want is None or (world.serving, world.repository.champion) == ({want}, want)
+        version = wanted(state, {*state.rolled_back, *world.repository.rolled_back})
+        assert version is None or (world.serving, world.repository.champion) == ({version}, version)
         if state.pin:
             assert world.serving == {state.pin.version}
         assert not set(state.rolled_back) & world.serving

@@ -1,4 +1,4 @@
-"""Kill -9 of real processes after every effect and at every stage, outages, two at once: it comes out the same."""
+"""Real processes: killed by SIGKILL after every effect and at every stage, with outages, and two at the same time."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ from spira.registry import Registry, local_uri
 from tests.support import ROOT
 from tests.support.gatefiles import LENIENT
 
-MORTAL = ROOT / "tests" / "support" / "kill_after_effects.py"
+KILLED_PROGRAM = ROOT / "tests" / "support" / "kill_after_effects.py"
 STAGES = ("preprocess: done", "train: done", "evaluate: done", "push: done")
-MOST_TICKS = 200
+MAX_TICKS = 200
 
 
 class Delivery:
-    """A settings file on small settings, and ``spira deliver`` as processes of their own."""
+    """A settings file with a small training, and ``spira deliver`` in processes of its own."""
 
-    def __init__(self, folder: Path, data: Path, **more: Any) -> None:
-        self.folder, self.work, self.deaths = folder, folder / "work", folder / "deaths"
+    def __init__(self, folder: Path, data: Path, **settings: Any) -> None:
+        self.folder, self.work, self.kills = folder, folder / "work", folder / "kills"
         (folder / "model.yaml").write_text(yaml.safe_dump(smoke().model_dump(mode="json")))
-        told = {"data": str(data), "config": "model.yaml", "gate": str(LENIENT), **more}
-        (folder / "delivery.yaml").write_text(yaml.safe_dump(told))
+        body = {"data": str(data), "config": "model.yaml", "gate": str(LENIENT), **settings}
+        (folder / "delivery.yaml").write_text(yaml.safe_dump(body))
 
-    def command(self, *arguments: str, mortal: bool = False) -> list[str]:
-        program = [str(MORTAL)] if mortal else ["-m", "spira"]
+    def command(self, *arguments: str, kill_after_effects: bool = False) -> list[str]:
+        program = [str(KILLED_PROGRAM)] if kill_after_effects else ["-m", "spira"]
         return [sys.executable, *program, "deliver", *arguments, "--settings", str(self.folder / "delivery.yaml")]
 
-    def run(self, *arguments: str, mortal: bool = False) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "DEATHS": str(self.deaths)}
-        command = self.command(*arguments, mortal=mortal)
+    def run(self, *arguments: str, kill_after_effects: bool = False) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "KILLS": str(self.kills)}
+        command = self.command(*arguments, kill_after_effects=kill_after_effects)
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
     def status(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class Delivery:
 
 
 def assert_delivered_once(delivery: Delivery) -> None:
-    """One run, one version, one promotion; it serves and is champion."""
+    """Check that there is one run, one version and one promotion, and that the version serves and is champion."""
     assert len(delivery.runs) == 1
     versions = Registry(local_uri(delivery.work)).list_versions()
     assert [(version.version, version.aliases) for version in versions] == [(1, ("champion",))]
@@ -76,20 +76,20 @@ def assert_delivered_once(delivery: Delivery) -> None:
 
 
 def test_killed_after_every_effect_and_at_every_stage(demo: Path, tmp_path: Path) -> None:
-    """The reconciler dies after each thing it does, the run after each of its stages: delivered once, all the same."""
+    """The version is delivered exactly once all the same."""
     delivery, stages = Delivery(tmp_path, demo), list(STAGES)
-    for _ in range(MOST_TICKS):
-        done = delivery.run("tick", mortal=True)
-        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    for _ in range(MAX_TICKS):
+        result = delivery.run("tick", kill_after_effects=True)
+        assert result.returncode in (0, -signal.SIGKILL), result.stderr
         if stages and stages[0] in delivery.log:
             kill_run(delivery.runs[0])
             stages.pop(0)
-        if done.returncode == 0 and "promoted" in delivery.kinds:
+        if result.returncode == 0 and "promoted" in delivery.kinds:
             break
-    died = [line.split()[0] for line in delivery.deaths.read_text().splitlines()]
+    kills = [line.split()[0] for line in delivery.kills.read_text().splitlines()]
     assert not stages
-    assert Counter(died) == {
-        "Ledger.keep": 1,
+    assert Counter(kills) == {
+        "Ledger.save_axes": 1,
         "Ledger.append": 5,  # observed, claimed, finished, promoting, promoted
         "LocalRunner.start": 1,
         "Local.apply": 1,
@@ -100,17 +100,17 @@ def test_killed_after_every_effect_and_at_every_stage(demo: Path, tmp_path: Path
 
 
 def kill_run(folder: Path) -> None:
-    """The run's process and all that it started, as when its machine dies."""
+    """Kill the process of a run and all its children, as a failure of the machine would."""
     for process in psutil.process_iter(["cmdline"]):
         if str(folder) in (process.info["cmdline"] or []):
-            everyone = [process, *process.children(recursive=True)]
-            for each in everyone:
-                each.kill()
-            psutil.wait_procs(everyone, timeout=10)
+            family = [process, *process.children(recursive=True)]
+            for member in family:
+                member.kill()
+            psutil.wait_procs(family, timeout=10)
 
 
 def test_two_reconcilers_deliver_once(demo: Path, tmp_path: Path) -> None:
-    """Started together and never told of each other."""
+    """They start together and share only the ledger."""
     delivery = Delivery(tmp_path, demo)
     both = [subprocess.Popen(delivery.command("tick", "--wait"), stderr=subprocess.DEVNULL) for _ in range(2)]
     for process in both:
@@ -119,8 +119,8 @@ def test_two_reconcilers_deliver_once(demo: Path, tmp_path: Path) -> None:
     assert_delivered_once(delivery)
 
 
-def test_an_outage_of_mlflow_heals(demo: Path, tmp_path: Path) -> None:
-    """Down before the first run, and after it: said, nothing lost, and it goes on when the server is back."""
+def test_an_outage_of_mlflow_loses_nothing(demo: Path, tmp_path: Path) -> None:
+    """It is reported, nothing is lost, and delivery continues when the server is back."""
     port = free_port()
     delivery = Delivery(tmp_path, demo, registry=f"http://127.0.0.1:{port}")
     down = delivery.run("tick")
@@ -139,10 +139,11 @@ def test_an_outage_of_mlflow_heals(demo: Path, tmp_path: Path) -> None:
 
 @contextmanager
 def mlflow_server(folder: Path, port: int) -> Iterator[None]:
-    """A real server on SQLite that hands out artifacts itself."""
+    """Run a real MLflow server on SQLite that serves the artifacts itself."""
     folder.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    stores = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "kept")]
+    stores = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
+    stores += ["--artifacts-destination", str(folder / "artifacts")]
     with (folder / "log.txt").open("a") as log:
         server = subprocess.Popen([*command, *stores], stdout=log, stderr=log, start_new_session=True)
     try:
@@ -161,8 +162,8 @@ def free_port() -> int:
 
 def wait_for_port(port: int, log: Path) -> None:
     for _ in range(600):
-        with socket.socket() as caller:
-            if caller.connect_ex(("127.0.0.1", port)) == 0:
+        with socket.socket() as connection:
+            if connection.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.1)
-    pytest.fail(f"no MLflow server: {log.read_text()[-2000:]}")
+    pytest.fail(f"the MLflow server did not start: {log.read_text()[-2000:]}")

@@ -1,4 +1,4 @@
-"""Looking: by content where something moved, by a listing alone where nothing did."""
+"""Observation: by a listing alone if no file has moved, by content if one has."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MANY = 10_000
 
 
 class Counted(Folder):
-    """A folder that tells which files were opened."""
+    """A folder that records which files were opened."""
 
     opened: list[str]
 
@@ -42,28 +42,28 @@ class Counted(Folder):
 
 
 @dataclass
-class Place:
-    """A data set, the store that hashes are kept in, and what was opened since it was last asked."""
+class ObservedData:
+    """A data set, the cache of its hashes, and the files that were opened."""
 
-    data: Path
-    kept: Store
+    folder: Path
+    cache: Store
     opened: list[str]
 
-    def look(self) -> tuple[str, set[str]]:
-        """The digest, and the files that were opened for it."""
+    def observe(self) -> tuple[str, set[str]]:
+        """Return the digest, and the files that were opened to compute it."""
         self.opened.clear()
-        return content_hash.digest(observe.data_files(str(self.data), self.kept)), set(self.opened)
+        return content_hash.digest(observe.data_files(str(self.folder), self.cache)), set(self.opened)
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """A small data set that was looked at once."""
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObservedData:
+    """A small data set that was observed once."""
     write_dataset(tmp_path / "voices", recordings=20)
-    return watched(tmp_path / "voices", open_store(tmp_path / "kept"), monkeypatch)
+    return observed_data(tmp_path / "voices", open_store(tmp_path / "cache"), monkeypatch)
 
 
-def watched(data: Path, kept: Store, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """The place, its store counted, looked at once; what was written just now counts as settled."""
+def observed_data(folder: Path, cache: Store, monkeypatch: pytest.MonkeyPatch) -> ObservedData:
+    """Observe a data set once, and count what is opened from then on; new files count as settled."""
     opened: list[str] = []
 
     def counted(uri: str) -> Counted:
@@ -73,160 +73,158 @@ def watched(data: Path, kept: Store, monkeypatch: pytest.MonkeyPatch) -> Place:
 
     monkeypatch.setattr(content_hash, "SETTLED_SECONDS", -1.0)
     monkeypatch.setattr(observe, "open_store", counted)
-    place = Place(data, kept, opened)
-    place.look()
-    return place
+    data = ObservedData(folder, cache, opened)
+    data.observe()
+    return data
 
 
-def write_dataset(data: Path, recordings: int) -> None:
-    """SPIRA's layout; a look doesn't decode, so the recordings are their own names."""
-    (data / "wav").mkdir(parents=True)
+def write_dataset(folder: Path, recordings: int) -> None:
+    """Write SPIRA's layout. An observation decodes nothing, so the content of a recording is its name."""
+    (folder / "wav").mkdir(parents=True)
     names = [f"wav/{number:05d}.wav" for number in range(recordings)]
     for name in [*names, "noise.wav"]:
-        (data / name).write_bytes(name.encode())
-    (data / "noise.csv").write_text("file_path\nnoise.wav\n")
+        (folder / name).write_bytes(name.encode())
+    (folder / "noise.csv").write_text("file_path\nnoise.wav\n")
     for part, split in enumerate(("train", "eval", "test")):
-        rows = [f"{name},{place % 2}\n" for place, name in enumerate(names[part::3])]
-        (data / f"metadata_{split}.csv").write_text("file_path,class\n" + "".join(rows))
+        rows = [f"{name},{number % 2}\n" for number, name in enumerate(names[part::3])]
+        (folder / f"metadata_{split}.csv").write_text("file_path,class\n" + "".join(rows))
 
 
-def test_where_nothing_moved_no_file_is_opened(place: Place) -> None:
-    """The same digest, from a listing."""
-    first, _ = place.look()
-    again, opened = place.look()
+def test_no_file_is_opened_if_nothing_has_moved(data: ObservedData) -> None:
+    first, _ = data.observe()
+    again, opened = data.observe()
     assert (again, opened) == (first, set())
 
 
-def test_ten_thousand_recordings_that_did_not_move_cost_a_listing(
+def test_ten_thousand_unchanged_recordings_cost_one_listing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property
 ) -> None:
-    """No file of them is opened; how long that takes is printed."""
+    """The time is printed."""
     write_dataset(tmp_path / "many", MANY)
-    place = watched(tmp_path / "many", open_store(tmp_path / "kept"), monkeypatch)
-    began = time.monotonic()
-    files = observe.data_files(str(place.data), place.kept)
-    seconds = time.monotonic() - began
-    place.opened.clear()
-    _, opened = place.look()
+    data = observed_data(tmp_path / "many", open_store(tmp_path / "cache"), monkeypatch)
+    start = time.monotonic()
+    files = observe.data_files(str(data.folder), data.cache)
+    seconds = time.monotonic() - start
+    data.opened.clear()
+    _, opened = data.observe()
     assert (len(files), opened) == (MANY + 5, set())
     record_property("seconds", seconds)
-    print(f"a look at {MANY} unchanged recordings: {seconds:.2f} s")
+    print(f"an observation of {MANY} unchanged recordings: {seconds:.2f} s")
 
 
-def test_only_what_moved_is_read(place: Place) -> None:
-    """The tables, and the one recording that was replaced."""
-    before, _ = place.look()
-    (place.data / "wav" / "00003.wav").write_bytes(b"another")
-    after, opened = place.look()
+def test_only_moved_files_are_read(data: ObservedData) -> None:
+    """These are the CSV files and the replaced recording."""
+    before, _ = data.observe()
+    (data.folder / "wav" / "00003.wav").write_bytes(b"another")
+    after, opened = data.observe()
     assert after != before
     assert {path for path in opened if path.endswith(".wav")} == {"wav/00003.wav"}
 
 
-def test_a_change_of_equal_size_with_its_time_set_back_is_seen(place: Place) -> None:
-    """What copying tools do: the other time of the file gives it away."""
-    before, _ = place.look()
-    file = place.data / "wav" / "00003.wav"
+def test_a_change_with_the_old_size_and_modification_time_is_detected(data: ObservedData) -> None:
+    """Copying tools reset the modification time; the status-change time still differs."""
+    before, _ = data.observe()
+    file = data.folder / "wav" / "00003.wav"
     times, content = file.stat(), file.read_bytes()
     file.write_bytes(content[::-1])
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert (file.stat().st_size, file.stat().st_mtime_ns) == (times.st_size, times.st_mtime_ns)
-    after, _ = place.look()
+    after, _ = data.observe()
     assert after != before
 
 
-def test_a_touched_file_is_no_change(place: Place) -> None:
-    """It is read again, and found to be the same."""
-    before, _ = place.look()
-    (place.data / "wav" / "00003.wav").touch()
-    after, opened = place.look()
+def test_a_touched_file_is_no_change(data: ObservedData) -> None:
+    """The file is read again and has the same content."""
+    before, _ = data.observe()
+    (data.folder / "wav" / "00003.wav").touch()
+    after, opened = data.observe()
     assert after == before
     assert "wav/00003.wav" in opened
-    assert place.look() == (before, set())
+    assert data.observe() == (before, set())
 
 
-def test_a_file_that_no_table_names_is_no_change(place: Place) -> None:
-    """A README, say."""
-    before, _ = place.look()
-    (place.data / "README").write_text("new")
-    assert place.look()[0] == before
+def test_a_file_outside_the_metadata_is_no_change(data: ObservedData) -> None:
+    before, _ = data.observe()
+    (data.folder / "README").write_text("new")
+    assert data.observe()[0] == before
 
 
-def test_files_that_changed_just_now_are_read_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Within the clock's grain they may change once more, without a trace."""
+def test_a_file_that_changed_a_moment_ago_is_read_again(data: ObservedData, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may change again within the resolution of the clock."""
     monkeypatch.setattr(content_hash, "SETTLED_SECONDS", 3600)
-    (place.data / "wav" / "00003.wav").write_bytes(b"one")
-    place.look()
-    assert "wav/00003.wav" in place.look()[1]
+    (data.folder / "wav" / "00003.wav").write_bytes(b"one")
+    data.observe()
+    assert "wav/00003.wav" in data.observe()[1]
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", "null", '"x"', "{}", '{"uri": 1}', "bytes", "short", "files"])
-def test_a_damaged_cache_is_none(place: Place, damage: str) -> None:
-    """Everything is read again; the digest is the same, and the cache good once more."""
-    before, _ = place.look()
-    kept = json.loads(place.kept.read(observe.CACHE))
+def test_a_damaged_cache_is_ignored(data: ObservedData, damage: str) -> None:
+    """Everything is read again, and the cache is rewritten."""
+    before, _ = data.observe()
+    cached = json.loads(data.cache.read(observe.CACHE))
     broken = {
         "bytes": b"\xff\xfe\x00",
-        "short": place.kept.read(observe.CACHE)[:-40],
-        "files": json.dumps({**kept, "listing": "", "files": {"wav/00003.wav": [1]}}).encode(),
+        "short": data.cache.read(observe.CACHE)[:-40],
+        "files": json.dumps({**cached, "listing": "", "files": {"wav/00003.wav": [1]}}).encode(),
     }
-    place.kept.write(observe.CACHE, broken.get(damage, damage.encode()))
-    after, opened = place.look()
+    data.cache.write(observe.CACHE, broken.get(damage, damage.encode()))
+    after, opened = data.observe()
     assert after == before
     assert "wav/00003.wav" in opened
-    assert place.look() == (before, set())
+    assert data.observe() == (before, set())
 
 
-def test_the_cache_of_another_place_is_none(place: Place, tmp_path: Path) -> None:
-    """Equal listings of different folders are not taken for each other."""
+def test_the_cache_of_another_folder_is_ignored(data: ObservedData, tmp_path: Path) -> None:
+    """An equal listing is not enough."""
     moved = tmp_path / "elsewhere"
-    shutil.copytree(place.data, moved)
-    before, _ = place.look()
-    after, opened = Place(moved, place.kept, place.opened).look()
+    shutil.copytree(data.folder, moved)
+    before, _ = data.observe()
+    after, opened = ObservedData(moved, data.cache, data.opened).observe()
     assert after == before
     assert "wav/00003.wav" in opened
 
 
-def test_the_digest_is_that_of_the_corpus(delivered: Path) -> None:
-    """So a run can tell whether it trains on what was seen."""
+def test_the_data_digest_equals_that_of_the_corpus(delivered: Path) -> None:
+    """A run compares the two to detect a change since the observation."""
     settings = load(delivered / "delivery.yaml")
-    seen = observe.look(settings, open_store(settings.ledger))
+    observation = observe.observe(settings, open_store(settings.ledger))
     (corpus,) = (delivered / "work" / "state").glob("corpus*/")
-    assert isinstance(seen.seen, Axes)
-    assert seen.request is not None
-    assert seen.request.data_digest == seen.seen.data.digest == Corpus.open(corpus).digest
+    assert isinstance(observation.observed, Axes)
+    assert observation.request is not None
+    assert observation.request.data_digest == observation.observed.data.digest == Corpus.open(corpus).digest
 
 
 @pytest.fixture
-def settings(place: Place) -> Settings:
-    """Of the place, with the code's parts such as nobody edits meanwhile."""
-    return Settings(data=str(place.data))
+def settings(data: ObservedData) -> Settings:
+    """Settings that watch the data set."""
+    return Settings(data=str(data.folder))
 
 
-def see(settings: Settings, place: Place) -> Axes | InvalidInput:
-    return observe.look(settings, place.kept).seen
+def observed(settings: Settings, data: ObservedData) -> Axes | InvalidInput:
+    return observe.observe(settings, data.cache).observed
 
 
-def test_half_an_upload_is_unfit_and_heals(place: Place, settings: Settings) -> None:
-    """A recording that a table names and that isn't there yet: told by name; there, it is an observation."""
-    before = see(settings, place)
-    with (place.data / "metadata_train.csv").open("a") as table:
+def test_an_incomplete_upload_is_invalid_until_it_is_complete(data: ObservedData, settings: Settings) -> None:
+    """The problem names the recording that is listed and does not exist yet."""
+    before = observed(settings, data)
+    with (data.folder / "metadata_train.csv").open("a") as table:
         table.write("wav/late.wav,1\n")
-    missing = see(settings, place)
+    missing = observed(settings, data)
     assert isinstance(missing, InvalidInput)
     assert "wav/late.wav" in missing.problem
-    (place.data / "wav" / "late.wav").write_bytes(b"late")
-    after = see(settings, place)
+    (data.folder / "wav" / "late.wav").write_bytes(b"late")
+    after = observed(settings, data)
     assert isinstance(before, Axes)
     assert isinstance(after, Axes)
     assert after.data.parts.keys() - before.data.parts.keys() == {"wav/late.wav"}
 
 
-def test_bad_recordings_may_be_left_out(place: Place, settings: Settings) -> None:
-    """With ``skip_bad`` a missing one is no reason to wait; and saying so is a change of what is asked for."""
-    before = see(settings, place)
-    (place.data / "wav" / "00003.wav").unlink()
-    assert isinstance(see(settings, place), InvalidInput)
-    after = see(settings.model_copy(update={"skip_bad": True}), place)
+def test_skip_bad_accepts_a_missing_recording(data: ObservedData, settings: Settings) -> None:
+    """The setting itself is a change of the model axis."""
+    before = observed(settings, data)
+    (data.folder / "wav" / "00003.wav").unlink()
+    assert isinstance(observed(settings, data), InvalidInput)
+    after = observed(settings.model_copy(update={"skip_bad": True}), data)
     assert isinstance(before, Axes)
     assert isinstance(after, Axes)
     assert before.data.parts.keys() - after.data.parts.keys() == {"wav/00003.wav"}
@@ -241,32 +239,32 @@ def test_bad_recordings_may_be_left_out(place: Place, settings: Settings) -> Non
         ({"gate": "/nowhere.yaml"}, "settings: gate /nowhere.yaml"),
     ],
 )
-def test_settings_that_are_refused_are_unfit(
-    place: Place, settings: Settings, setting: dict[str, object], problem: str
+def test_invalid_settings_are_invalid_input(
+    data: ObservedData, settings: Settings, setting: dict[str, object], problem: str
 ) -> None:
-    """By key and file; what serves is looked after meanwhile."""
-    unfit = see(settings.model_copy(update=setting), place)
-    assert isinstance(unfit, InvalidInput)
-    assert unfit.problem.startswith(problem)
+    """The problem names the key or the file."""
+    invalid = observed(settings.model_copy(update=setting), data)
+    assert isinstance(invalid, InvalidInput)
+    assert invalid.problem.startswith(problem)
 
 
-def test_comments_and_order_of_settings_are_no_change(place: Place, settings: Settings, tmp_path: Path) -> None:
-    """The resolved values are; the same value said twice isn't."""
+def test_comments_and_order_of_settings_are_no_change(data: ObservedData, settings: Settings, tmp_path: Path) -> None:
+    """Only the resolved values count; writing a default explicitly is no change."""
     files = SimpleNamespace(a=tmp_path / "a.yaml", b=tmp_path / "b.yaml", c=tmp_path / "c.yaml")
     files.a.write_text("model: {channels: 8}\ntraining: {max_epochs: 3}\n")
     files.b.write_text("# the same\ntraining: {max_epochs: 3, warmup_steps: 100}\nmodel: {channels: 8}\n")
     files.c.write_text("model: {channels: 8}\ntraining: {max_epochs: 4}\n")
-    seen = [see(settings.model_copy(update={"config": str(file)}), place) for file in vars(files).values()]
-    digests = [each.model.digest for each in seen if isinstance(each, Axes)]
+    observations = [observed(settings.model_copy(update={"config": str(file)}), data) for file in vars(files).values()]
+    digests = [axes.model.digest for axes in observations if isinstance(axes, Axes)]
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_the_order_is_for_just_what_was_seen(place: Place, settings: Settings) -> None:
-    """Resolved settings and gate, the data's digest: nothing is read again when the run begins."""
-    told = observe.look(settings.model_copy(update={"set": ("training.max_epochs=3",)}), place.kept)
-    assert isinstance(told.seen, Axes)
-    assert told.request is not None
-    assert told.request.config.training.max_epochs == 3
-    assert told.request.gate.noisy.accuracy == 0.8
-    assert told.request.data_digest == told.seen.data.digest
-    assert told.seen.code.parts == lineage.code_parts()
+def test_the_training_request_matches_the_observation(data: ObservedData, settings: Settings) -> None:
+    """It holds the resolved settings, the gate and the data digest, so that a run reads no file again."""
+    observation = observe.observe(settings.model_copy(update={"set": ("training.max_epochs=3",)}), data.cache)
+    assert isinstance(observation.observed, Axes)
+    assert observation.request is not None
+    assert observation.request.config.training.max_epochs == 3
+    assert observation.request.gate.noisy.accuracy == 0.8
+    assert observation.request.data_digest == observation.observed.data.digest
+    assert observation.observed.code.parts == lineage.code_parts()

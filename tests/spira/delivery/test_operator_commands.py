@@ -1,4 +1,4 @@
-"""What a person may say: each order recorded once, or refused with what to do."""
+"""Commands of the operator: recorded once, or refused with what to do."""
 
 from __future__ import annotations
 
@@ -13,110 +13,106 @@ from spira.delivery import operator_commands
 from spira.delivery.ledger import Ledger, OvertakenError
 from spira.delivery.state import state_of
 from spira.errors import SpiraError
-from tests.support.ledger_builder import START, Book, observed
-
-FIRST, SECOND, THIRD = (observed(model={"training.learning_rate": rate}) for rate in ("0.1", "0.2", "0.3"))
+from tests.support.ledger_builder import FIRST, SECOND, START, THIRD, LedgerBuilder
 
 
 @pytest.fixture
-def two(book: Book) -> Book:
+def two_versions(ledger_builder: LedgerBuilder) -> LedgerBuilder:
     """A ledger of two versions, the second of which serves."""
-    book.deliver(FIRST, "1")
-    book.deliver(SECOND, "2")
-    return book
+    ledger_builder.deliver(FIRST, "1")
+    ledger_builder.deliver(SECOND, "2")
+    return ledger_builder
 
 
-def test_a_pin_tells_who_and_why(two: Book) -> None:
-    """And holds until it is taken off."""
-    record = operator_commands.pin(two.ledger, "1", "compared this week")
+def test_a_pin_records_version_reason_and_user(two_versions: LedgerBuilder) -> None:
+    """It holds until it is removed."""
+    record = operator_commands.pin(two_versions.ledger, "1", "compared this week")
     assert (record.kind, record.body) == (
         "pinned",
         {"version": "1", "reason": "compared this week", "who": getpass.getuser()},
     )
-    assert two.ledger.read()[-1].body.items() >= record.body.items()
-    assert operator_commands.unpin(two.ledger).body["version"] == "1"
-    assert state_of(two.ledger.read()).pin is None
+    assert two_versions.ledger.read()[-1].body.items() >= record.body.items()
+    assert operator_commands.unpin(two_versions.ledger).body["version"] == "1"
+    assert state_of(two_versions.ledger.read()).pin is None
 
 
-def test_only_a_version_that_the_ledger_knows_is_pinned(two: Book) -> None:
-    """Nothing is recorded of another; the refusal names those there are."""
-    before = len(two.ledger.read())
-    with pytest.raises(SpiraError, match="the ledger knows no version 7; approved or delivered: 1, 2"):
-        operator_commands.pin(two.ledger, "7", "a slip")
-    assert len(two.ledger.read()) == before
+def test_a_pin_of_an_unknown_version_is_refused(two_versions: LedgerBuilder) -> None:
+    """Nothing is recorded; the message lists the known versions."""
+    before = len(two_versions.ledger.read())
+    with pytest.raises(SpiraError, match="version 7 is not in the ledger; approved or delivered versions: 1, 2"):
+        operator_commands.pin(two_versions.ledger, "7", "a typing error")
+    assert len(two_versions.ledger.read()) == before
 
 
-def test_an_empty_ledger_has_nothing_to_give_orders_about(book: Book) -> None:
-    """Each order says so in its own words."""
-    with pytest.raises(SpiraError, match="approved or delivered: none"):
-        operator_commands.pin(book.ledger, "1", "why not")
+def test_an_empty_ledger_refuses_every_command(ledger_builder: LedgerBuilder) -> None:
+    with pytest.raises(SpiraError, match="approved or delivered versions: none"):
+        operator_commands.pin(ledger_builder.ledger, "1", "why not")
     with pytest.raises(SpiraError, match="no version is pinned"):
-        operator_commands.unpin(book.ledger)
-    with pytest.raises(SpiraError, match="nothing to go back to"):
-        operator_commands.roll_back(book.ledger, "bad")
+        operator_commands.unpin(ledger_builder.ledger)
+    with pytest.raises(SpiraError, match="cannot roll back"):
+        operator_commands.roll_back(ledger_builder.ledger, "bad")
     with pytest.raises(SpiraError, match="no version waits for approval"):
-        operator_commands.approve(book.ledger, "1")
-    with pytest.raises(SpiraError, match="nothing to try again"):
-        operator_commands.retry(book.ledger)
-    assert book.ledger.read() == []
+        operator_commands.approve(ledger_builder.ledger, "1")
+    with pytest.raises(SpiraError, match="nothing to retry"):
+        operator_commands.retry(ledger_builder.ledger)
+    assert ledger_builder.ledger.read() == []
 
 
-def test_a_rollback_leaves_what_serves_for_what_served_before(two: Book) -> None:
-    """The version that is left can't be pinned any more."""
-    body = operator_commands.roll_back(two.ledger, "false alarms").body
+def test_a_rollback_pins_the_version_before(two_versions: LedgerBuilder) -> None:
+    """The version that is left cannot be pinned any more."""
+    body = operator_commands.roll_back(two_versions.ledger, "false alarms").body
     assert (body["bad"], body["to"], body["reason"]) == ("2", "1", "false alarms")
     with pytest.raises(SpiraError, match=r"version 2 was rolled back \(false alarms\)"):
-        operator_commands.pin(two.ledger, "2", "once more")
+        operator_commands.pin(two_versions.ledger, "2", "once more")
 
 
-def test_a_second_rollback_goes_further_back_and_a_third_nowhere(two: Book) -> None:
-    """Never to what was rolled back from."""
-    two.deliver(THIRD, "3")
-    assert [operator_commands.roll_back(two.ledger, "bad").body["to"] for _ in range(2)] == ["2", "1"]
-    with pytest.raises(SpiraError, match="nothing to go back to: no other version was delivered"):
-        operator_commands.roll_back(two.ledger, "bad")
+def test_repeated_rollbacks_go_back_until_no_version_is_left(two_versions: LedgerBuilder) -> None:
+    """A rollback never returns to a version that was rolled back."""
+    two_versions.deliver(THIRD, "3")
+    assert [operator_commands.roll_back(two_versions.ledger, "bad").body["to"] for _ in range(2)] == ["2", "1"]
+    with pytest.raises(SpiraError, match="cannot roll back: there is no other delivered version"):
+        operator_commands.roll_back(two_versions.ledger, "bad")
 
 
-def test_a_rollback_may_name_where_to(two: Book) -> None:
-    """A version of the ledger's, and not the one that is left."""
-    two.deliver(THIRD, "3")
-    with pytest.raises(SpiraError, match="version 3 is what is rolled back from: name another"):
-        operator_commands.roll_back(two.ledger, "bad", "3")
-    with pytest.raises(SpiraError, match="the ledger knows no version 9"):
-        operator_commands.roll_back(two.ledger, "bad", "9")
-    assert operator_commands.roll_back(two.ledger, "bad", "1").body["to"] == "1"
+def test_a_rollback_can_name_its_version(two_versions: LedgerBuilder) -> None:
+    """It must be in the ledger, and not the version that is left."""
+    two_versions.deliver(THIRD, "3")
+    with pytest.raises(SpiraError, match="cannot roll back from version 3 to itself: name another version"):
+        operator_commands.roll_back(two_versions.ledger, "bad", "3")
+    with pytest.raises(SpiraError, match="version 9 is not in the ledger"):
+        operator_commands.roll_back(two_versions.ledger, "bad", "9")
+    assert operator_commands.roll_back(two_versions.ledger, "bad", "1").body["to"] == "1"
 
 
-def test_only_the_version_that_waits_is_approved(two: Book) -> None:
-    """Not one that serves, and not another by mistake."""
+def test_only_the_version_that_waits_is_approved(two_versions: LedgerBuilder) -> None:
     with pytest.raises(SpiraError, match="no version waits for approval"):
-        operator_commands.approve(two.ledger, "2")
-    two.run(two.observe(THIRD), "approved", "3")
-    with pytest.raises(SpiraError, match="version 2 doesn't wait for approval; version 3 does"):
-        operator_commands.approve(two.ledger, "2")
-    assert operator_commands.approve(two.ledger, "3").body["version"] == "3"
+        operator_commands.approve(two_versions.ledger, "2")
+    two_versions.run(two_versions.observe(THIRD), "approved", "3")
+    with pytest.raises(SpiraError, match="version 2 does not wait for approval; version 3 does"):
+        operator_commands.approve(two_versions.ledger, "2")
+    assert operator_commands.approve(two_versions.ledger, "3").body["version"] == "3"
 
 
-def test_what_failed_is_tried_again_and_nothing_else(book: Book) -> None:
-    """A rejection is an answer, not a failure."""
-    fingerprint = book.observe(FIRST)
-    book.run(fingerprint, "failed")
-    assert operator_commands.retry(book.ledger).body["fingerprint"] == fingerprint
-    assert state_of(book.ledger.read()).failures_reset == {fingerprint: 1}
-    book.run(book.observe(SECOND), "rejected")
-    with pytest.raises(SpiraError, match="what is observed has not failed"):
-        operator_commands.retry(book.ledger)
+def test_only_a_failed_observation_is_retried(ledger_builder: LedgerBuilder) -> None:
+    """A rejection is a verdict, not a failure."""
+    fingerprint = ledger_builder.observe(FIRST)
+    ledger_builder.run(fingerprint, "failed")
+    assert operator_commands.retry(ledger_builder.ledger).body["fingerprint"] == fingerprint
+    assert state_of(ledger_builder.ledger.read()).failures_reset == {fingerprint: 1}
+    ledger_builder.run(ledger_builder.observe(SECOND), "rejected")
+    with pytest.raises(SpiraError, match="nothing to retry: the last run for the observed input has not failed"):
+        operator_commands.retry(ledger_builder.ledger)
 
 
-def test_orders_given_at_once_are_all_recorded(two: Book) -> None:
-    """Each of the state it was recorded in: of eight unpins of one pin, one is right."""
-    operator_commands.pin(two.ledger, "1", "for all")
-    before = len(two.ledger.read())
-    folder = Path(two.ledger.store.uri)
+def test_concurrent_commands_are_checked_against_each_other(two_versions: LedgerBuilder) -> None:
+    """Of eight processes that remove the same pin, one succeeds."""
+    operator_commands.pin(two_versions.ledger, "1", "for all")
+    before = len(two_versions.ledger.read())
+    folder = Path(two_versions.ledger.store.uri)
     with multiprocessing.get_context("fork").Pool(4) as pool:
-        answers = pool.map(_unpin, [folder] * 8)
-    assert sorted(answers) == ["no version is pinned"] * 7 + ["unpinned"]
-    assert len(two.ledger.read()) == before + 1
+        results = pool.map(_unpin, [folder] * 8)
+    assert sorted(results) == ["no version is pinned"] * 7 + ["unpinned"]
+    assert len(two_versions.ledger.read()) == before + 1
 
 
 def _unpin(folder: Path) -> str:
@@ -126,17 +122,17 @@ def _unpin(folder: Path) -> str:
         return str(error)
 
 
-def test_an_order_that_is_overtaken_again_and_again_gives_up(two: Book, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rather than hang, where others never stop writing."""
+def test_a_command_that_is_always_overtaken_gives_up(two_versions: LedgerBuilder) -> None:
+    """It must not hang while other processes write all the time."""
 
-    class Busy(Ledger):
-        def read(self):  # what it reads is always one record old
+    class OvertakenLedger(Ledger):
+        def read(self):  # always lacks the record that the other process has just written
             records = super().read()
             other.append(records[-1].number, "retried", START, {"fingerprint": "f"})
             return records
 
-    other = Ledger(two.ledger.store, "another")
-    busy = Busy(two.ledger.store, "a person")
+    other = Ledger(two_versions.ledger.store, "another")
+    overtaken = OvertakenLedger(two_versions.ledger.store, "an operator")
     with pytest.raises(OvertakenError, match="run again"):
-        operator_commands.pin(busy, "1", "in vain")
+        operator_commands.pin(overtaken, "1", "in vain")
     assert sum(record.kind == "pinned" for record in other.read()) == 0

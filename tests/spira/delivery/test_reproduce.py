@@ -1,4 +1,4 @@
-"""A version is made again from the ledger alone: the same weights to the bit, or a refusal that says what differs."""
+"""Reproduction of a version from the ledger: bit-identical weights, or a refusal that names the differences."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from tests.support.ledger_builder import code_at
 
 
 def reproduce(folder: Path, *options: str) -> Result:
-    """``spira deliver reproduce 1``."""
+    """Run ``spira deliver reproduce 1``."""
     arguments = ["deliver", "reproduce", "1", *options, f"--settings={folder / 'delivery.yaml'}"]
     return CliRunner().invoke(app, arguments)
 
 
 @pytest.fixture
 def copy(delivered: Path, tmp_path: Path) -> Path:
-    """The delivered version's folder, to be changed; its ledger names the data where they were."""
+    """A copy of the delivery that a test can change; its ledger names the original data."""
     return Path(shutil.copytree(delivered, tmp_path / "copy"))
 
 
 @pytest.fixture
 def changed_code(delivered: Path, sources: Path, tmp_path: Path) -> Iterator[None]:
-    """Other sources in the place of those that made the version: one of them is changed."""
+    """Observe a copy of the sources in which one file differs."""
     changed = Path(shutil.copytree(sources, tmp_path / "src"))
     with (changed / "spira" / "models" / "networks.py").open("a") as source:
         source.write("CHANGED = True\n")
@@ -39,19 +39,19 @@ def changed_code(delivered: Path, sources: Path, tmp_path: Path) -> Iterator[Non
         yield
 
 
-def test_a_version_is_made_again_to_the_bit(delivered: Path) -> None:
-    """From the ledger's data, settings and seed, in a folder of its own; said in words and for programs."""
-    told = reproduce(delivered)
-    assert told.exit_code == 0, told.output
-    assert told.stdout == "version 1, seed 42, made again: the same weights, to the bit\n"
-    made = json.loads(reproduce(delivered, "--json").stdout)
-    assert made == {
+def test_a_version_is_reproduced_bit_for_bit(delivered: Path) -> None:
+    """The data, the settings and the seed come from the ledger."""
+    result = reproduce(delivered)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "version 1, seed 42, trained again: the weights are bit-identical\n"
+    body = json.loads(reproduce(delivered, "--json").stdout)
+    assert body == {
         "version": "1", "seed": 42, "identical": True, "largest_difference": 0.0, "code_changes": [],
     }  # fmt: skip
 
 
-def test_weights_that_differ_are_told(delivered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exit code 1 and by how much: here the repository hands out another package than was trained."""
+def test_different_weights_are_reported(delivered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exit code is 1. Here the repository returns a package with other weights."""
     package = Path(shutil.copytree(delivered / "work" / "models" / "1", tmp_path / "package"))
     with np.load(package / "data" / "weights.npz") as file:
         arrays = dict(file)
@@ -59,40 +59,41 @@ def test_weights_that_differ_are_told(delivered: Path, tmp_path: Path, monkeypat
     arrays[name] = arrays[name] + np.float32(0.25)
     np.savez(package / "data" / "weights.npz", **arrays)
     monkeypatch.setattr(MLflowRepository, "package", lambda self, version: package)
-    told = reproduce(delivered)
-    assert (told.exit_code, told.stdout) == (1, "version 1, seed 42, made again: weights differ by up to 0.25\n")
+    result = reproduce(delivered)
+    expected = "version 1, seed 42, trained again: the weights differ by up to 0.25\n"
+    assert (result.exit_code, result.stdout) == (1, expected)
 
 
-def test_data_that_changed_are_refused_by_file(copy: Path, delivered: Path) -> None:
-    """Before anything is trained, with what to do."""
+def test_changed_data_are_refused_by_file(copy: Path, delivered: Path) -> None:
+    """Nothing is trained."""
     records = copy / "work" / "ledger" / "records"
     for record in records.iterdir():
         record.write_text(record.read_text().replace(str(delivered / "voices"), str(copy / "voices")))
     recording = sorted((copy / "voices").rglob("*.wav"))[0]
     recording.write_bytes(recording.read_bytes()[:-2])
     refused = reproduce(copy)
-    name = recording.relative_to(copy / "voices").as_posix()
+    name, voices = recording.relative_to(copy / "voices").as_posix(), copy / "voices"
     assert refused.exit_code == 2
-    assert f"{copy / 'voices'} isn't what it was ({name} changed): bring that back first" in refused.stderr
-    assert "trains seed" not in refused.stderr
+    assert f"{voices} differs from the data of the run ({name} changed): restore the data first" in refused.stderr
+    assert "training seed" not in refused.stderr
 
 
 @pytest.mark.usefixtures("changed_code")
-def test_other_code_is_refused_by_source_and_commit(delivered: Path) -> None:
-    """What to check out; or to go on, whereupon the answer tells what was let pass."""
+def test_changed_code_is_refused_by_source_and_commit(delivered: Path) -> None:
+    """With ``--other-code`` the result lists the accepted changes."""
     refused = reproduce(delivered)
     assert refused.exit_code == 2
-    told = "the code isn't what it was (spira/models/networks.py changed): check out abc123, or go on with --other-code"
-    assert told in refused.stderr
-    made = json.loads(reproduce(delivered, "--other-code", "--json").stdout)
-    assert (made["identical"], made["code_changes"]) == (True, ["spira/models/networks.py changed"])
+    changes = "the code differs from that of the run (spira/models/networks.py changed)"
+    assert f"{changes}: check out abc123, or add --other-code" in refused.stderr
+    body = json.loads(reproduce(delivered, "--other-code", "--json").stdout)
+    assert (body["identical"], body["code_changes"]) == (True, ["spira/models/networks.py changed"])
 
 
-def test_a_version_of_nobodys_run_is_refused(copy: Path) -> None:
-    """Adopted, or made by hand: the ledger can't say how."""
+def test_a_version_without_a_run_in_the_ledger_is_refused(copy: Path) -> None:
+    """It was adopted, or registered manually."""
     for record in (copy / "work" / "ledger" / "records").iterdir():
         if json.loads(record.read_text())["kind"] == "finished":
             record.write_text("{")
     refused = reproduce(copy)
     assert refused.exit_code == 2
-    assert "the ledger knows no run that made version 1: spira deliver history" in refused.stderr
+    assert "no run in the ledger produced version 1: see spira deliver history" in refused.stderr

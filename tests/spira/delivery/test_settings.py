@@ -1,4 +1,4 @@
-"""The settings file: paths from where it lies, refusals by file, key and rule."""
+"""The settings file: relative paths, defaults, and refusals by file, key and rule."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from tests.support import ROOT
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    (tmp_path / "here").mkdir()
-    return tmp_path / "here" / "delivery.yaml"
+    (tmp_path / "folder").mkdir()
+    return tmp_path / "folder" / "delivery.yaml"
 
 
 def test_paths_are_relative_to_the_file(file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Not to where the command is typed; what is absolute stays."""
+    """The working directory does not matter; absolute paths stay."""
     monkeypatch.chdir(tmp_path)
-    file.write_text("data: voices\nconfig: ../model.yaml\ngate: /etc/gate.yaml\nledger: book\n")
-    loaded, here = load(Path("here/delivery.yaml")), file.parent
-    assert loaded.data == str(here / "voices")
+    file.write_text("data: voices\nconfig: ../model.yaml\ngate: /etc/gate.yaml\nledger: records\n")
+    loaded, folder = load(Path("folder/delivery.yaml")), file.parent
+    assert loaded.data == str(folder / "voices")
     assert loaded.config == str(tmp_path / "model.yaml")
     assert loaded.gate == "/etc/gate.yaml"
-    assert loaded.ledger == str(here / "book")
-    assert loaded.work == loaded.registry == str(here / "work")
+    assert loaded.ledger == str(folder / "records")
+    assert loaded.work == loaded.registry == str(folder / "work")
 
 
-def test_what_is_not_said_has_its_place_in_the_work_folder(file: Path) -> None:
-    """Ledger, MLflow and what serves; config and gate stay the project's own."""
+def test_defaults_are_in_the_work_folder(file: Path) -> None:
+    """This holds for the ledger, MLflow and the local target; config and gate stay empty."""
     file.write_text("data: voices\nwork: elsewhere\n")
     loaded, work = load(file), file.parent / "elsewhere"
     assert (loaded.ledger, loaded.registry) == (f"{work}/ledger", str(work))
@@ -42,22 +42,19 @@ def test_what_is_not_said_has_its_place_in_the_work_folder(file: Path) -> None:
     assert loaded.policy == Policy()
 
 
-def test_addresses_are_left_alone(file: Path) -> None:
-    """Buckets and servers are no paths."""
+def test_uris_are_not_paths(file: Path) -> None:
     file.write_text("data: gs://bucket/voices\nledger: gs://bucket/ledger\nregistry: http://mlflow:5000\n")
     loaded = load(file)
     assert (loaded.data, loaded.ledger) == ("gs://bucket/voices", "gs://bucket/ledger")
     assert loaded.registry == "http://mlflow:5000"
 
 
-def test_a_target_may_serve_elsewhere(file: Path) -> None:
-    """From the file too."""
+def test_the_folder_of_a_target_is_relative_to_the_file(file: Path) -> None:
     file.write_text("data: voices\nwork: deep/work\ntargets: [{kind: local, serving: ward}]\n")
     assert [target.serving for target in load(file).targets] == [str(file.parent / "ward")]
 
 
-def test_the_policy_is_what_the_file_says(file: Path) -> None:
-    """Every number of it."""
+def test_the_policy_comes_from_the_file(file: Path) -> None:
     file.write_text("data: voices\nattempts: 2\nbackoff_seconds: 5\nquiet_seconds: 7\napproval: true\n")
     assert load(file).policy == Policy(attempts=2, backoff_seconds=5, quiet_seconds=7, approval=True)
 
@@ -65,9 +62,9 @@ def test_the_policy_is_what_the_file_says(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "refusal"),
     [
-        ("data: [", "can't be read as YAML"),
-        ("- data", "must be a mapping, with at least data: FOLDER"),
-        ("", "must be a mapping, with at least data: FOLDER"),
+        ("data: [", "cannot be read as YAML"),
+        ("- data", "must be a mapping with at least data: FOLDER"),
+        ("", "must be a mapping with at least data: FOLDER"),
         ("work: work", "data: Field required"),
         ("data: voices\nquite_seconds: 3", "quite_seconds: unknown key"),
         ("data: voices\nattempts: 0", "attempts: Input should be greater than 0"),
@@ -75,12 +72,15 @@ def test_the_policy_is_what_the_file_says(file: Path) -> None:
         ("data: voices\nbackoff_seconds: -1", "backoff_seconds: Input should be greater than or equal to 0"),
         ("data: voices\nevery_seconds: .inf", "every_seconds: Input should be a finite number"),
         ("data: voices\ntargets: [{kind: lunar}]", "targets.0"),
-        ("data: voices\ntargets: [{kind: local}, {kind: local, serving: b}]", "targets: Value error, one of a kind"),
+        (
+            "data: voices\ntargets: [{kind: local}, {kind: local, serving: b}]",
+            "targets: Value error, only one",
+        ),
         ("data: voices\nartifacts: {a: b}", "artifacts: unknown key"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_refused(file: Path, text: str, refusal: str) -> None:
-    """By file, key and rule."""
+def test_an_invalid_file_is_refused(file: Path, text: str, refusal: str) -> None:
+    """The message names the file, the key and the rule."""
     file.write_text(text)
     with pytest.raises(ConfigError) as refused:
         load(file)
@@ -88,16 +88,15 @@ def test_a_file_that_cannot_be_used_is_refused(file: Path, text: str, refusal: s
     assert refusal in str(refused.value)
 
 
-def test_a_missing_file_says_how_to_write_one(file: Path) -> None:
-    """And a folder in its place is no file."""
-    with pytest.raises(ConfigError, match=r"isn't there: write one \(spira deliver init --data DIR\)"):
+def test_a_missing_file_is_refused_with_advice(file: Path) -> None:
+    """A folder of this name cannot be read."""
+    with pytest.raises(ConfigError, match="does not exist: write one with spira deliver init --data DIR"):
         load(file)
-    with pytest.raises(ConfigError, match="can't be read as YAML"):
+    with pytest.raises(ConfigError, match="cannot be read as YAML"):
         load(file.parent)
 
 
-def test_every_key_is_explained() -> None:
-    """In the page that people read."""
+def test_every_key_is_documented() -> None:
     page = (ROOT / "docs" / "delivery.md").read_text()
     kinds = (LocalTarget, KServeTarget, InferenceServiceTarget)
     keys = {key for settings in (settings_file.Settings, *kinds) for key in settings.model_fields}
@@ -105,8 +104,8 @@ def test_every_key_is_explained() -> None:
     assert [key for key in keys if f"`{key}`" not in page] == []
 
 
-def test_the_example_is_a_settings_file(file: Path) -> None:
-    """It loads, with its comments taken off as well, and watches what it was given."""
+def test_the_example_is_valid(file: Path) -> None:
+    """It is valid also with its commented settings, and watches the given data."""
     file.write_text(settings_file.example("/data/voices"))
     assert load(file).data == "/data/voices"
     file.write_text(settings_file.example("voices").replace("# config", "config").replace("# registry", "registry"))
@@ -115,7 +114,6 @@ def test_the_example_is_a_settings_file(file: Path) -> None:
 
 
 @pytest.mark.parametrize("data", ["/data/voices #2", "/data/a: b", "/data/'x'", "/data/[1]", "0123", "gs://b/p"])
-def test_the_example_watches_a_place_of_any_name(file: Path, data: str) -> None:
-    """Whatever characters it has."""
+def test_the_example_accepts_any_folder_name(file: Path, data: str) -> None:
     file.write_text(settings_file.example(data))
     assert Path(load(file).data).name == Path(data).name

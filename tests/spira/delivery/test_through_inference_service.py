@@ -1,4 +1,4 @@
-"""Continuous delivery through the Inference Service, for real: NATS, an S3 emulator, processes of a stand-in."""
+"""Continuous delivery to the Inference Service, with NATS, an S3 emulator and processes of a stand-in service."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import yaml
 
 from spira.deployment.inference_service import processes
 from spira.deployment.inference_service.processes import Process
-from tests.support.ledger_builder import THIRD, World
+from tests.support.ledger_builder import THIRD, LocalDelivery
 
 Verb = Callable[..., Any]
 
 
 class Service:
-    """The processes of the world's service."""
+    """The service's processes in the work folder of a delivery."""
 
-    def __init__(self, world: World) -> None:
-        self.root = world.folder / "work" / "inference-service" / "processes"
+    def __init__(self, local_delivery: LocalDelivery) -> None:
+        self.root = local_delivery.folder / "work" / "inference-service" / "processes"
 
     @property
     def running(self) -> list[Process]:
@@ -31,7 +31,7 @@ class Service:
 
     @property
     def serves(self) -> list[str]:
-        """What each of them was really started with."""
+        """Model path in the environment of each running process."""
         return [process.running_environment["model_path"] for process in self.running]
 
     def kill(self) -> None:
@@ -43,7 +43,7 @@ class Service:
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """NATS and S3."""
+    """URLs of NATS and S3."""
     from tests.support.service_world import both_servers
 
     with both_servers(tmp_path_factory.mktemp("nats")) as addresses:
@@ -51,51 +51,53 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
 
 
 @pytest.fixture
-def service(world: World, servers: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    """The settings' one target; the stand-in finds each version in a folder, where the real one would ask MLflow."""
+def service(
+    local_delivery: LocalDelivery, servers: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Service]:
+    """The only target of the settings. The stand-in loads versions from a folder, the real service from MLflow."""
     from tests.support.service_world import KEYS, STAND_IN
 
     for version in ("1", "2", "3"):
-        world.registry.fetch(version, world.folder / "mlflow" / "spira" / version / "package")
+        local_delivery.registry.fetch(version, local_delivery.folder / "mlflow" / "spira" / version / "package")
     target = {
         "kind": "inference-service",
         "command": [sys.executable, str(STAND_IN)],
         "nats_url": servers[0],
         "minio": servers[1],
-        "variables": {"MLFLOW_TRACKING_URI": str(world.folder / "mlflow")},
+        "variables": {"MLFLOW_TRACKING_URI": str(local_delivery.folder / "mlflow")},
     }
-    with (world.folder / "delivery.yaml").open("a") as file:
+    with (local_delivery.folder / "delivery.yaml").open("a") as file:
         yaml.safe_dump({"targets": [target]}, file)
     monkeypatch.setenv("MINIO_ACCESS_KEY", KEYS["access_key"])
     monkeypatch.setenv("MINIO_SECRET_KEY", KEYS["secret_key"])
-    started = Service(world)
+    started = Service(local_delivery)
     yield started
     started.kill()
 
 
-def test_versions_come_and_go_and_what_dies_is_started_again(
-    deliver: Verb, deploy: Verb, world: World, service: Service
+def test_each_tick_brings_the_service_to_the_wanted_version(
+    deliver: Verb, deploy: Verb, local_delivery: LocalDelivery, service: Service
 ) -> None:
-    """Each by one tick: what is wanted, what was approved since, the way back, and a process that was killed."""
-    assert "inference-service serves version 2, instead of nothing" in deliver("tick").stderr
+    """The wanted version, a newly approved one, the one after a rollback, and a killed process take one tick each."""
+    assert "inference-service serves version 2 (was nothing)" in deliver("tick").stderr
     assert service.serves == ["models:/spira/2"]
 
-    world.book.run(world.book.observe(THIRD), "approved", "3")
-    told = deliver("tick")
-    assert told.exit_code == 0, told.output
-    assert "version 3 serves and is champion: approved by its gate" in told.stderr
-    assert (service.serves, world.registry.champion().version) == (["models:/spira/3"], 3)
+    local_delivery.ledger_builder.run(local_delivery.ledger_builder.observe(THIRD), "approved", "3")
+    result = deliver("tick")
+    assert result.exit_code == 0, result.output
+    assert "version 3 is champion and serves: approved by its gate" in result.stderr
+    assert (service.serves, local_delivery.registry.champion().version) == (["models:/spira/3"], 3)
 
     assert deliver("rollback", "--reason", "false alarms").exit_code == 0
-    assert (service.serves, world.registry.champion().version) == (["models:/spira/2"], 2)
+    assert (service.serves, local_delivery.registry.champion().version) == (["models:/spira/2"], 2)
 
     service.kill()
     (status,) = json.loads(deploy("status", "--json").stdout)
     assert (status["version"], status["ready"]) == ("2", False)
     assert "has ended: apply it again" in status["message"]
-    told = deliver("tick")
-    assert "inference-service serves version 2 as it should again" in told.stderr
-    assert "put right: inference-service serves version 2 as it should again" in deliver("history").stdout
+    message = "repaired: version 2 applied to inference-service again"
+    assert message in deliver("tick").stderr
+    assert message in deliver("history").stdout
     assert service.serves == ["models:/spira/2"]
     assert deploy("verify").exit_code == 0
     assert json.loads(deliver("tick", "--json").stdout)["done"] == []
