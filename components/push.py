@@ -19,7 +19,7 @@ def push(
     """Package the approved candidate, log the run and register the version; refuse one that is not approved.
 
     Args:
-        corpus: What preprocess made: the golden recordings come from it.
+        corpus: What preprocess made; the package is checked on some of its test recordings.
         candidate: Checkpoint that was judged.
         verdict: What evaluate made.
         report: Page to log with the run.

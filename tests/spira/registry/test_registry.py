@@ -323,9 +323,7 @@ def test_a_call_that_was_killed_before_any_write_can_be_repeated(
     """After each kill there is a champion, and the same call ends as if it had not been killed."""
     registry = Registry(local_uri(work))
     for writes in range(12):
-        killed = (
-            tmp_path / f"killed-{writes}"
-        )  # a forked process must not use the engine of its parent
+        killed = tmp_path / f"killed-{writes}"  # a forked process must not use the engine of its parent
         killed.mkdir()
         shutil.copy(three_versions, killed)
         process = FORK.Process(target=_exit_before_write, args=(killed, action, argument, writes))
