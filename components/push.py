@@ -19,7 +19,7 @@ def push(
     """Package an approved candidate, log the run and register the version; refuse a rejected candidate.
 
     Args:
-        corpus: Corpus, an output of preprocess.
+        corpus: Corpus, an output of preprocess; the package is checked on some of its test recordings.
         candidate: Checkpoint of the candidate, an output of evaluate.
         verdict: Verdict, an output of evaluate.
         report: HTML report, logged with the run.

@@ -336,8 +336,8 @@ class TestSetEvaluator:
     def compare(self, predictions: pd.DataFrame, champion: ChampionPredictor) -> ChampionComparison:
         """Return candidate minus champion in noisy accuracy, paired: same waveforms, same resamples."""
         candidate_rows = predictions[predictions["condition"] == "noisy"]
-        answers = [champion.predict(self.waveforms("noisy", draw)) for draw in range(self.draws["noisy"])]
-        champion_rows = candidate_rows.assign(probability=np.concatenate(answers))
+        probabilities = [champion.predict(self.waveforms("noisy", draw)) for draw in range(self.draws["noisy"])]
+        champion_rows = candidate_rows.assign(probability=np.concatenate(probabilities))
         candidate, other = self.scores(candidate_rows), self.scores(champion_rows)
         settings, accuracy = self.config.evaluation, METRICS["accuracy"]
         weights = metrics.resamples(candidate, settings.bootstrap_samples, settings.seed)

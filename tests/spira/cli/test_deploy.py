@@ -16,6 +16,7 @@ from spira.cli.main import app
 from spira.deployment.local import Local
 from spira.errors import SpiraError
 from tests.support import ROOT
+from tests.support.ledger_builder import LocalDelivery
 
 AWAY = "targets: [{kind: kserve, namespace: serving, context: no-such-context}, {kind: local}]\n"
 
@@ -187,7 +188,7 @@ def test_a_rollback_to_a_version_that_is_not_the_previous_alias_moves_the_champi
 def test_a_rollback_to_a_rolled_back_version_is_refused(deploy: Command, local_delivery: LocalDelivery) -> None:
     """The ledger has the earlier rollback."""
     deploy("apply", "1")
-    local_delivery.ledger.add("rolled_back", bad="2", to="1", reason="false alarms", who="me")
+    local_delivery.ledger_builder.add("rolled_back", bad="2", to="1", reason="false alarms", who="me")
     result = deploy("rollback", "--reason", "too slow")
     assert result.exit_code == 1
     assert "version 2 was rolled back (false alarms): apply another version" in result.stdout
@@ -220,7 +221,7 @@ def test_an_unfit_version_serves_only_with_a_reason(
 
 def test_a_version_that_only_the_ledger_rolled_back_is_refused(deploy: Command, local_delivery: LocalDelivery) -> None:
     """The model repository has no tag for it yet."""
-    local_delivery.ledger.add("rolled_back", bad="1", to="2", reason="false alarms", who="me")
+    local_delivery.ledger_builder.add("rolled_back", bad="1", to="2", reason="false alarms", who="me")
     refused = deploy("apply", "1")
     assert refused.exit_code == 2
     assert "version 1 was rolled back (false alarms)" in refused.stderr
@@ -237,7 +238,7 @@ def test_continuous_delivery_restores_the_version_it_wants(
     assert "continuous delivery" not in deploy("apply", "2").stderr
     assert line in deploy("rollback", "--reason", "by hand").stderr
     assert (local_delivery.served, local_delivery.registry.champion().version) == ("1", 1)
-    assert "local serves version 2, instead of 1" in deliver("tick").stderr
+    assert "local serves version 2 (was 1)" in deliver("tick").stderr
     assert (local_delivery.served, local_delivery.registry.champion().version) == ("2", 2)
 
 

@@ -1,4 +1,4 @@
-"""The model repository on a real SQLite store, and once on a real MLflow server."""
+"""The model repository on a real SQLite store, and in one test on a real MLflow server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ import mlflow.pyfunc
 import pytest
 
 from spira.errors import SpiraError
-from spira.registry import Registry, RegistryError, local_uri, package_digest
+from spira.packaging.verify import PackageError, package_digest
+from spira.registry import Registry, RegistryError, local_uri
+from tests.support.verdicts import make_verdict
 
 LINEAGE = {
     "data_fingerprint": "d" * 64,
@@ -39,12 +41,13 @@ HISTORIES = {
     for seed in (42, 43)
 }
 FORK = multiprocessing.get_context("fork")
-"""A forked process needn't import MLflow again, which takes seconds."""
+"""A forked process need not import MLflow again, which takes seconds."""
 
 NEW_STORE = """
 import sys
 from spira.registry import Registry
-Registry(sys.argv[1], model_name="nobody").log_run("demo", {}, {}, {"approved": True}, {}, {})
+from tests.support.verdicts import make_verdict
+Registry(sys.argv[1], model_name="nobody").log_run("demo", {}, {}, make_verdict(), {}, {})
 """
 SERVED_CODE = """
 import json, os
@@ -58,22 +61,8 @@ class Model:
 """
 
 
-def verdict(accuracy: float = 0.9, approved: bool = True, reasons: tuple[str, ...] = ()) -> dict:
-    interval = {"value": accuracy, "low": accuracy - 0.05, "high": accuracy + 0.05}
-    return {
-        "approved": approved,
-        "reasons": list(reasons),
-        "gate": {"min_accuracy": 0.8},
-        "seeds": {"42": {"accuracy": accuracy}},
-        "spread": {"accuracy": {"mean": accuracy, "std": 0.01}},
-        "conditions": {"noisy": {"by_file": {"accuracy": interval}, "by_speaker": None, "roc": {"fpr": [0, 1]}}},
-        "data": {"files": 100, "speakers": 10},
-        "champion": None,
-    }
-
-
 def write_package(folder: Path, probability: float) -> Path:
-    """A package of the registry's shape whose model always answers ``probability``."""
+    """Write a package whose model always predicts ``probability``."""
     code = folder / "code" / "spira_inference"
     code.mkdir(parents=True)
     (folder / "data" / "golden").mkdir(parents=True)
@@ -86,10 +75,11 @@ def write_package(folder: Path, probability: float) -> Path:
 
 
 def add_version(registry: Registry, folder: Path, probability: float, approved: bool = True) -> int:
-    outcome = verdict(probability, approved, () if approved else ("noisy accuracy is below its floor",))
-    run_id = registry.log_run(f"run {probability}", PARAMS, HISTORIES, outcome, {}, LINEAGE)
+    reasons = () if approved else ("noisy accuracy is below its minimum",)
+    verdict = make_verdict(approved, reasons, probability)
+    run_id = registry.log_run(f"run {probability}", PARAMS, HISTORIES, verdict, {}, LINEAGE)
     package = write_package(folder / f"package-{probability}", probability)
-    return registry.register(package, run_id, outcome, LINEAGE)
+    return registry.register(package, run_id, verdict, LINEAGE)
 
 
 def aliases(registry: Registry) -> dict[str, int]:
@@ -98,9 +88,9 @@ def aliases(registry: Registry) -> dict[str, int]:
 
 @pytest.fixture(scope="session")
 def new_store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The database of a store that was just made, with a run of another model; and all that was printed.
+    """The database of a new store with a run of another model, and the output of the process that created it.
 
-    Making the tables takes seconds: once, then copied.
+    Creating the tables takes seconds, so it is done once and then copied.
     """
     work = tmp_path_factory.mktemp("new")
     command = [sys.executable, "-c", NEW_STORE, local_uri(work)]
@@ -123,7 +113,7 @@ def registry(work: Path) -> Registry:
 
 @pytest.fixture(scope="module")
 def three_versions(new_store: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The database of a store whose second version is champion, the first previous, the third challenger."""
+    """The database of a store whose second version is champion, the first previous and the third challenger."""
     work = tmp_path_factory.mktemp("three")
     shutil.copy(new_store[0], work / "mlflow.db")
     registry = Registry(local_uri(work))
@@ -135,7 +125,7 @@ def three_versions(new_store: tuple[Path, str], tmp_path_factory: pytest.TempPat
 
 @pytest.fixture
 def third_champion(work: Path, three_versions: Path) -> Registry:
-    """A registry in which three versions were promoted one after the other."""
+    """A registry in which three versions were promoted in turn."""
     shutil.copy(three_versions, work)
     registry = Registry(local_uri(work))
     registry.promote(3)
@@ -143,25 +133,27 @@ def third_champion(work: Path, three_versions: Path) -> Registry:
 
 
 def test_a_rejected_run_is_logged_with_its_numbers_and_reasons(registry: Registry, tmp_path: Path) -> None:
-    """Parameters are flattened, epochs are steps, the verdict's numbers are metrics, files are artifacts."""
+    """Parameters are flattened, epochs are steps, numbers of the verdict are metrics, and files are artifacts."""
     report = tmp_path / "made.html"
     report.write_text("<p>rejected</p>")
     checkpoint = tmp_path / "checkpoint"
     checkpoint.mkdir()
     (checkpoint / "history.json").write_text("[]")
     artifacts = {"report.html": report, "checkpoints/42": checkpoint}
-    outcome = verdict(0.4, approved=False, reasons=("too noisy",))
-    run_id = registry.log_run("demo", PARAMS, HISTORIES, outcome, artifacts, LINEAGE, "gs://bucket/digits")
+    verdict = make_verdict(False, ["too noisy"], 0.4)
+    run_id = registry.log_run("demo", PARAMS, HISTORIES, verdict, artifacts, LINEAGE, "gs://bucket/digits")
 
     client = registry._store.client
     run = client.get_run(run_id)
     assert run.info.run_name == "demo"
     assert run.info.status == "FINISHED"
-    assert run.data.params == {
+    of_gate = {name: value for name, value in run.data.params.items() if name.startswith("gate.")}
+    assert of_gate["gate.noisy.accuracy"] == "0.8"
+    assert of_gate["gate.digest"] == verdict.gate.digest
+    assert run.data.params == of_gate | {
         "model.architecture": "conv1d",
         "model.channels": "8",
         "training.seeds": "[42, 43]",
-        "gate.min_accuracy": "0.8",
     }
     assert run.data.metrics["noisy.by_file.accuracy"] == 0.4
     assert run.data.metrics["noisy.by_file.accuracy.low"] == pytest.approx(0.35)
@@ -177,36 +169,36 @@ def test_a_rejected_run_is_logged_with_its_numbers_and_reasons(registry: Registr
 
 
 def test_the_same_run_again_is_the_same_run(registry: Registry) -> None:
-    """Logging is repeatable, even of a run that was left half-way; another content is another run."""
-    first = registry.log_run("demo", PARAMS, HISTORIES, verdict(), {}, LINEAGE)
+    """Logging can be repeated, even for an unfinished run; other content is another run."""
+    first = registry.log_run("demo", PARAMS, HISTORIES, make_verdict(), {}, LINEAGE)
     registry._store.client.update_run(first, status="RUNNING")  # as a kill leaves it
-    assert registry.log_run("demo", PARAMS, HISTORIES, verdict(), {}, LINEAGE) == first
+    assert registry.log_run("demo", PARAMS, HISTORIES, make_verdict(), {}, LINEAGE) == first
     assert len(registry._store.client.get_metric_history(first, "seed_42.eval_loss")) == 3
     assert registry._store.client.get_run(first).info.status == "FINISHED"
-    assert registry.log_run("demo", PARAMS, HISTORIES, verdict(0.8), {}, LINEAGE) != first
+    assert registry.log_run("demo", PARAMS, HISTORIES, make_verdict(accuracy=0.8), {}, LINEAGE) != first
 
 
 def test_long_trainings_and_nan_losses_are_logged(registry: Registry) -> None:
-    """More epochs than a batch holds, more parameters than a batch holds, and a loss that is no number."""
+    """A run may have more epochs and more parameters than a batch holds, and a loss of NaN."""
     epochs = [{"epoch": epoch, "train_loss": 1.0, "eval_loss": float(epoch)} for epoch in range(1100)]
     epochs[-1]["train_loss"] = math.nan
     params = {f"key {number}": number for number in range(250)}
-    run_id = registry.log_run("long", params, {1: epochs}, verdict(math.nan), {}, {})
+    run_id = registry.log_run("long", params, {1: epochs}, make_verdict(), {}, {})
     run = registry._store.client.get_run(run_id)
     assert run.data.metrics["seed_1.eval_loss"] == 1099
     assert math.isnan(run.data.metrics["seed_1.train_loss"])
-    assert len(run.data.params) == 251  # and the gate's
+    assert len([name for name in run.data.params if not name.startswith("gate.")]) == 250
 
 
 def test_a_missing_artifact_is_refused_before_anything_is_logged(registry: Registry) -> None:
-    """The message names the file; no run appears."""
+    """The message names the file, and there is no run."""
     with pytest.raises(RegistryError, match=r"nowhere\.html: an artifact of run 'demo' is missing"):
-        registry.log_run("demo", PARAMS, {}, verdict(), {"report.html": Path("nowhere.html")}, {})
+        registry.log_run("demo", PARAMS, {}, make_verdict(), {"report.html": Path("nowhere.html")}, {})
     assert registry._store.client.search_runs([registry._store.experiment_id]) == []
 
 
 def test_a_registered_package_is_a_challenger_with_lineage(registry: Registry, tmp_path: Path) -> None:
-    """What the version says of itself is what it was registered with."""
+    """The version has the tags and the metrics of its registration."""
     number = add_version(registry, tmp_path, 0.7)
     version = registry.show("challenger")
     assert (number, version.version, version.aliases, version.approved) == (1, 1, ("challenger",), True)
@@ -217,7 +209,7 @@ def test_a_registered_package_is_a_challenger_with_lineage(registry: Registry, t
 
 
 def test_a_version_loads_as_an_mlflow_model_without_spira_or_pickles(registry: Registry, tmp_path: Path) -> None:
-    """The Inference Service's contract: loader module, no signature; it answers in another process."""
+    """The Inference Service requires a loader module and no signature."""
     uri = registry.show(add_version(registry, tmp_path, 0.7)).uri
     model = Path(uri)
     assert not list(model.rglob("*.pkl"))
@@ -227,39 +219,39 @@ def test_a_version_loads_as_an_mlflow_model_without_spira_or_pickles(registry: R
 
 
 def test_the_same_package_is_the_same_version(registry: Registry, tmp_path: Path) -> None:
-    """Byte code and a new verdict make no new version, but the new verdict stands; new weights do."""
+    """Byte code and a new verdict make no new version, but the new verdict is recorded; new weights do."""
     number = add_version(registry, tmp_path, 0.7, approved=False)
     package = tmp_path / "package-0.7"
     (package / "code" / "spira_inference" / "__pycache__").mkdir()
     (package / "code" / "spira_inference" / "__pycache__" / "pyfunc.pyc").write_bytes(b"made by running")
-    run_id = registry.log_run("looked at again", PARAMS, {}, verdict(0.75), {}, LINEAGE)
-    assert registry.register(package, run_id, verdict(0.75), LINEAGE) == number
+    run_id = registry.log_run("evaluated again", PARAMS, {}, make_verdict(accuracy=0.75), {}, LINEAGE)
+    assert registry.register(package, run_id, make_verdict(accuracy=0.75), LINEAGE) == number
     again = registry.show(number)
     assert (again.approved, again.run_id, again.tags["reasons"]) == (True, run_id, "")
     assert add_version(registry, tmp_path, 0.8) == number + 1
 
 
-def test_a_champion_registered_again_is_no_challenger(registry: Registry, tmp_path: Path) -> None:
-    """A pipeline that runs again over unchanged inputs changes no alias."""
+def test_a_champion_registered_again_is_not_a_challenger(registry: Registry, tmp_path: Path) -> None:
+    """A pipeline run with unchanged inputs changes no alias."""
     registry.promote(add_version(registry, tmp_path, 0.7))
     champion = registry.champion()
     assert champion is not None
-    registry.register(tmp_path / "package-0.7", champion.run_id, verdict(0.7), LINEAGE)
+    registry.register(tmp_path / "package-0.7", champion.run_id, make_verdict(accuracy=0.7), LINEAGE)
     assert aliases(registry) == {"champion": 1}
 
 
 @pytest.mark.parametrize("part", ["package.json", "data/config.json", "code/spira_inference/pyfunc.py"])
 def test_an_incomplete_package_is_refused(registry: Registry, tmp_path: Path, part: str) -> None:
-    """The message names what is missing, and no version appears."""
+    """The message names the missing file, and there is no version."""
     package = write_package(tmp_path / "package", 0.5)
     (package / part).unlink()
-    with pytest.raises(RegistryError, match=f"{part} is missing"):
-        registry.register(package, "any", verdict(), {})
+    with pytest.raises(PackageError, match=f"{part} is missing"):
+        registry.register(package, "any", make_verdict(), {})
     assert registry.list_versions() == []
 
 
-def test_promotion_moves_the_aliases_and_is_repeatable(registry: Registry, tmp_path: Path) -> None:
-    """Champion, previous and challenger follow; a second promotion of the same version changes nothing."""
+def test_promotion_moves_the_aliases_and_can_be_repeated(registry: Registry, tmp_path: Path) -> None:
+    """A second promotion of the same version changes nothing."""
     for probability in (0.6, 0.7):
         registry.promote(add_version(registry, tmp_path, probability))
     assert aliases(registry) == {"champion": 2, "previous": 1}
@@ -270,16 +262,16 @@ def test_promotion_moves_the_aliases_and_is_repeatable(registry: Registry, tmp_p
 
 
 def test_an_unapproved_version_is_promoted_only_by_force_with_its_reason(registry: Registry, tmp_path: Path) -> None:
-    """The refusal says why it isn't approved; the reason to force it is recorded."""
+    """The message gives the reasons of the verdict; the reason to force is recorded."""
     number = add_version(registry, tmp_path, 0.6, approved=False)
-    with pytest.raises(RegistryError, match=r"not approved .*below its floor"):
+    with pytest.raises(RegistryError, match=r"not approved .*below its minimum"):
         registry.promote(number)
     assert registry.champion() is None
     assert registry.promote(number, force_reason="a demo").tags["promotion_forced"] == "a demo"
 
 
-def test_rollback_walks_back_and_holds_what_it_left(third_champion: Registry) -> None:
-    """Back through three champions, then there is none before; what was left isn't promoted again."""
+def test_rollback_returns_to_earlier_champions_and_holds_the_later_ones(third_champion: Registry) -> None:
+    """After three champions there is none left; a version that was rolled back is not promoted again."""
     assert third_champion.rollback("calls patients well").version == 2
     assert aliases(third_champion) == {"champion": 2, "previous": 1}
     assert third_champion.show(3).tags["rolled_back_reason"] == "calls patients well"
@@ -293,13 +285,13 @@ def test_rollback_walks_back_and_holds_what_it_left(third_champion: Registry) ->
     assert aliases(third_champion) == {"champion": 3, "previous": 1}
 
 
-def test_rolling_back_a_named_version_twice_goes_back_once(third_champion: Registry) -> None:
-    """A deployment that reports the same bad version again doesn't roll back a good one."""
+def test_rolling_back_a_named_version_twice_has_one_effect(third_champion: Registry) -> None:
+    """A deployment that reports the same bad version again does not roll back a good one."""
     assert [third_champion.rollback("no answer", bad=3).version for _ in range(2)] == [2, 2]
 
 
-def _dies_at_write(work: Path, action: str, argument: str | int, writes: int) -> None:
-    """In a process of its own: act, and be gone in front of the given write to the repository."""
+def _exit_before_write(work: Path, action: str, argument: str | int, writes: int) -> None:
+    """Act in a process of its own, and exit before the given write to the repository."""
     registry = Registry(local_uri(work))
     done = 0
 
@@ -325,16 +317,16 @@ def _dies_at_write(work: Path, action: str, argument: str | int, writes: int) ->
         ("rollback", "it is bad", {"champion": 1, "challenger": 3}),
     ],
 )
-def test_killed_in_front_of_any_write_a_second_call_converges(
+def test_a_call_that_was_killed_before_any_write_can_be_repeated(
     work: Path, tmp_path: Path, three_versions: Path, action: str, argument: str | int, final: dict[str, int]
 ) -> None:
-    """Wherever it dies there is a champion, and the same call again ends as if never killed."""
+    """After each kill there is a champion, and the same call ends as if it had not been killed."""
     registry = Registry(local_uri(work))
     for writes in range(12):
-        killed = tmp_path / f"killed-{writes}"  # of its own: a forked process must not use the engine of this one
+        killed = tmp_path / f"killed-{writes}"  # a forked process must not use the engine of its parent
         killed.mkdir()
         shutil.copy(three_versions, killed)
-        process = FORK.Process(target=_dies_at_write, args=(killed, action, argument, writes))
+        process = FORK.Process(target=_exit_before_write, args=(killed, action, argument, writes))
         process.start()
         process.join(60)
         assert process.exitcode in (0, 9)
@@ -350,13 +342,13 @@ def test_killed_in_front_of_any_write_a_second_call_converges(
 
 
 def _restore(database: Path, saved: Path) -> None:
-    """Put a database in the place of one that an engine has open."""
+    """Replace a database that an engine has open."""
     with closing(sqlite3.connect(saved)) as source, closing(sqlite3.connect(database)) as target:
         source.backup(target)
 
 
-def test_a_rollback_undoes_a_promotion_that_was_killed_between_its_aliases(registry: Registry, tmp_path: Path) -> None:
-    """``previous`` already points to the champion: the champion stays, and what was before it comes back."""
+def test_a_rollback_undoes_a_half_done_promotion(registry: Registry, tmp_path: Path) -> None:
+    """If ``previous`` points to the champion, the champion stays, and ``previous`` is restored."""
     for probability in (0.6, 0.7):
         registry.promote(add_version(registry, tmp_path, probability))
     registry._store.point("previous", "2")
@@ -364,51 +356,57 @@ def test_a_rollback_undoes_a_promotion_that_was_killed_between_its_aliases(regis
     assert aliases(registry) == {"champion": 2, "previous": 1}
 
 
-def test_fetch_brings_the_package_back_whole(registry: Registry, tmp_path: Path) -> None:
-    """Byte for byte what was registered; again is no work; a folder with something else is left alone."""
+def test_fetch_returns_the_registered_package(registry: Registry, tmp_path: Path) -> None:
+    """The package is the same byte for byte; a folder with something else is not changed."""
     add_version(registry, tmp_path, 0.7)
     out = registry.fetch("challenger", tmp_path / "deep" / "fetched")
     assert package_digest(out) == package_digest(tmp_path / "package-0.7")
     assert sorted(path.name for path in out.iterdir()) == ["code", "data", "package.json"]
     assert registry.fetch(1, out) == out
     (out / "data" / "config.json").write_text("{}")
-    with pytest.raises(RegistryError, match="exists and isn't version 1"):
+    with pytest.raises(RegistryError, match="exists and is not version 1"):
         registry.fetch(1, out)
 
 
-def test_a_package_that_many_fetch_at_once_is_whole(registry: Registry, tmp_path: Path) -> None:
-    """Who comes second finds what the first has put there, and it is the version."""
+def test_many_can_fetch_a_package_at_once(registry: Registry, tmp_path: Path) -> None:
+    """All calls return the same complete folder."""
     add_version(registry, tmp_path, 0.7)
     out = tmp_path / "fetched"
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(lambda _: registry.fetch(1, out), range(4))) == [out] * 4
 
 
-def test_fetch_refuses_artifacts_that_were_changed(registry: Registry, tmp_path: Path) -> None:
-    """The digest of the version is checked, and nothing half-written stays."""
+def test_fetch_refuses_changed_artifacts(registry: Registry, tmp_path: Path) -> None:
+    """The digest of the version is checked, and nothing half-written remains."""
     model = Path(registry.show(add_version(registry, tmp_path, 0.7)).uri)
     next(model.rglob("config.json")).write_text(json.dumps({"probability": 1.0}))
-    with pytest.raises(RegistryError, match="aren't what was registered"):
+    with pytest.raises(RegistryError, match="differ from what was registered"):
         registry.fetch(1, tmp_path / "out" / "package")
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_compare_shows_only_what_differs(registry: Registry, tmp_path: Path) -> None:
-    """Metrics and parameters side by side; equal ones are left out, and lacking ones are None."""
+def test_compare_lists_only_differences(registry: Registry, tmp_path: Path) -> None:
+    """Equal metrics and parameters are left out, and absent ones are None."""
     first = add_version(registry, tmp_path, 0.7)
     wider = {**PARAMS, "model": {"architecture": "conv1d", "channels": 16}, "extra": 1}
-    run_id = registry.log_run("wider", wider, HISTORIES, verdict(0.8), {}, LINEAGE)
-    second = registry.register(write_package(tmp_path / "wider", 0.8), run_id, verdict(0.8), LINEAGE)
+    run_id = registry.log_run("wider", wider, HISTORIES, make_verdict(accuracy=0.8), {}, LINEAGE)
+    second = registry.register(write_package(tmp_path / "wider", 0.8), run_id, make_verdict(accuracy=0.8), LINEAGE)
     rows = {row.name: (row.kind, row.a, row.b) for row in registry.compare(first, second)}
     assert rows["model.channels"] == ("parameter", "8", "16")
     assert rows["extra"] == ("parameter", None, "1")
-    assert rows["spread.accuracy.mean"] == ("metric", 0.7, 0.8)
-    assert "spread.accuracy.std" not in rows
+    assert rows["spread.noisy.accuracy.mean"] == ("metric", 0.7, 0.8)
+    assert "spread.noisy.accuracy.std" not in rows
     assert registry.compare(first, first) == []
 
 
-def test_an_unknown_version_is_refused_with_those_there_are(registry: Registry, tmp_path: Path) -> None:
-    """A wrong number or alias gets the right ones."""
+def test_a_metric_without_a_value_is_not_logged(registry: Registry) -> None:
+    """An undefined metric of a verdict is null, and MLflow has no null."""
+    run_id = registry.log_run("undefined", PARAMS, {}, make_verdict(accuracy=math.nan), {}, LINEAGE)
+    assert "noisy.by_file.accuracy" not in registry._store.client.get_run(run_id).data.metrics
+
+
+def test_an_unknown_version_is_refused_with_a_list_of_all(registry: Registry, tmp_path: Path) -> None:
+    """The message lists the numbers and the aliases that exist."""
     with pytest.raises(SpiraError, match="no version or alias '1'; versions: none yet; aliases: none yet"):
         registry.show(1)
     add_version(registry, tmp_path, 0.7)
@@ -418,26 +416,26 @@ def test_an_unknown_version_is_refused_with_those_there_are(registry: Registry, 
 
 @pytest.mark.parametrize("name", ["", "two words", "spira/eu", "it's", "spira\n"])
 def test_a_name_that_the_inference_service_refuses_is_refused(tmp_path: Path, name: str) -> None:
-    """The rule stands in the message, and no store is made."""
+    """The message gives the rule, and no store is created."""
     with pytest.raises(RegistryError, match="letters, digits, - and _ only"):
         Registry(local_uri(tmp_path), model_name=name)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_store_that_is_not_there_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A dead server, a file that is no database, a folder of files: named, without a password."""
+def test_an_unusable_store_is_reported_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names a dead server, a file that is not a database, or a folder, without a password."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     (tmp_path / "mlflow.db").write_text("no database")
     dead = f"http://user:secret@127.0.0.1:{_free_port()}"
     for uri in (dead, local_uri(tmp_path), str(tmp_path / "mlruns"), "sqlite:////proc/none/mlflow.db"):
-        with pytest.raises(RegistryError, match=r"the MLflow store .* can't be used: ") as refusal:
+        with pytest.raises(RegistryError, match=r"the MLflow store .* cannot be used: ") as refusal:
             Registry(uri)
         assert "\n" not in str(refusal.value)
         assert "secret" not in str(refusal.value)
 
 
-def test_a_new_store_is_made_in_silence(new_store: tuple[Path, str]) -> None:
-    """MLflow's migration logs, hints and telemetry stay off the command line."""
+def test_a_new_store_is_created_without_output(new_store: tuple[Path, str]) -> None:
+    """MLflow's migration logs, hints and telemetry do not appear on the command line."""
     assert new_store[1] == ""
 
 
@@ -449,7 +447,7 @@ def _free_port() -> int:
 
 @pytest.fixture
 def server(work: Path) -> Iterator[str]:
-    """MLflow's own server, proxying its artifacts; what ``mlflow server`` runs, without its second interpreter."""
+    """MLflow's server with proxied artifacts, as ``mlflow server`` runs it, but without a second interpreter."""
     port = _free_port()
     process = FORK.Process(target=_serve, args=(work, port))
     process.start()
@@ -462,7 +460,7 @@ def server(work: Path) -> Iterator[str]:
 
 
 def _serve(work: Path, port: int) -> None:
-    """In a process of its own: MLflow's application reads its settings from the environment at import."""
+    """Serve in a process of its own: MLflow's application reads its settings from the environment at import."""
     import mlflow.server as settings
     import uvicorn
 
@@ -485,13 +483,14 @@ def _wait_until_ready(url: str, process: BaseProcess, seconds: float) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_an_mlflow_server_holds_the_same_story(server: str, tmp_path: Path) -> None:
-    """Log, register, promote, roll back, fetch and load by version over HTTP with proxied artifacts."""
+def test_everything_works_on_an_mlflow_server(server: str, tmp_path: Path) -> None:
+    """Log, register, promote, roll back and fetch over HTTP, with proxied artifacts."""
     registry = Registry(server)
     add_version(registry, tmp_path, 0.6)
     assert add_version(registry, tmp_path, 0.7) == 2
-    run_id = registry.log_run("nan", PARAMS, HISTORIES, verdict(math.nan), {}, LINEAGE, "data/digits")
-    assert math.isnan(registry._store.client.get_run(run_id).data.metrics["spread.accuracy.mean"])
+    histories = {42: [{"epoch": 1, "train_loss": math.nan}]}
+    run_id = registry.log_run("nan", PARAMS, histories, make_verdict(), {}, LINEAGE, "data/digits")
+    assert math.isnan(registry._store.client.get_run(run_id).data.metrics["seed_42.train_loss"])
     for number in (1, 2):
         registry.promote(number)
     assert aliases(registry) == {"champion": 2, "previous": 1}
@@ -503,22 +502,22 @@ def test_an_mlflow_server_holds_the_same_story(server: str, tmp_path: Path) -> N
         registry.show(3)
 
 
-def test_a_store_that_many_make_at_once_is_whole(tmp_path: Path) -> None:
-    """Four processes begin with an empty folder: all can use what is there then."""
+def test_many_processes_can_create_a_store_at_once(tmp_path: Path) -> None:
+    """Four processes start with an empty folder, and all can use the store."""
     code = "import sys; from spira.registry import open_at; print(open_at(sys.argv[1]).champion_status())"
     command = [sys.executable, "-c", code, str(tmp_path)]
     together = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(4)]
-    said = [process.communicate(timeout=120) for process in together]
-    assert [process.returncode for process in together] == [0] * 4, said
+    outputs = [process.communicate(timeout=120) for process in together]
+    assert [process.returncode for process in together] == [0] * 4, outputs
 
 
-def test_a_store_whose_making_was_killed_is_made_anew(tmp_path: Path) -> None:
-    """Killed while MLflow makes its tables: what is left is not taken for a store."""
+def test_a_store_whose_creation_was_killed_is_created_again(tmp_path: Path) -> None:
+    """The file of a process that was killed while MLflow created its tables is not used."""
     code = (
         "import os, sys; from pathlib import Path; from spira.registry import database\n"
         "import mlflow.store.db.utils as tables\n"
         "tables._upgrade_db = lambda engine: os._exit(9)\n"
-        "database.make(Path(sys.argv[1]) / 'mlflow.db', Path(sys.argv[1]))"
+        "database.create(Path(sys.argv[1]) / 'mlflow.db', Path(sys.argv[1]))"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == 9
     assert not (tmp_path / "mlflow.db").exists()
