@@ -33,7 +33,7 @@ lint: setup
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 check: lint
-	$(PYTEST) -m fast
+	$(PYTEST) -m "not integration and not slow and not e2e"
 
 test: lint
 	$(PYTEST) -m "not slow"

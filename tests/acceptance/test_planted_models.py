@@ -23,6 +23,8 @@ from spira.evaluation.verdict import Estimate
 from spira.models import checkpoint
 from spira.training import train
 
+pytestmark = pytest.mark.integration
+
 EPOCHS = 40
 SEED = 42
 

@@ -25,6 +25,8 @@ from spira.packaging.verify import verify
 from spira.registry import Registry, local_uri
 from tests.support.gatefiles import LENIENT
 
+pytestmark = pytest.mark.integration
+
 Run = Callable[[Any, str], Any]
 
 

@@ -17,6 +17,8 @@ from spira.delivery.settings import Settings
 from spira.evaluation.gate import load
 from tests.support import ROOT
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:

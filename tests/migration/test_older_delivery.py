@@ -26,6 +26,8 @@ from spira.packaging.verify import check_files, verify
 from spira.registry import Registry, local_uri
 from tests.support import ROOT
 
+pytestmark = pytest.mark.integration
+
 HERE = ROOT / "tests" / "migration" / "delivery_79862e6"
 EXPECTED = json.loads((HERE / "expected.json").read_text())
 PATHS_IN_MLFLOW = {

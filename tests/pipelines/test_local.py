@@ -27,6 +27,8 @@ from spira.models.checkpoint import WEIGHTS
 from spira.registry import Registry, local_uri
 from tests.support.gatefiles import LENIENT
 
+pytestmark = pytest.mark.integration
+
 
 def request(data: Path, resolved: config.Config | None = None) -> TrainingRequest:
     """A request that the lenient gate judges; a smoke run if no configuration is given."""

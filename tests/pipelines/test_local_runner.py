@@ -24,6 +24,8 @@ from spira.delivery.training_request import TrainingRequest
 from spira.evaluation import gate
 from tests.support.gatefiles import LENIENT
 
+pytestmark = pytest.mark.integration
+
 GIVE = """
 import sys
 from pathlib import Path
@@ -73,8 +75,8 @@ def test_a_run_that_has_ended_has_its_verdict_and_version(delivered: Path) -> No
     assert run is not None
     assert (run.state, run.approved, run.model_version, run.reasons) == ("succeeded", True, 1, ())
     assert 0 <= run.metrics["accuracy"] <= 1
-    told = json.loads((folder / ORDER).read_text())
-    runs.start(TrainingRequest.from_record(folder.name, told))
+    body = json.loads((folder / ORDER).read_text())
+    runs.start(TrainingRequest.from_record(folder.name, body))
     assert (runs.find(folder.name), starts(runs, folder.name)) == (run, 1)
 
 
@@ -153,8 +155,8 @@ def test_a_work_folder_that_cannot_be_written_is_a_runner_error(tmp_path: Path, 
 
 def test_a_run_fails_if_the_code_has_changed_since_its_claim(runs: LocalRunner, demo: Path) -> None:
     """What the sources of another moment make is no version of this fingerprint."""
-    told = request(demo, "").model_copy(update={"code_digest": "of another moment"})
-    runs.start(told)
-    run = ended(runs, told.name)
+    changed = request(demo, "").model_copy(update={"code_digest": "of another moment"})
+    runs.start(changed)
+    run = ended(runs, changed.name)
     assert run.state == "failed"
     assert "the code has changed since this run was claimed" in run.message

@@ -16,6 +16,8 @@ import yaml
 from pipelines.parameters import STATE, Parameters
 from pipelines.training import COMPILED, HOUR, CompileOptions, compile_pipeline
 
+pytestmark = pytest.mark.integration
+
 IMAGE = "registry.example/spira@sha256:0123"
 OPTIONS = {
     "one machine": CompileOptions(),

@@ -14,6 +14,8 @@ from pipelines.kubeflow.delivery import COMPILED, compile_delivery, pipeline
 from spira.delivery import recurring_tick
 from spira.errors import SpiraError
 
+pytestmark = pytest.mark.integration
+
 IMAGE = "registry.example/spira@sha256:0123"
 
 

@@ -30,6 +30,8 @@ from spira.evaluation import gate
 from spira.registry import Outcome, RegistryError
 from tests.support.kfp_server import ServerState
 
+pytestmark = pytest.mark.integration
+
 IMAGE = "registry.example/spira-train@sha256:" + "0" * 64
 CLUSTER = KubeflowSettings(registry_uri="http://mlflow:5000", claim="spira-state")
 OPTIONS = CLUSTER.compile_options()
@@ -463,8 +465,8 @@ def test_a_run_deploys_only_if_the_cluster_file_has_a_target(tmp_path: Path):
     (tmp_path / "cluster.yaml").write_text(
         "registry_uri: http://mlflow:5000\ntarget: {kind: kserve, namespace: spira-serving}\n"
     )
-    told = load(tmp_path / "cluster.yaml").arguments(request(), VERSION)["target"]
-    assert targets.read(told) == targets.KServeTarget(kind="kserve", namespace="spira-serving")
+    target = load(tmp_path / "cluster.yaml").arguments(request(), VERSION)["target"]
+    assert targets.read(target) == targets.KServeTarget(kind="kserve", namespace="spira-serving")
     assert CLUSTER.arguments(request(), VERSION)["target"] == ""
     with pytest.raises(ConfigError, match=r"target.*namespace"):
         load(None, ["target={kind: local, serving: /state/serving}"])

@@ -17,6 +17,8 @@ from spira.errors import SpiraError
 from spira.evaluation import gate
 from tests.support.kfp_server import ServerState
 
+pytestmark = pytest.mark.integration
+
 IMAGE, NEWER = (f"registry.example/spira-train@sha256:{digit * 64}" for digit in "01")
 CLUSTER = KubeflowSettings(registry_uri="http://mlflow:5000")
 REQUEST = TrainingRequest(data="gs://bucket/data", config=config.smoke(), gate=gate.load())

@@ -20,6 +20,8 @@ from spira.registry import Registry, local_uri
 from tests.support import ROOT
 from tests.support.ledger_builder import SECOND, START, THIRD, LocalDelivery, observed
 
+pytestmark = pytest.mark.integration
+
 
 def approve_third(local_delivery: LocalDelivery) -> None:
     """Record a third version that its gate approved and that is not promoted yet."""

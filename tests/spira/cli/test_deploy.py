@@ -18,6 +18,8 @@ from spira.errors import SpiraError
 from tests.support import ROOT
 from tests.support.ledger_builder import LocalDelivery
 
+pytestmark = pytest.mark.integration
+
 AWAY = "targets: [{kind: kserve, namespace: serving, context: no-such-context}, {kind: local}]\n"
 
 Command = Callable[..., Any]

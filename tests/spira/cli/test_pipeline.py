@@ -17,6 +17,8 @@ from spira.cli.main import app
 from spira.config import ConfigError
 from tests.support.kfp_server import ServerState
 
+pytestmark = pytest.mark.integration
+
 IMAGE, NEWER = (f"registry.example/spira-train@sha256:{digit * 64}" for digit in "01")
 DATA = ("--data", "gs://bucket/data")
 

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.integration
+
 SECRET = "s3cret"
 TIMEOUT_SECONDS = 90
 """For a busy machine; normally nothing takes this long."""

@@ -19,6 +19,8 @@ from spira.data.metadata import DataError
 from spira.inference import wav
 from tests.support import bad_datasets
 
+pytestmark = pytest.mark.integration
+
 SETTINGS = Preprocess(max_seconds=10)
 
 

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from spira.data.demo import NOISES, PIECES, DemoError, _readings, _speakers, make_demo
 from spira.data.metadata import read_dataset
 
+pytestmark = pytest.mark.integration
+
 SMALLEST = {"speakers": 6, "recordings_per_speaker": 1}
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import pairwise
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -19,6 +20,8 @@ from spira.delivery import operator_commands
 from spira.delivery.decide import Policy, wanted
 from spira.errors import SpiraError
 from tests.support.in_memory_world import InMemoryWorld, KilledError
+
+pytestmark = pytest.mark.integration
 
 few = st.integers(0, 3).map(str)
 COMMANDS = ["pin", "unpin", "roll_back", "approve", "retry"]

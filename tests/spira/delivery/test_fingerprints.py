@@ -19,6 +19,8 @@ from spira.delivery.settings import Settings
 from spira.delivery.settings import load as load_settings
 from tests.support import ROOT
 
+pytestmark = pytest.mark.integration
+
 MODEL = "# how it is trained\ntraining:\n  seeds: [1, 2]\n  learning_rate: 0.002\nmodel:\n  channels: 8\n"
 CSV = "metadata_train.csv"
 

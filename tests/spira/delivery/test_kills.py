@@ -27,6 +27,8 @@ from spira.registry import Registry, local_uri
 from tests.support import ROOT
 from tests.support.gatefiles import LENIENT
 
+pytestmark = pytest.mark.slow
+
 KILLED_PROGRAM = ROOT / "tests" / "support" / "kill_after_effects.py"
 STAGES = ("preprocess: done", "train: done", "evaluate: done", "push: done")
 MAX_TICKS = 200

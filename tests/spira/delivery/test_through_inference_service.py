@@ -16,6 +16,8 @@ from spira.deployment.inference_service import processes
 from spira.deployment.inference_service.processes import Process
 from tests.support.ledger_builder import THIRD, LocalDelivery
 
+pytestmark = pytest.mark.integration
+
 Verb = Callable[..., Any]
 
 

@@ -25,6 +25,8 @@ from mlflow.webhooks.delivery import _generate_hmac_signature
 from spira.delivery import webhooks
 from spira.errors import SpiraError
 
+pytestmark = pytest.mark.integration
+
 SECRET = "s3cret"
 BODY = b'{"entity": "model_version_alias", "action": "created"}'
 

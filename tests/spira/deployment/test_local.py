@@ -18,6 +18,8 @@ from spira.packaging import verify
 from spira.packaging.verify import PackageError
 from tests.support.packages import make_package
 
+pytestmark = pytest.mark.integration
+
 FORK = multiprocessing.get_context("fork")
 
 

@@ -21,6 +21,8 @@ from spira.evaluation.metrics import METRICS, Scores
 from spira.evaluation.verdict import Condition, Estimate
 from tests.support.verdicts import condition as empty_condition
 
+pytestmark = pytest.mark.integration
+
 TITLES = {"noisy": "Noisy test", "clean": "Clean test"}
 
 

@@ -24,6 +24,8 @@ import pytest
 from spira.registry import Registry, local_uri
 from tests.support.packages import ARCHITECTURES, LINEAGE, VERDICT, make_package
 
+pytestmark = pytest.mark.integration
+
 REQUIREMENTS = ("mlflow==2.3.0", "numpy==1.24.3", "scipy==1.9.3", "pandas==2.0.2", "pydantic<2")
 """Requirements of the service."""
 

@@ -11,6 +11,8 @@ from spira.evaluation.verdict import Verdict
 from spira.registry import Outcome, Registry, RegistryError, local_uri
 from tests.support.verdicts import make_verdict
 
+pytestmark = pytest.mark.integration
+
 REASONS = ["accuracy 0.60 is below 0.80", "speaker; a name with a semicolon"]
 
 

@@ -28,6 +28,8 @@ from spira.packaging.verify import PackageError, package_digest
 from spira.registry import Registry, RegistryError, local_uri
 from tests.support.verdicts import make_verdict
 
+pytestmark = pytest.mark.integration
+
 LINEAGE = {
     "data_fingerprint": "d" * 64,
     "model_fingerprint": "m" * 64,

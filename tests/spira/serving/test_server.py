@@ -24,6 +24,8 @@ from spira.packaging import verify
 from tests.support.packages import make_package, signal
 from tests.support.server_process import V1, V2, Reply, Server, prefixed, v1, v2, v2_base64, v2_binary
 
+pytestmark = pytest.mark.integration
+
 TOLERANCE = 1e-5
 RATE = 16_000
 

@@ -19,6 +19,8 @@ from tests.support.kubernetes_api import NAMESPACE, ApiServer
 from tests.support.packages import make_package
 from tests.support.verdicts import make_verdict
 
+pytestmark = pytest.mark.integration
+
 LINEAGE = {"data_fingerprint": "d", "model_fingerprint": "m", "code_fingerprint": "c", "pipeline_run": "by hand"}
 
 

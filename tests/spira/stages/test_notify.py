@@ -21,6 +21,8 @@ from spira.evaluation import gate
 from spira.stages.notify import notify
 from tests.support.gatefiles import STRICT
 
+pytestmark = pytest.mark.integration
+
 
 class NoticeHandler(BaseHTTPRequestHandler):
     """HTTP handler that records the notices it receives."""

@@ -22,6 +22,8 @@ from spira.models import checkpoint
 from spira.training import train as training
 from spira.training.train import TrainingError, TrainingState, noam, train, validate
 
+pytestmark = pytest.mark.integration
+
 CPU = torch.device("cpu")
 EPOCHS = 6
 VALUES = {

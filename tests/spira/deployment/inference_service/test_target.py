@@ -24,6 +24,8 @@ from spira.deployment.target import DeploymentError
 from tests.support.packages import make_package
 from tests.support.service_world import Client, ServiceWorld, both_servers
 
+pytestmark = pytest.mark.integration
+
 BACK_AND_FORTH = [("2", "apply"), ("1", "rollback")]
 FORK = multiprocessing.get_context("fork")
 

@@ -23,6 +23,8 @@ from tests.support import ROOT
 from tests.support.kubernetes_api import NAMESPACE, ApiServer, ServerState
 from tests.support.packages import make_package
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Release]:
