@@ -41,6 +41,7 @@ def configuration_page() -> str:
         "The project's own file is `spira/evaluation/gate.yaml`; `--gate` names another. See [The gate](gate.md).\n"
     )
     rules = load()
+    parts.append(_table(Gate, rules))
     for name in Gate.model_fields:
         value = getattr(rules, name)
         if isinstance(value, BaseModel):
@@ -59,6 +60,8 @@ def _section(title: str, model: BaseModel) -> str:
 def _table(model: type[BaseModel], values: BaseModel | None) -> str:
     rows = ["| key | default | limits | meaning |", "|---|---|---|---|"]
     for name, field in model.model_fields.items():
+        if isinstance(getattr(values, name, None), BaseModel):
+            continue  # a section of its own
         value = getattr(values, name) if values is not None else field.get_default(call_default_factory=True)
         rows.append(f"| `{name}` | {_default(field, value)} | {_limits(field)} | {_plain(field.description or '')} |")
     return "\n".join(rows) + "\n"

@@ -20,38 +20,51 @@ class Minimum(FrozenModel):
     """Smallest amount of test data that allows a decision."""
 
     files_per_class: int = Field(gt=0)
+    """Test recordings of each class; fewer are a refusal."""
     speakers_per_class: int = Field(gt=0)
+    """Test speakers of each class, if speakers are known."""
 
 
 class Noisy(FrozenModel):
     """Minimum rates in the paper's noisy test."""
 
     accuracy: Rate
+    """Share of recordings with the right class."""
     accuracy_low: Rate
+    """Lower end of the interval of the accuracy."""
     sensitivity: Rate
+    """Share of patients called patient."""
     specificity: Rate
+    """Share of controls called control."""
     auroc: Rate
+    """Area under the ROC curve."""
     auroc_low: Rate
+    """Lower end of the interval of the AUROC, which must clear chance (0.5) by a margin."""
 
 
 class Clean(FrozenModel):
     """Minimum rates on the recordings without inserted noise."""
 
     accuracy: Rate
+    """Share of recordings with the right class."""
 
 
 class Calibration(FrozenModel):
     """Maximum errors of the probabilities."""
 
     brier: Rate
+    """Largest Brier score."""
     ece: Rate
+    """Largest expected calibration error."""
 
 
 class Abstention(FrozenModel):
     """The band of 'inconclusive' predictions, and the minimum share of recordings outside it."""
 
     band: tuple[Rate, Rate]
+    """Probabilities strictly inside the band give 'inconclusive'."""
     coverage: Rate
+    """Minimum share of recordings that get another answer than 'inconclusive'."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Abstention:
@@ -64,13 +77,16 @@ class Slices(FrozenModel):
     """Minimum rate for every group of recordings that is large enough."""
 
     minimum_files: int = Field(gt=0)
+    """Recordings of a slice; smaller slices are shown and not judged."""
     accuracy: Rate
+    """Share of recordings with the right class, in the noisy test."""
 
 
 class ChampionRules(FrozenModel):
     """Non-inferiority to the champion."""
 
     margin: Rate
+    """The interval of (candidate - champion) in noisy accuracy must stay above ``-margin``."""
 
 
 class Gate(FrozenModel):
@@ -80,7 +96,9 @@ class Gate(FrozenModel):
     noisy: Noisy
     clean: Clean
     noise_drop: Rate
+    """Largest loss of accuracy that inserting ward noise may cost."""
     background_balanced_accuracy: Rate
+    """Largest balanced accuracy on recordings whose speech was removed."""
     calibration: Calibration
     abstention: Abstention
     slices: Slices

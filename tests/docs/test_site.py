@@ -44,6 +44,7 @@ def test_the_configuration_page_has_every_setting(site: Path):
     keys |= {key for section in load().model_dump().values() if isinstance(section, dict) for key in section}
     keys |= set(Settings.model_fields)
     assert {key for key in keys if f"<code>{key}</code>" not in page} == set()
+    assert "<td></td>\n</tr>" not in page  # a setting without a meaning
 
 
 def test_the_command_page_has_every_command_and_option(site: Path):
