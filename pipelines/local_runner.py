@@ -30,7 +30,7 @@ from spira.delivery.training_request import TrainingRequest
 from spira.errors import SpiraError
 
 ORDER, OUTCOME, LOG = "order.json", "outcome.json", "log.txt"
-MOST_STARTS = 20
+MAX_STARTS = 20
 """Number of starts after which a run that never ended counts as failed, such as one whose sources cannot be read."""
 
 
@@ -65,8 +65,8 @@ class LocalRunner:
             starts = _starts(folder) + 1
             own = {"name": request.name, "work": str(self.work), "registry_uri": self.registry_uri, "starts": starts}
             files.write_text(folder / ORDER, json.dumps(request.to_record() | own, indent=1))
-            if starts > MOST_STARTS:
-                message = f"it was started {MOST_STARTS} times and never ended: see {folder / LOG}"
+            if starts > MAX_STARTS:
+                message = f"it was started {MAX_STARTS} times and never ended: see {folder / LOG}"
                 _write_outcome(folder, Run("failed", message))
                 return
             with (folder / LOG).open("a") as log:
@@ -109,7 +109,7 @@ def _outcome(body: dict[str, Any]) -> Run:
 
     request = TrainingRequest.from_record(body["name"], body)
     _check_code(request)
-    summary = local.run(request, Path(body["work"]), registry_uri=body["registry_uri"], serve=False, tell=_tell)
+    summary = local.run(request, Path(body["work"]), registry_uri=body["registry_uri"], serve=False, tell=_write_log)
     _check_code(request)
     return Run(
         "succeeded",
@@ -121,13 +121,13 @@ def _outcome(body: dict[str, Any]) -> Run:
 
 
 def _check_code(request: TrainingRequest) -> None:
-    """Each stage is a process that reads the sources anew: what was trained must be of the code that was claimed."""
+    """Refuse a run whose code has changed: each stage is a process that reads the sources when it starts."""
     lineage.clear_caches()
     if request.code_digest not in ("", axis_of(lineage.code_parts()).digest):
-        raise SpiraError("the code has changed since this run was claimed: what it made counts for nothing")
+        raise SpiraError("the code has changed since this run was claimed, so its result is discarded")
 
 
-def _tell(line: str) -> None:
+def _write_log(line: str) -> None:
     """Write a line to the run's log; kfp replaces ``print`` and standard output during the run."""
     sys.stderr.write(f"{line}\n")
 
@@ -138,7 +138,7 @@ def _explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunnerError(f"{folder} can't be used: {type(error).__name__}: {error}") from error
+        raise RunnerError(f"{folder} cannot be used: {type(error).__name__}: {error}") from error
 
 
 @contextmanager

@@ -65,10 +65,10 @@ class Kubeflow:
 
     def start(self, request: TrainingRequest) -> None:
         """See :class:`~spira.delivery.runner.Runner`."""
-        with self.server.asked(f"run {request.name} can't be begun"):
-            if not runs_of(self.server, request.name):
+        with self.server.explain_errors(f"run {request.name} cannot be started"):
+            if not list_runs(self.server, request.name):
                 self._create(request)
-            for run in runs_of(self.server, request.name)[1:]:
+            for run in list_runs(self.server, request.name)[1:]:
                 self._delete(run.run_id)
 
     def _create(self, request: TrainingRequest) -> None:
@@ -76,16 +76,16 @@ class Kubeflow:
         reference = {"pipeline_id": version.pipeline_id, "pipeline_version_id": version.version_id}
         body = {
             "display_name": request.name,
-            "experiment_id": self.server.made_experiment_id(),
+            "experiment_id": self.server.get_or_create_experiment_id(),
             "pipeline_version_reference": reference,
             "runtime_config": {"parameters": self.cluster.arguments(request, version)},
         }
         try:
             self.server.client.runs.run_service_create_run(run=body, _request_timeout=SECONDS)
-        except (urllib3.exceptions.HTTPError, OSError) as error:  # it may be there all the same
-            if not runs_of(self.server, request.name):
+        except (urllib3.exceptions.HTTPError, OSError) as error:  # the run may exist all the same
+            if not list_runs(self.server, request.name):
                 cause = unreachable(self.server.host, error)
-                raise RunnerError(f"run {request.name} may not have begun, order it again: {cause}") from error
+                raise RunnerError(f"run {request.name} may not have started; submit it again: {cause}") from error
 
     def _delete(self, run_id: str) -> None:
         try:
@@ -102,9 +102,6 @@ def list_runs(server: Server, name: str = "") -> list[Any]:
         return []
     runs = server.list_all(server.client.runs.run_service_list_runs, "runs", name, experiment_id=experiment)
     return sorted(runs, key=lambda run: (run.created_at, run.run_id))
-
-
-runs_of = list_runs
 
 
 def to_run(run: Any, find_outcome: FindOutcome, pods: Pods | None) -> Run:

@@ -65,8 +65,6 @@ class Server:
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise RunnerError(f"{failure}: {unreachable(self.host, error)}") from error
 
-    asked = explain_errors
-
     def list_all(self, call: Callable[..., Any], field: str, name: str = "", **query: Any) -> list[Any]:
         """Return the items of a listing, from all of its pages.
 
@@ -107,8 +105,6 @@ class Server:
             if experiment_id := self.experiment_id():
                 return experiment_id  # another process has just created it
             raise
-
-    made_experiment_id = get_or_create_experiment_id
 
 
 def connect(host: str, experiment: str = "spira", namespace: str = "") -> Server:

@@ -65,10 +65,10 @@ class KubeflowSettings(FrozenModel):
         return CompileOptions(claim=self.claim, cached=cached, notifies=True)
 
     def arguments(self, request: TrainingRequest, version: PipelineVersion) -> dict[str, Any]:
-        """The pipeline's parameters for a training request, on a version of the pipeline.
+        """Return the pipeline's parameters for a training request, on a version of the pipeline.
 
         Raises:
-            RunnerError: pods can't reach the data, MLflow or the state.
+            RunnerError: Pods cannot reach the data, MLflow or the state.
         """
         self._check_reach(request.data, version)
         return Parameters.cluster(request, self, version).arguments()
@@ -79,7 +79,7 @@ class KubeflowSettings(FrozenModel):
                 f"registry_uri {self.registry_uri or 'is empty'}: give the URL of MLflow for pods, http://…"
             )
         if "://" not in data and not data.startswith(f"{STATE}/"):
-            raise RunnerError(f"data {data or 'is missing'}: pods don't see this machine; give a prefix gs://…")
+            raise RunnerError(f"data {data or 'is missing'}: pods cannot reach this machine; give a prefix gs://…")
         if version.claim not in (None, self.claim):
             raise RunnerError(
                 f"version {version.name} mounts claim {version.claim or 'none'}, and the cluster's is "

@@ -137,20 +137,20 @@ def submit(
 ) -> None:
     """Start a run on a cluster, and print its name; a run of the same name is not started twice."""
     from pipelines.kubeflow import overview
-    from pipelines.kubeflow.runner import Kubeflow, runs_of
+    from pipelines.kubeflow.runner import Kubeflow, list_runs
 
     request = request_of(name, data, data_digest, resolve_config(config, setting, seed), gate, skip_bad)
-    place, server = connected(cluster, on, host)
-    version = version_of(server, image, tag_ok, place.compile_options())
+    loaded, server = connected(cluster, on, host)
+    version = version_of(server, image, tag_ok, loaded.compile_options())
     request = named(request, version)
-    with server.asked("runs can't be listed"):
-        is_there = bool(runs_of(server, request.name))
-    Kubeflow(server, place, lambda: version, lambda name: None).start(request)
-    (begun,) = overview.runs(server, [request.name])
-    if is_there:
-        say(f"the run exists already and is {begun.state}; give another --name to run the same again")
+    with server.explain_errors("runs cannot be listed"):
+        exists = bool(list_runs(server, request.name))
+    Kubeflow(server, loaded, lambda: version, lambda name: None).start(request)
+    (line,) = overview.runs(server, [request.name])
+    if exists:
+        say(f"the run exists already and is {line.state}; give another --name to run the same again")
     else:
-        say(f"begun on {version.name}; to follow it: spira pipeline status {request.name}")
+        say(f"started on {version.name}; follow it with spira pipeline status {request.name}")
     typer.echo(request.name)
 
 
@@ -178,13 +178,13 @@ def schedule(
     """Create or replace a schedule of runs on the latest version; repeat after an upload or a change."""
     from pipelines.kubeflow import schedules
 
-    place, server = connected(cluster, on, host)
+    loaded, server = connected(cluster, on, host)
     if remove:
         say(f"deleted {schedules.remove(server, name)} schedule(s) of name {name}")
         return
     request = request_of("", data, data_digest, resolve_config(config, setting, seed), gate, skip_bad)
-    version = version_of(server, image, tag_ok, place.compile_options(cached=bool(data_digest)), look=check)
-    wanted = schedules.Schedule(name, cron, version, place.arguments(request, version))
+    version = version_of(server, image, tag_ok, loaded.compile_options(cached=bool(data_digest)), look=check)
+    wanted = schedules.Schedule(name, cron, version, loaded.arguments(request, version))
     show_schedule(server, wanted, check)
 
 
@@ -245,7 +245,7 @@ def status(
     if as_json:
         print(json.dumps([asdict(line) for line in lines], indent=1))
         return
-    table = Table("run", "state", "begun", "")
+    table = Table("run", "state", "started", "")
     for line in lines:
         table.add_row(line.name, line.state, line.begun, line.message)
     out.print(table if lines else "no runs yet: spira pipeline submit")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.local_runner import MOST_STARTS, ORDER, OUTCOME, LocalRunner
+from pipelines.local_runner import MAX_STARTS, ORDER, OUTCOME, LocalRunner
 from spira import config
 from spira.data.content_hash import digest
 from spira.data.storage import open_store
@@ -125,12 +125,12 @@ def test_a_run_that_dies_too_often_counts_as_failed(
     """Its interpreter does not start; the message has the path of the log."""
     monkeypatch.setenv("PYTHONHOME", "/nowhere")
     given = request(demo, "0" * 64)
-    for number in range(1, MOST_STARTS + 1):
+    for number in range(1, MAX_STARTS + 1):
         runs.start(given)
         assert (ended(runs, "run-1"), starts(runs)) == (Run("interrupted"), number)
     runs.start(given)
     log = runs.work / "runs" / "run-1" / "log.txt"
-    expected = Run("failed", f"it was started {MOST_STARTS} times and never ended: see {log}")
+    expected = Run("failed", f"it was started {MAX_STARTS} times and never ended: see {log}")
     assert runs.find("run-1") == expected
     assert "PYTHONHOME" in log.read_text()
 

@@ -45,7 +45,7 @@ class ServerState:
     recurring_runs: dict[str, dict] = field(default_factory=dict)
     pods: list[dict] = field(default_factory=list)
     logs: dict[str, str] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     """Method and path of every request."""
     trouble: Callable[[str], str | None] = lambda request: None
     """Function that returns the fault of a request: ``lost`` (it takes effect, but gets no response), ``busy`` (503) or
@@ -97,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
         request = f"{method} {url.path.removeprefix(API)}"
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
         content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.state.asked.append(request)
+        self.state.requests.append(request)
         fault = self.state.trouble(request)
         if fault == "busy":
             self._send(503, {"message": "busy"})

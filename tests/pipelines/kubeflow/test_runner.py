@@ -126,7 +126,7 @@ def test_two_clients_that_start_at_once_leave_one_run(server: Server, state: Ser
         thread.start()
     for thread in threads:
         thread.join()
-    assert state.asked.count("POST /runs") == 2
+    assert state.requests.count("POST /runs") == 2
     assert len(state.runs) == 1
     assert both[0].find("spira-1-a1") == Run("running", "pending")
 
@@ -146,7 +146,7 @@ def test_a_lost_response_causes_no_second_run(server: Server, state: ServerState
     runs = runner(server)
     state.trouble = lambda request: "lost" if request == "POST /runs" else None
     runs.start(request())
-    assert state.asked.count("POST /runs") == len(state.runs) == 1
+    assert state.requests.count("POST /runs") == len(state.runs) == 1
 
 
 def test_a_lost_request_is_an_error_that_advises_a_retry(server: Server, state: ServerState):
@@ -162,7 +162,7 @@ def test_a_lost_request_is_an_error_that_advises_a_retry(server: Server, state: 
         return None
 
     state.trouble = trouble
-    with pytest.raises(RunnerError, match="may not have begun, order it again"):
+    with pytest.raises(RunnerError, match="may not have started; submit it again"):
         runs.start(request())
 
 
@@ -172,9 +172,9 @@ def test_a_run_is_found_among_many(server: Server, state: ServerState, monkeypat
     runs = runner(server)
     for number in range(5):
         runs.start(request(f"run-{number}"))
-    asked = state.asked.count("GET /runs")
+    before = state.requests.count("GET /runs")
     assert {run.display_name for run in list_runs(server)} == {f"run-{number}" for number in range(5)}
-    assert state.asked.count("GET /runs") == asked + 3
+    assert state.requests.count("GET /runs") == before + 3
     assert runs.find("run-0") == Run("running", "pending")
 
 
@@ -338,7 +338,7 @@ def test_a_server_that_disappears_is_an_error_of_one_line(
     began = time.monotonic()
     for ask in (lambda: runs.find("a"), lambda: runs.start(request())):
         with pytest.raises(
-            RunnerError, match=r"(cannot be looked up|can't be begun): Kubeflow at .* cannot be reached"
+            RunnerError, match=r"(cannot be looked up|cannot be started): Kubeflow at .* cannot be reached"
         ) as error:
             ask()
         assert "\n" not in str(error.value)
@@ -440,7 +440,7 @@ def test_gpu_settings_become_parameters():
 def test_addresses_that_pods_cannot_reach_are_refused():
     """A folder of this machine, an MLflow that is a file."""
     here = request("a", data_digest="").model_copy(update={"data": "/home/me/data"})
-    with pytest.raises(RunnerError, match="pods don't see this machine"):
+    with pytest.raises(RunnerError, match="pods cannot reach this machine"):
         CLUSTER.arguments(here, VERSION)
     with pytest.raises(RunnerError, match="URL of MLflow for pods"):
         KubeflowSettings(registry_uri="sqlite:///mlflow.db").arguments(request(), VERSION)

@@ -67,7 +67,7 @@ def test_on_overrides_the_cluster_file(call: Call, state: ServerState):
     [
         (("submit", *DATA), "upload one with --image"),
         (("submit", *DATA, "--image", "spira-train:latest"), "by its digest"),
-        (("submit", "--data", "here", "--image", IMAGE), "pods don't see this machine"),
+        (("submit", "--data", "here", "--image", IMAGE), "pods cannot reach this machine"),
         (("submit", *DATA, "--on", "gpus=1"), "gpus: unknown key"),
         (("submit", *DATA, "--on", "gpu_count"), "write key=value"),
         (("submit", *DATA, "--on", "memory=much"), "memory: "),
