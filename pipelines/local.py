@@ -71,8 +71,8 @@ def run(
         registry_uri: MLflow URL; SQLite in ``work`` if empty.
         serve: Make an approved model champion and serve it; False leaves both to continuous delivery.
         name: Name of the run in lineage, MLflow and the ledger; made from the time if empty.
-        tell: Function that gets the progress line by line, from one thread at a time. It must not use ``print``, which
-            kfp replaces during the run.
+        tell: Function that gets the progress line by line, from one thread at a time; it must not use ``print``,
+            which kfp replaces during the run.
 
     Raises:
         RunError: A stage failed, or another run works in this folder.
@@ -161,10 +161,10 @@ class _OutputSplitter(io.TextIOBase):
             self.file.write(text)
             self.file.flush()
             for line in text.splitlines():
-                self._pass_on(line.strip())  # kfp indents lines
+                self._forward(line.strip())  # kfp indents lines
         return len(text)
 
-    def _pass_on(self, line: str) -> None:
+    def _forward(self, line: str) -> None:
         if line.startswith(mark := MARKS[logging.ERROR]):
             self.error_lines.append(line.removeprefix(mark))
         elif line.startswith(mark := MARKS[logging.WARNING]):

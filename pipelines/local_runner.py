@@ -154,7 +154,7 @@ def _explained(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[IO[str] | None]:
-    """Take the folder's lock and give its open file, or None if another process holds it."""
+    """Take the folder's lock and give its open file, which a child process can inherit; None if it is held."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         try:
