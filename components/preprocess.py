@@ -22,7 +22,7 @@ def preprocess(
     Args:
         data: Data set: folder or gs:// prefix, such as gs://bucket/voices.
         data_digest: SHA-256 digest that the data set must have; empty to accept any.
-        code_digest: Digest of the code. Only the cache uses it, in its key: it knows an image by its name only.
+        code_digest: Digest of the code, used only in the cache key, as the name of an image does not identify code.
         config: Configuration, JSON; keys that are missing have their defaults.
         skip_bad: Leave bad recordings out, instead of refusing the data set.
         state_uri: Folder that outlives the task, for the corpus of repeated runs, such as /state; empty for none.

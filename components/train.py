@@ -30,7 +30,7 @@ def train(
         device: Device of the training: auto, cpu, cuda or cuda:N.
         require_gpu: Fail where there is no GPU, instead of training on the CPU.
         state_uri: Folder that outlives the task, for the state of the training, such as /state; empty for none.
-        code_digest: Digest of the code. Only the cache uses it, in its key: it knows an image by its name only.
+        code_digest: Digest of the code, used only in the cache key, as the name of an image does not identify code.
         cpu: CPU request of the pod, such as 2 or 500m. Not used by the code: Kubeflow passes a parameter into a loop
             only if a task inside declares it as an input.
         memory: Memory request and limit of the pod, such as 4Gi. Declared for the same reason as cpu.

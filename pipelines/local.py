@@ -57,7 +57,7 @@ def run(
     require_gpu: bool = False,
     registry_uri: str = "",
     serve: bool = True,
-    tell: Callable[[str], None],
+    progress: Callable[[str], None],
 ) -> RunSummary:
     """Run the pipeline, write ``report.html`` and ``summary.json`` into ``work``, and return the summary.
 
@@ -67,14 +67,14 @@ def run(
         request: What to train; a request without a name gets one from the time.
         registry_uri: MLflow URL; SQLite in ``work`` if empty.
         serve: Serve an approved model and make it champion; False leaves both to continuous delivery.
-        tell: Function that gets the progress line by line, from one thread at a time. It must not use ``print``, which
-            kfp replaces during the run.
+        progress: Function that gets the progress line by line, from one thread at a time; it must not use ``print``,
+            which kfp replaces during the run.
 
     Raises:
         RunError: A stage failed, or another run works in this folder.
     """
     work = work.resolve()
-    with _alone(work):
+    with _exclusive(work):
         folder = _new_folder(work / "pipeline")
         for name in (SUMMARY, REPORT):  # an earlier run's copies must never look like this run's
             (work / name).unlink(missing_ok=True)
@@ -88,7 +88,7 @@ def run(
             serve=serve,
         )
         began = time.monotonic()
-        execute(folder, parameters.arguments(), tell)
+        execute(folder, parameters.arguments(), progress)
         seconds = round(time.monotonic() - began, 3)
         summary = gather(folder, work, seconds, registry_uri or f"sqlite:///{work}/mlflow.db")
         _publish(summary, folder, work)
@@ -96,7 +96,7 @@ def run(
 
 
 @contextmanager
-def _alone(work: Path) -> Iterator[None]:
+def _exclusive(work: Path) -> Iterator[None]:
     """Lock the work folder; refuse one in which another run works."""
     with ExitStack() as stack:
         try:
@@ -112,12 +112,12 @@ def _new_folder(parent: Path) -> Path:
     return folder
 
 
-def execute(folder: Path, arguments: dict[str, Any], tell: Callable[[str], None]) -> None:
+def execute(folder: Path, arguments: dict[str, Any], progress: Callable[[str], None]) -> None:
     """Run ``folder/training.yaml``; write its artifacts and ``log.txt`` into ``folder``.
 
     Args:
         arguments: Parameters of the pipeline.
-        tell: Function that gets the progress line by line.
+        progress: Function that gets the progress line by line.
 
     Raises:
         RunError: A task failed; the message has the errors that it logged.
@@ -125,7 +125,7 @@ def execute(folder: Path, arguments: dict[str, Any], tell: Callable[[str], None]
     pipeline = components.load_component_from_file(str(folder / "training.yaml"))
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(folder))
     log = folder / "log.txt"
-    with log.open("w") as file, _captured(_OutputSplitter(file, tell)) as output, _shared_cores(arguments):
+    with log.open("w") as file, _captured(_OutputSplitter(file, progress)) as output, _shared_cores(arguments):
         try:
             pipeline(**arguments)
         except RuntimeError as error:
@@ -144,10 +144,10 @@ class _OutputSplitter(io.TextIOBase):
             self.file.write(text)
             self.file.flush()
             for line in text.splitlines():
-                self._pass_on(line.strip())  # kfp indents lines
+                self._forward(line.strip())  # kfp indents lines
         return len(text)
 
-    def _pass_on(self, line: str) -> None:
+    def _forward(self, line: str) -> None:
         if line.startswith(mark := MARKS[logging.ERROR]):
             self.error_lines.append(line.removeprefix(mark))
         elif line.startswith(mark := MARKS[logging.WARNING]):

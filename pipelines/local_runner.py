@@ -109,7 +109,9 @@ def _outcome(body: dict[str, Any]) -> Run:
 
     request = TrainingRequest.from_record(body["name"], body)
     _check_code(request)
-    summary = local.run(request, Path(body["work"]), registry_uri=body["registry_uri"], serve=False, tell=_write_log)
+    summary = local.run(
+        request, Path(body["work"]), registry_uri=body["registry_uri"], serve=False, progress=_write_log
+    )
     _check_code(request)
     return Run(
         "succeeded",
@@ -143,7 +145,7 @@ def _explained(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[IO[str] | None]:
-    """Take the folder's lock and give its open file, or None if another process holds it."""
+    """Take the folder's lock and give its open file, which a child process can inherit; None if it is held."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         try:

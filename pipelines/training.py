@@ -49,7 +49,7 @@ are removed a week after its end."""
 
 @dataclass(frozen=True)
 class CompileOptions:
-    """Compile-time options: what cannot be a pipeline parameter."""
+    """Compile-time options of the training pipeline: what cannot be a pipeline parameter."""
 
     claim: str = ""
     """PersistentVolumeClaim for the state of preprocess and train; none if empty. Kubeflow refuses an empty name."""
@@ -96,7 +96,7 @@ def pipeline(options: CompileOptions) -> GraphComponent:
             data: Data set: folder or gs:// prefix, such as gs://bucket/voices.
             data_digest: SHA-256 digest that the data set must have; empty to accept any. Required where tasks are
                 cached, as the cache compares parameters and not the data.
-            code_digest: Digest of the code. Only the cache uses it, in its key: it knows an image by its name only.
+            code_digest: Digest of the code, used only in the cache key, as the name of an image does not identify code.
             config: Configuration, JSON; keys that are missing have their defaults.
             gate: Gate, JSON, with all of its keys.
             seeds: Seeds, such as [1, 2]; one network is trained for each.
@@ -205,7 +205,7 @@ def with_cache_and_state(task: dsl.PipelineTask, options: CompileOptions) -> dsl
 
 
 def without_cache(task: dsl.PipelineTask) -> dsl.PipelineTask:
-    """Never cache a task that reads or changes something outside of the pipeline."""
+    """Disable the cache of a task that reads or changes something outside of the pipeline."""
     return task.set_caching_options(False)
 
 
@@ -238,7 +238,7 @@ def compile_pipeline(
     """Write the compiled pipeline; the same sources give the same bytes.
 
     Args:
-        image: Image of the components. On a cluster it has a digest, as the cache knows an image by its name only.
+        image: Image of the components; on a cluster with a digest, as the cache compares images by name only.
         options: Compile-time options; those of one machine if None.
         manifest: Names of the resources ``Pipeline`` and ``PipelineVersion``; None to write Kubeflow's own file.
     """

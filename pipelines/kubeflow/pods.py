@@ -47,7 +47,7 @@ class Pods:
 
     @classmethod
     def here(cls, namespace: str = "kubeflow") -> Pods | None:
-        """By the pod's own account, or the user's kubeconfig; None where there is neither."""
+        """Connect by the pod's own account, or the user's kubeconfig; return None where there is neither."""
         from kubernetes import client
 
         try:

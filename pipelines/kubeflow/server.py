@@ -61,7 +61,7 @@ class Server:
             yield
         except ApiException as error:
             reason = _first_line(error)
-            raise RunnerError(f"{failure}: Kubeflow at {self.host} says {error.status}: {reason}") from error
+            raise RunnerError(f"{failure}: Kubeflow at {self.host} returned {error.status}: {reason}") from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise RunnerError(f"{failure}: {unreachable(self.host, error)}") from error
 

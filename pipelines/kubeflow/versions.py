@@ -59,7 +59,7 @@ def check_image(image: str, tag_ok: bool) -> None:
     if not tag_ok and "@sha256:" not in image:
         raise SpiraError(
             f"image {image}: name it by its digest (name@sha256:…), as a tag can move; "
-            "--tag-ok accepts a tag, for nodes that do not know digests (kind)"
+            "--tag-ok accepts a tag, for nodes that have images by tag only (kind)"
         )
 
 
@@ -180,6 +180,6 @@ def _upload_version(server: Server, package: Path, pipeline_id: str, name: str) 
             str(package), name=name, pipelineid=pipeline_id, _request_timeout=SECONDS
         )
     except ApiException:
-        # another process may have just uploaded it; the status of the error does not tell this from other errors
+        # another process may have just uploaded it; the status of the error is not specific
         if not _list_versions(server, pipeline_id, name):
             raise

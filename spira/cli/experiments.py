@@ -13,7 +13,7 @@ from spira.cli.stages import preprocess
 def experiments(
     data: Data,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NUMBER]...", help="Such as 1.1 3.6 [default: all 18].")
+        list[str] | None, typer.Argument(metavar="[NUMBER]...", help="Such as 1.1 3.6; all 18 by default.")
     ] = None,
     seed: Seeds = [],  # noqa: B006 (typer makes a new list)
     setting: ConfigValues = [],  # noqa: B006

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from components import IMAGE
 from pipelines.training import COMPILED, CompileOptions, compile_pipeline
-from spira.cli.console import out, say
+from spira.cli.console import out, print_json, say
 from spira.cli.options import ConfigFile, ConfigValues, GateFile, Json, Seeds, SkipBad, resolve_config
 from spira.errors import SpiraError
 
@@ -64,11 +64,12 @@ Digest = Annotated[
 Image = Annotated[
     str,
     typer.Option(
-        "--image", help="Image of the components, name@sha256:…; uploads these sources [default: the latest version]."
+        "--image",
+        help="Image of the components, name@sha256:…; uploads these sources. If not given, the latest version runs.",
     ),
 ]
 TagOk = Annotated[
-    bool, typer.Option("--tag-ok", help="Accept an image by its tag, for nodes that do not know digests (kind).")
+    bool, typer.Option("--tag-ok", help="Accept an image by its tag, for nodes that have images by tag only (kind).")
 ]
 Check = Annotated[
     bool, typer.Option("--check", help="Change nothing; list the differences, and exit with code 1 if there are any.")
@@ -82,7 +83,7 @@ def compile_(
     ] = False,
     path: Annotated[
         Path | None,
-        typer.Option("--out", help="YAML file to write [default: the compiled file in this source tree]."),
+        typer.Option("--out", help="YAML file to write; if not given, the compiled file in this source tree."),
     ] = None,
     image: Annotated[str, typer.Option("--image", help="Image of the components, name@sha256:….")] = IMAGE,
     tag_ok: TagOk = False,
@@ -125,7 +126,7 @@ def submit(
     host: Host = "",
     data_digest: Digest = "",
     name: Annotated[
-        str, typer.Option("--name", help="Name of the run [default: made from data, settings and version].")
+        str, typer.Option("--name", help="Name of the run; if not given, made from data, settings and version.")
     ] = "",
     config: ConfigFile = None,
     setting: ConfigValues = [],  # noqa: B006
@@ -224,7 +225,7 @@ def schedule_delivery(
 @app.command()
 def status(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="Names of runs [default: the latest ten].")
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Names of runs; if none is given, the latest ten.")
     ] = None,
     cluster: ClusterFile = None,
     on: On = [],  # noqa: B006
@@ -243,12 +244,12 @@ def status(
     find_outcome = (lambda name: outcome(mlflow, name)) if mlflow else None
     lines = overview.runs(server, names or [], find_outcome, Pods.here(loaded.namespace))
     if as_json:
-        print(json.dumps([asdict(line) for line in lines], indent=1))
+        print_json([asdict(line) for line in lines])
         return
-    table = Table("run", "state", "started", "")
+    table = Table("run", "state", "started", "message")
     for line in lines:
         table.add_row(line.name, line.state, line.begun, line.message)
-    out.print(table if lines else "no runs yet: spira pipeline submit")
+    out.print(table if lines else "no runs yet; start one with: spira pipeline submit")
 
 
 def show_schedule(server: Server, wanted: Schedule, check: bool) -> None:

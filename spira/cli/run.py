@@ -63,7 +63,7 @@ def run(
         device=device,
         require_gpu=require_gpu,
         registry_uri=mlflow,
-        tell=say,
+        progress=say,
     )
     summary.show(result, str(work), out)
     if demo:

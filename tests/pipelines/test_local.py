@@ -132,7 +132,7 @@ def test_a_run_whose_condition_cannot_be_read_fails(runs, demo: Path, tmp_path: 
     monkeypatch.setattr(local, "compile_pipeline", compile_broken)
     shutil.copytree(runs.work / "state", tmp_path / "state")
     with pytest.raises(local.RunError, match="nothing ran after it"):
-        local.run(request(demo), tmp_path, tell=lambda line: None)
+        local.run(request(demo), tmp_path, progress=lambda line: None)
     assert not (tmp_path / "summary.json").exists()
 
 
@@ -140,7 +140,7 @@ def test_a_failure_has_its_cause(runs, tmp_path: Path, capfd: pytest.CaptureFixt
     """The message has the error of the stage and nothing of kfp; the summary of an earlier run is deleted."""
     (tmp_path / "summary.json").write_text('{"approved": true}')
     with pytest.raises(local.RunError) as failure:
-        local.run(request(tmp_path / "nowhere"), tmp_path, tell=lambda line: None)
+        local.run(request(tmp_path / "nowhere"), tmp_path, progress=lambda line: None)
     assert "nowhere" in str(failure.value)
     assert "Inner task failed" not in str(failure.value)
     assert not (tmp_path / "summary.json").exists()
@@ -173,7 +173,7 @@ def test_two_runs_do_not_share_a_work_folder(tmp_path: Path):
     with (tmp_path / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(local.RunError, match="another run"):
-            local.run(request(Path("data")), tmp_path, tell=lambda line: None)
+            local.run(request(Path("data")), tmp_path, progress=lambda line: None)
 
 
 def test_a_killed_run_resumes_and_ends_with_the_same_weights(demo: Path, runs, tmp_path: Path, monkeypatch):
@@ -185,7 +185,7 @@ def test_a_killed_run_resumes_and_ends_with_the_same_weights(demo: Path, runs, t
     kill_at_line(["run", "--data", str(demo), "--work", str(work), *options], "epoch   3/")
     assert not (work / "summary.json").exists()
     progress: list[str] = []
-    summary = local.run(request(demo, resolved), work, tell=progress.append)
+    summary = local.run(request(demo, resolved), work, progress=progress.append)
     assert any("resumes after epoch" in line for line in progress)
     corpus = Corpus.open(Path(summary.paths.corpus))
     resumed = load_file(Path(summary.paths.checkpoint) / WEIGHTS)

@@ -36,7 +36,7 @@ def runs(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
 
     def run(gate: Path) -> RunSummary:
         request = TrainingRequest(data=str(demo), config=config.smoke(), gate=gates.load(gate))
-        return local.run(request, work, tell=progress.append)
+        return local.run(request, work, progress=progress.append)
 
     return Runs(work, run(LENIENT), run(STRICT), progress)
 
