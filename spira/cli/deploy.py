@@ -63,7 +63,7 @@ Kind = Annotated[str, typer.Option("--target", metavar="KIND", help="One of the 
 WorkFolder = Annotated[
     Path | None, typer.Option("--work", help="Work folder: its local target and repository, without a settings file.")
 ]
-MLflow = Annotated[str, typer.Option("--mlflow", metavar="URL", help="MLflow server [default: SQLite in --work].")]
+MLflow = Annotated[str, typer.Option("--mlflow", metavar="URL", help="MLflow server; SQLite in --work by default.")]
 Rows = list[tuple[str, str]]
 Call = Callable[[Target], dict[str, Any]]
 

@@ -371,7 +371,7 @@ def test_an_error_of_the_server_has_no_stack_trace(server: Server, state: Server
     """The message has its first line."""
     runs = runner(server)
     state.versions.clear()
-    with pytest.raises(RunnerError, match=r"says 404: no such experiment or version$"):
+    with pytest.raises(RunnerError, match=r"returned 404: no such experiment or version$"):
         runs.start(request())
     assert state.runs == {}
 
