@@ -68,6 +68,7 @@ def test_a_refusal_that_a_stage_has_told_is_not_told_twice(tmp_path: Path):
     assert not (tmp_path / "corpus").exists()
 
 
+@pytest.mark.integration
 def test_the_stages_one_by_one(demo: Path, tmp_path: Path):
     """Corpus, checkpoints of two seeds, verdict and report: each from what the one before it left."""
     corpus, checkpoints, verdict = tmp_path / "corpus", tmp_path / "checkpoints", tmp_path / "verdict"

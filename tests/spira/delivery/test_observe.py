@@ -22,6 +22,8 @@ from spira.delivery import observe
 from spira.delivery.fingerprints import Axes, InvalidInput
 from spira.delivery.settings import Settings, load
 
+pytestmark = pytest.mark.integration
+
 MANY = 10_000
 
 

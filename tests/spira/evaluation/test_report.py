@@ -29,6 +29,8 @@ from spira.models import checkpoint
 from spira.training import train
 from tests.support.verdicts import make_verdict
 
+pytestmark = pytest.mark.integration
+
 SEEDS = (1, 2)
 HOSTILE = "\"><script>alert('x')</script><img src=x onerror=alert(1)>&amp;{{ 7 * 7 }}"
 LINEAGE = {"data_fingerprint": "d" * 64, "git_commit": "abc123-dirty", "pipeline_run": "spira-20"}

@@ -39,6 +39,8 @@ from spira.packaging.verify import (
 )
 from tests.support.packages import ARCHITECTURES, BAND, LINEAGE, config_of, make_checkpoint, make_package, signal
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
