@@ -112,7 +112,7 @@ def test_the_old_schedule_stays_if_the_server_refuses_the_new_one(server: Server
     schedules.put(server, wanted(server))
     before = only_schedule(state)
     valid = wanted(server)
-    with pytest.raises(RunnerError, match=r"schedule nightly cannot be replaced: .* says 400: parameters"):
+    with pytest.raises(RunnerError, match=r"schedule nightly cannot be replaced: .* returned 400: parameters"):
         schedules.put(server, replace(valid, arguments=valid.arguments | {"unknown": 1}))
     assert only_schedule(state) == before
 
