@@ -39,7 +39,7 @@ from spira.stages.verdict_folder import LINEAGE, PREDICTIONS, VERDICT
 SUMMARY, REPORT = "summary.json", "report.html"
 OUTPUTS = "executor_output.json"
 """File that kfp writes for a task that succeeded: parameters, artifacts and their metadata."""
-BRANCHES = {True: {"push", "deploy"}, False: {"reject"}}
+BRANCHES: dict[bool | None, set[str]] = {True: {"push", "deploy"}, False: {"reject"}}
 """Tasks after the gate, by approval."""
 MAX_PARALLEL_TASKS = 2
 """kfp's limit for a loop."""
@@ -231,14 +231,14 @@ def gather(folder: Path, work: Path, seconds: float, mlflow: str) -> RunSummary:
     )
 
 
-def check_branch(approved: bool, ran: set[str]) -> None:
+def check_branch(approved: bool | None, ran: set[str]) -> None:
     """Check the tasks that ran against the verdict, as kfp silently skips a branch whose condition it cannot read.
 
     Raises:
         RunError: They contradict each other.
     """
     branches = ran & (BRANCHES[True] | BRANCHES[False])
-    if branches != BRANCHES[approved]:
+    if branches != BRANCHES.get(approved):
         raise RunError(
             f"the verdict is approved={approved}, but {sorted(branches) or 'nothing'} ran after it: "
             "the run counts as failed, and its model must not be used"

@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 from scipy.io import wavfile
 
+from pipelines.summary import RunSummary
 from spira import config
 from spira.data.demo import make_demo
 from spira.delivery.conditions import resource_status
-from spira.evaluation import gate
+from spira.evaluation import gate, verdict
 from spira.models import checkpoint
 from spira.packaging import golden
 from spira.packaging.verify import check_files, verify
@@ -107,14 +108,16 @@ def test_the_package_and_its_golden_recordings_are_verified(older: Path):
 
 def test_the_checkpoint_gate_and_verdict_are_read(older: Path):
     """The network of version 1, its gate, and its verdict with every check."""
-    (folder,) = older.glob("work/state/*/checkpoint.json")
-    trained = checkpoint.load(folder.parent)
-    assert trained.config == config.load(
-        older / "model.yaml", ["training.learning_rate=0.002", "training.max_epochs=1"]
-    )
-    verdict = json.loads((older / "verdict" / "verdict.json").read_text())
-    rules = {key: value for key, value in verdict["gate"].items() if key != "digest"}
-    assert gate.Gate.model_validate(rules) == gate.load(older / "gate.yaml")
+    (info,) = older.glob("work/state/*/checkpoint.json")
+    trained = checkpoint.load(info.parent)
+    first = ["training.learning_rate=0.002", "training.max_epochs=1"]
+    assert trained.config == config.load(older / "model.yaml", first)
+    written = json.loads((older / "verdict" / "verdict.json").read_text())
+    result = verdict.read(older / "verdict" / "verdict.json")
+    assert result.approved is True
+    assert [check.name for check in result.checks] == [check["name"] for check in written["checks"]]
+    assert result.gate.digest == written["gate"]["digest"] == gate.load(older / "gate.yaml").digest()
+    assert RunSummary.model_validate_json((older / "verdict" / "summary.json").read_text()).approved is True
 
 
 def test_mlflow_has_the_version_with_its_verdict(older: Path):
@@ -136,11 +139,12 @@ def test_the_custom_resource_keeps_the_times_of_its_conditions(older: Path, deli
 def _status_of(older: Path) -> Any:
     """The status that a tick of this process would publish."""
     from spira.cli.compose import reconciler
-    from spira.delivery import explain, settings
+    from spira.delivery import settings
+    from spira.delivery.status import delivery_status
 
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("SPIRA_IMAGE_DIGEST", EXPECTED["image"])
-        return explain.status(reconciler(settings.load(older / "delivery.yaml")).look())
+        return delivery_status(reconciler(settings.load(older / "delivery.yaml")).dry_run())
 
 
 def test_the_run_that_was_killed_goes_on_and_its_version_serves(older: Path, deliver: Spira):

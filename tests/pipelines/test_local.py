@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from pipelines import local
+from pipelines.summary import RunSummary
 from spira import config
 from spira.cli.main import app
 from spira.data.corpus import Corpus
@@ -35,7 +36,7 @@ def request(data: Path, resolved: config.Config | None = None) -> TrainingReques
     return TrainingRequest(data=str(data), config=resolved or config.smoke(), gate=gate.load(LENIENT))
 
 
-def folder_of(summary: dict[str, Any]) -> Path:
+def folder_of(summary: RunSummary) -> Path:
     """Return the run's folder."""
     return Path(summary.paths.log).parent
 
@@ -44,7 +45,7 @@ def test_an_approved_model_is_registered_and_serves(runs):
     """Registry, served package and summary have the same version."""
     summary = runs.approved
     champion = Registry(local_uri(runs.work)).champion()
-    assert (summary.approved, summary.reasons, summary.model_version) == (True, [], 1)
+    assert (summary.approved, summary.reasons, summary.model_version) == (True, (), 1)
     assert champion.version == 1
     assert Local(runs.work / "serving").status().version == "1"
     assert champion.tags["data_fingerprint"] == Corpus.open(Path(summary.paths.corpus)).digest
@@ -65,8 +66,9 @@ def test_a_rejected_model_changes_neither_champion_nor_serving(runs):
 
 def test_the_work_folder_has_the_summary_of_the_last_run(runs):
     """summary.json and report.html are those of the second run; the first run keeps its own in its folder."""
-    assert json.loads((runs.work / "summary.json").read_text()) == runs.rejected
-    assert json.loads((folder_of(runs.approved) / "summary.json").read_text()) == runs.approved
+    assert RunSummary.model_validate_json((runs.work / "summary.json").read_text()) == runs.rejected
+    first = (folder_of(runs.approved) / "summary.json").read_text()
+    assert RunSummary.model_validate_json(first) == runs.approved
     report = Path(runs.rejected.paths.verdict).parents[1] / "report"
     assert (runs.work / "report.html").read_bytes() == report.read_bytes()
 
@@ -116,7 +118,7 @@ def test_a_run_with_a_skipped_branch_fails(runs, tmp_path: Path):
     (path,) = (tmp_path / "run").rglob("push/executor_output.json")
     path.unlink()
     with pytest.raises(local.RunError, match="counts as failed"):
-        local.gather(tmp_path / "run", runs.work, 1.0)
+        local.gather(tmp_path / "run", runs.work, 1.0, "sqlite:///mlflow.db")
 
 
 def test_a_run_whose_condition_cannot_be_read_fails(runs, demo: Path, tmp_path: Path, monkeypatch):

@@ -33,7 +33,7 @@ class Project:
         self.settings, self.ledger = folder / "delivery.yaml", folder / "ledger"
 
     def observe(self) -> Axes:
-        lineage.look_again()
+        lineage.clear_caches()
         observed = observe(load_settings(self.settings), open_store(self.ledger)).observed
         assert isinstance(observed, Axes), observed
         return observed
