@@ -19,5 +19,6 @@ The map, top to bottom. A folder imports only what stands below it (``lint-impor
     serving      the KServe server of a package
     inference    what a package computes with: numpy and scipy, Python 3.8 syntax
 
-Beside them: ``stage_logging``, ``files`` (atomic writes, locks), ``jit`` (machine code), ``errors``.
+Beside them: ``stage_logging``, ``files`` (atomic writes, locks), ``jit`` (machine code), ``kubernetes_connection`` and
+``errors``.
 """

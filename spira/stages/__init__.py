@@ -1,1 +1,1 @@
-"""What the pipeline's components call: one file a stage, files in, files out."""
+"""The work of the pipeline components: one file a stage, files in, files out."""
