@@ -142,14 +142,14 @@ def test_an_outcome_that_cannot_be_read_is_a_runner_error(runs: LocalRunner, dam
     folder.mkdir(parents=True)
     (folder / ORDER).write_text("{}")
     (folder / OUTCOME).write_text(damaged)
-    with pytest.raises(RunnerError, match=f"{folder} can't be used: "):
+    with pytest.raises(RunnerError, match=f"{folder} cannot be used: "):
         runs.find("run-1")
 
 
 def test_a_work_folder_that_cannot_be_written_is_a_runner_error(tmp_path: Path, demo: Path) -> None:
     """It is not a failed run, so a full disk uses up no attempt."""
     (tmp_path / "work").write_text("a file where the folder should be")
-    with pytest.raises(RunnerError, match="can't be used: "):
+    with pytest.raises(RunnerError, match="cannot be used: "):
         LocalRunner(tmp_path / "work").start(request(demo, ""))
 
 
