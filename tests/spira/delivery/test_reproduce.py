@@ -16,6 +16,8 @@ from spira.cli.main import app
 from spira.delivery.repository import MLflowRepository
 from tests.support.ledger_builder import code_at
 
+pytestmark = pytest.mark.integration
+
 
 def reproduce(folder: Path, *options: str) -> Result:
     """Run ``spira deliver reproduce 1``."""
