@@ -7,11 +7,12 @@ old content, or the whole new content, under the name.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,26 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Return the value that a JSON file holds."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+CHECKSUM = "checksum"
+"""Key of the checksum in a JSON object that has one."""
+
+
+def with_checksum(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a JSON object with a checksum over its other values, by which :func:`has_checksum` finds damage."""
+    return {**values, CHECKSUM: _checksum(values)}
+
+
+def has_checksum(values: Mapping[str, Any]) -> bool:
+    """Return whether a JSON object has the checksum of its other values."""
+    return values.get(CHECKSUM) == _checksum(values)
+
+
+def _checksum(values: Mapping[str, Any]) -> str:
+    """Return the SHA-256 digest of all values but the checksum, whatever their order and layout in the file."""
+    content = {key: value for key, value in values.items() if key != CHECKSUM}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @contextmanager

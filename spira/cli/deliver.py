@@ -22,9 +22,11 @@ import typer
 
 from spira import files
 from spira.cli.console import print_json, print_line, print_rows, say, say_json
-from spira.delivery import explain, operator_commands
+from spira.data.storage import open_store
+from spira.delivery import explain, ledger_check, operator_commands
 from spira.delivery import settings as settings_file
 from spira.delivery.ledger import Ledger, Record
+from spira.delivery.ledger_check import LedgerCheck
 from spira.delivery.reconcile import Report
 from spira.delivery.settings import Settings
 from spira.delivery.status import TargetStatus, delivery_status, tick_status
@@ -33,6 +35,11 @@ from spira.errors import SpiraError
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 POLL_SECONDS = 1.0
 MAX_CHANGES_SHOWN = 20
+REMEDY = """\
+Until this is solved, nothing is trained or promoted, and what serves stays. To solve it, either
+  restore the records from a copy of the ledger:   spira deliver check-ledger --repair-from BACKUP
+  or leave them out for good:                      spira deliver check-ledger --accept-damage --reason TEXT
+Before you leave a record out, read it: a lost rollback or pin may bring another version into service."""
 DEFAULT = settings_file.DEFAULT
 
 SettingsFile = Annotated[Path, typer.Option("--settings", help="Settings file.")]
@@ -146,8 +153,8 @@ def status(settings_path: SettingsFile = DEFAULT, as_json: Json = False) -> None
     if status.pin:
         rows.append(("pinned", f"version {status.pin.version}: {status.pin.reason}"))
     rows += [("note", note) for note in status.notes] + [("trouble", trouble) for trouble in status.troubles]
-    if status.damaged_records:
-        rows.append(("ledger", f"records that cannot be read: {list(status.damaged_records)}"))
+    if status.torn_records:
+        rows.append(("ledger", f"records that were set aside: {', '.join(map(str, status.torn_records))}"))
     print_rows(rows)
 
 
@@ -258,6 +265,59 @@ def _record_and_tick(settings_path: Path, command: Callable[[Ledger], Record], a
     _show_tick(report, done, as_json)
     if report.troubles:
         raise typer.Exit(1)
+
+
+@app.command()
+def check_ledger(
+    repair_from: Annotated[
+        str, typer.Option("--repair-from", metavar="BACKUP", help="Copy of the ledger: folder or bucket prefix.")
+    ] = "",
+    accept_damage: Annotated[
+        bool, typer.Option("--accept-damage", help="Leave damaged records out for good; needs --reason.")
+    ] = False,
+    reason: Annotated[str, typer.Option("--reason", help="Reason, stored in the ledger.")] = "",
+    settings_path: SettingsFile = DEFAULT,
+    as_json: Json = False,
+) -> None:
+    """Compare every record with its checksum and with later records; repair or accept damage. Exit code 1: damaged."""
+    if accept_damage and not reason:
+        raise SpiraError("--accept-damage: give the reason with --reason")
+    ledger = _ledger(settings_file.load(settings_path))
+    if repair_from:
+        numbers = ledger_check.repair(ledger, open_store(repair_from))
+        say(f"restored record {', '.join(map(str, numbers))} from {repair_from}")
+    if accept_damage:
+        operator_commands.accept_damage(ledger, reason)
+    result = ledger_check.check(ledger)
+    if as_json:
+        print_json(_check_json(result))
+    else:
+        _show_check(result)
+    if result.damaged:
+        raise typer.Exit(1)
+
+
+def _check_json(check: LedgerCheck) -> dict[str, object]:
+    def problems(records: tuple[Record, ...]) -> list[dict[str, object]]:
+        return [{"record": record.number, "problem": explain.describe_record(record)} for record in records]
+
+    return {
+        "records": check.records,
+        "without_checksum": check.without_checksum,
+        "torn": problems(check.torn),
+        "damaged": problems(check.damaged),
+    }
+
+
+def _show_check(check: LedgerCheck) -> None:
+    intact = check.records - len(check.torn) - len(check.damaged)
+    print_line(f"{intact} of {check.records} records are intact")
+    if check.without_checksum:
+        print_line(f"{check.without_checksum} of them were written by an older version, without a checksum")
+    for record in (*check.torn, *check.damaged):
+        print_line(f"record {record.number}: {explain.describe_record(record)}")
+    if check.damaged:
+        print_line(REMEDY)
 
 
 @app.command()

@@ -110,9 +110,8 @@ def _is_as_wanted(target: TargetStatus, wanted: str) -> bool:
 
 
 def _healthy(status: DeliveryStatus) -> Condition:
-    damaged = [f"ledger: record {number} cannot be read" for number in status.damaged_records]
-    if troubles := [*status.troubles, *damaged]:
-        return Condition("Healthy", "False", "Troubles", "; ".join(troubles))
+    if status.troubles:
+        return Condition("Healthy", "False", "Troubles", "; ".join(status.troubles))
     return Condition("Healthy", "True", "NoTrouble", "everything was reachable, and every action succeeded")
 
 

@@ -7,7 +7,11 @@ Training
 
 Serving
     The wanted version is the pinned one, otherwise the last one that was delivered and not rolled back. A newly
-    approved version is promoted. A target or a champion alias that differs from the wanted version is repaired.
+    approved version is promoted. A target that differs from the wanted version is repaired, and after all targets the
+    champion alias.
+
+Damage
+    While a record of the ledger is damaged, there are no actions.
 """
 
 from __future__ import annotations
@@ -142,6 +146,8 @@ def decide(
         champion_status: None if the model repository is unreachable.
         serving: status by target; None for a target that is unreachable.
     """
+    if state.damaged:  # a wrong record could bring a wrong version into service
+        return Decision(notes=("the ledger is damaged: nothing is trained or promoted, and what serves stays",))
     if observed is not None and is_new(observed, state):
         return Decision((Observe(observed),))
     serve = _serve(state, champion_status, serving, policy, now)
@@ -292,11 +298,13 @@ def _promotion(
 
 
 def _repairs(wanted_version: str, champion_status: ChampionStatus, serving: Mapping[str, Status | None]) -> Decision:
-    actions: list[Action] = []
-    if champion_status.champion != wanted_version:
+    """Return the repairs of the targets, or of the champion alias once every target serves the wanted version."""
+    actions: list[Action] = [
+        Serve(target, wanted_version, status.version)
+        for target, status in serving.items()
+        if status is not None and (status.version != wanted_version or status.drifted or not status.ready)
+    ]
+    unreachable = [f"target {target} is unreachable" for target, status in serving.items() if status is None]
+    if champion_status.champion != wanted_version and not actions and not unreachable:
         actions.append(SetChampion(wanted_version, champion_status.champion))
-    for target, status in serving.items():
-        if status is not None and (status.version != wanted_version or status.drifted or not status.ready):
-            actions.append(Serve(target, wanted_version, status.version))
-    notes = [f"target {target} is unreachable" for target, status in serving.items() if status is None]
-    return Decision(tuple(actions), tuple(notes))
+    return Decision(tuple(actions), tuple(unreachable))

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from spira.delivery.decide import wanted
+from spira.delivery.events import (
+    Approved,
+    Claimed,
+    DamageAccepted,
+    Damaged,
+    Event,
+    Finished,
+    Observed,
+    Pinned,
+    Promoted,
+    Promoting,
+    Refused,
+    Repaired,
+    Retried,
+    RolledBack,
+    Torn,
+    UnknownEvent,
+    Unpinned,
+)
 from spira.delivery.fingerprints import Axis, AxisName, Change, Fingerprint, changes, describe_problem
 from spira.delivery.ledger import Ledger, Record
 from spira.delivery.state import DeliveryState, state_of
@@ -61,8 +80,8 @@ def why(ledger: Ledger, subject: str = "") -> Explanation:
 
 def fingerprints(records: list[Record]) -> dict[str, Fingerprint]:
     """Return every observed fingerprint by its digest."""
-    observed = (Fingerprint(**record.body["axes"]) for record in records if "axes" in record.body)
-    return {fingerprint.digest: fingerprint for fingerprint in observed}
+    observed = (record.event.axes for record in records if isinstance(record.event, Observed))
+    return {axes.digest: axes for axes in observed if axes}
 
 
 def _load_axes(ledger: Ledger, fingerprint: Fingerprint) -> dict[AxisName, Axis]:
@@ -89,7 +108,9 @@ def _find_fingerprint(subject: str, state: DeliveryState, known: Mapping[str, Fi
 def _served_before(records: list[Record], fingerprint: str) -> tuple[str, str] | None:
     """Return version and fingerprint of what was wanted when a fingerprint was first claimed (now, if it was not)."""
     claims = (
-        record.number for record in records if record.kind == "claimed" and record.body["fingerprint"] == fingerprint
+        record.number
+        for record in records
+        if isinstance(record.event, Claimed) and record.event.fingerprint == fingerprint
     )
     state = state_of(records[: next(claims, len(records) + 1) - 1])
     version = wanted(state, state.rolled_back)
@@ -107,8 +128,8 @@ def describe_change(change: Change) -> str:
 
 
 @dataclass(frozen=True)
-class Event:
-    """One line of the history."""
+class HistoryLine:
+    """A record in words."""
 
     number: int
     """Number of the record."""
@@ -117,54 +138,72 @@ class Event:
     text: str
 
 
-def history(records: list[Record]) -> list[Event]:
+def history(records: list[Record]) -> list[HistoryLine]:
     """Return every record in words, oldest first."""
-    return [Event(record.number, record.at, record.kind, describe_record(record)) for record in records]
+    return [HistoryLine(record.number, record.at, record.kind, describe_record(record)) for record in records]
 
 
 def describe_record(record: Record) -> str:
     """Return a record in words; a record of an unknown kind, written by a newer program, is shown as it is."""
-    describe = DESCRIPTIONS.get(record.kind)
-    return describe(record.body) if describe else f"{record.kind}: {record.body}"
+    match record.event:
+        case Observed() as event:
+            problem = describe_problem(event.problem)
+            return f"observed fingerprint {event.fingerprint[:12]}" if event.axes else problem
+        case Claimed() as event:
+            return f"claimed run {event.run}"
+        case Finished() as event:
+            return _describe_finished(event)
+        case Promoting() as event:
+            return f"promoting version {event.version}: {event.why}"
+        case Promoted() as event:
+            return f"version {event.version} is champion and serves: {event.why}"
+        case Refused() as event:
+            return f"version {event.version} was not deployed: {event.message}"
+        case Repaired() as event:
+            return _describe_repaired(event)
+        case _:
+            return _describe_operator_event(record.event)
 
 
-def _describe_observed(body: Mapping[str, Any]) -> str:
-    if "problem" in body:
-        return describe_problem(body["problem"])
-    return f"observed fingerprint {body['fingerprint'][:12]}"
+def _describe_operator_event(event: Event) -> str:
+    match event:
+        case Approved():
+            return f"version {event.version} was approved by {event.who}"
+        case Pinned():
+            return f"version {event.version} was pinned: {event.reason}"
+        case Unpinned():
+            return f"version {event.version} was unpinned"
+        case RolledBack():
+            return f"rolled back from version {event.bad} to {event.to}, pinned: {event.reason}"
+        case Retried():
+            return f"retry of fingerprint {event.fingerprint[:12]} requested"
+        case DamageAccepted():
+            numbers = ", ".join(map(str, event.records))
+            return f"damaged record {numbers} is left out, accepted by {event.who}: {event.reason}"
+        case UnknownEvent():
+            return f"{event.name}: {json.dumps(dict(event.fields))}"
+        case Torn():
+            return f"this record was set aside: {event.problem}"
+        case Damaged():
+            return f"this record is damaged: {event.problem}"
+        case _:
+            raise TypeError(f"no description of a {event.kind} record")
 
 
-def _describe_finished(body: Mapping[str, Any]) -> str:
-    causes = body.get("message") or "; ".join(body.get("reasons", []))
-    verb = "failed" if body["outcome"] == "failed" else f"was {body['outcome']}"
-    version = f" as version {body['version']}" if body.get("version") else ""
-    return f"run {body['run']} {verb}{version}" + (f": {causes}" if causes else "")
+def _describe_finished(event: Finished) -> str:
+    causes = event.message or "; ".join(event.reasons)
+    verb = "failed" if event.outcome == "failed" else f"was {event.outcome}"
+    version = f" as version {event.version}" if event.version else ""
+    return f"run {event.run} {verb}{version}" + (f": {causes}" if causes else "")
 
 
-def _describe_repaired(body: Mapping[str, Any]) -> str:
-    what, version, before = body["what"], body["version"], body["instead_of"]
+def _describe_repaired(event: Repaired) -> str:
+    what, version, before = event.what, event.version, event.instead_of
     if what == "champion":
         return f"repaired: champion set to version {version} (was {before or 'none'})"
     if before == version:
         return f"repaired: version {version} applied to {what} again"
     return f"repaired: {what} serves version {version} (was {before or 'nothing'})"
-
-
-DESCRIPTIONS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
-    "observed": _describe_observed,
-    "claimed": lambda body: f"claimed run {body['run']}",
-    "finished": _describe_finished,
-    "promoting": lambda body: f"promoting version {body['version']}: {body['why']}",
-    "promoted": lambda body: f"version {body['version']} is champion and serves: {body['why']}",
-    "refused": lambda body: f"version {body['version']} was not deployed: {body['message']}",
-    "approved": lambda body: f"version {body['version']} was approved by {body['who']}",
-    "pinned": lambda body: f"version {body['version']} was pinned: {body['reason']}",
-    "unpinned": lambda body: f"version {body['version']} was unpinned",
-    "rolled_back": lambda body: f"rolled back from version {body['bad']} to {body['to']}, pinned: {body['reason']}",
-    "repaired": _describe_repaired,
-    "retried": lambda body: f"retry of fingerprint {body['fingerprint'][:12]} requested",
-    "damaged": lambda body: f"this record cannot be read: {body['problem']}",
-}
 
 
 @dataclass(frozen=True)
@@ -180,7 +219,7 @@ def service_periods(records: list[Record]) -> Iterator[ServicePeriod]:
     """Yield the periods of the wanted version, oldest first."""
     version: str | None = None
     for count, record in enumerate(records, start=1):
-        if record.kind in ("promoted", "pinned", "unpinned", "rolled_back"):
+        if isinstance(record.event, (Promoted, Pinned, Unpinned, RolledBack)):
             state = state_of(records[:count])
             if (now_wanted := wanted(state, state.rolled_back)) != version:
                 version = now_wanted

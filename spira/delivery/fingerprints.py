@@ -109,6 +109,21 @@ def axis_of(parts: Mapping[str, str]) -> Axis:
     return Axis(_sha256(dict(sorted(parts.items()))), parts)
 
 
+def is_consistent(name: AxisName, axis: Axis) -> bool:
+    """Return whether the digest of an axis is that of its parts.
+
+    Raises:
+        ValueError: a part has another form than those of its axis.
+    """
+    if name != "data":
+        return axis.digest == axis_of(axis.parts).digest
+    files = {}
+    for path, part in axis.parts.items():
+        sha256, size = part.split(" ")
+        files[path] = content_hash.Hashed(int(size), sha256, generation="")
+    return axis.digest == content_hash.digest(files)
+
+
 def changes(before: Mapping[AxisName, Axis], after: Mapping[AxisName, Axis]) -> list[Change]:
     """Return the differences between two observations, axis by axis and sorted by name.
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from spira import config, lineage
+from spira import config, files, lineage
 from spira.data import content_hash
 from spira.data.content_hash import Hashed
 from spira.data.metadata import DataError, read_dataset
@@ -82,11 +82,11 @@ def data_files(uri: str, cache: Store, skip_bad: bool = False) -> dict[str, Hash
     if cached_listing and cached_listing == _digest(store.list()):
         return known
     dataset = read_dataset(store, missing_ok=skip_bad)
-    files = content_hash.hash_files(store, dataset.files, known)
+    hashes = content_hash.hash_files(store, dataset.files, known)
     # A file without a generation changed a moment ago and may change again unnoticed: do not trust the listing then.
-    is_settled = all(file.generation for file in files.values())
-    _save_cache(cache, store.uri, _digest(store.list()) if is_settled else "", files)
-    return files
+    is_settled = all(file.generation for file in hashes.values())
+    _save_cache(cache, store.uri, _digest(store.list()) if is_settled else "", hashes)
+    return hashes
 
 
 def _digest(entries: list[Entry]) -> str:
@@ -102,13 +102,14 @@ def _load_cache(cache: Store, uri: str) -> tuple[str, dict[str, Hashed]]:
         return "", {}
     try:
         body = json.loads(content)
-        if body["uri"] != uri:
+        if body["uri"] != uri or not files.has_checksum(body):
             return "", {}
         return body["listing"], {path: Hashed(*file) for path, file in body["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         return "", {}
 
 
-def _save_cache(cache: Store, uri: str, listing: str, files: dict[str, Hashed]) -> None:
-    body = {path: (file.size, file.sha256, file.generation) for path, file in files.items()}
-    cache.write(CACHE, json.dumps({"uri": uri, "listing": listing, "files": body}).encode())
+def _save_cache(cache: Store, uri: str, listing: str, hashes: dict[str, Hashed]) -> None:
+    body = {path: (file.size, file.sha256, file.generation) for path, file in hashes.items()}
+    content = files.with_checksum({"uri": uri, "listing": listing, "files": body})
+    cache.write(CACHE, json.dumps(content).encode())

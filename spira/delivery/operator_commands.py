@@ -5,9 +5,17 @@ from __future__ import annotations
 import getpass
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 from spira.delivery.decide import candidate, wanted
+from spira.delivery.events import (
+    Approved,
+    DamageAccepted,
+    OperatorEvent,
+    Pinned,
+    Retried,
+    RolledBack,
+    Unpinned,
+)
 from spira.delivery.ledger import Ledger, OvertakenError, Record
 from spira.delivery.state import DeliveryState, state_of
 from spira.errors import SpiraError
@@ -23,11 +31,11 @@ def pin(ledger: Ledger, version: str, reason: str) -> Record:
         SpiraError: the version is not in the ledger, or was rolled back.
     """
 
-    def body(state: DeliveryState) -> dict[str, Any]:
+    def event(state: DeliveryState) -> Pinned:
         _check_can_serve(state, version)
-        return {"version": version, "reason": reason}
+        return Pinned(version=version, reason=reason, who=getpass.getuser())
 
-    return _append(ledger, "pinned", body)
+    return _append(ledger, event)
 
 
 def unpin(ledger: Ledger) -> Record:
@@ -37,12 +45,12 @@ def unpin(ledger: Ledger) -> Record:
         SpiraError: nothing is pinned.
     """
 
-    def body(state: DeliveryState) -> dict[str, Any]:
+    def event(state: DeliveryState) -> Unpinned:
         if state.pin is None:
             raise SpiraError("no version is pinned")
-        return {"version": state.pin.version}
+        return Unpinned(version=state.pin.version, who=getpass.getuser())
 
-    return _append(ledger, "unpinned", body)
+    return _append(ledger, event)
 
 
 def roll_back(ledger: Ledger, reason: str, to: str = "") -> Record:
@@ -55,7 +63,7 @@ def roll_back(ledger: Ledger, reason: str, to: str = "") -> Record:
         SpiraError: there is no version to roll back to.
     """
 
-    def body(state: DeliveryState) -> dict[str, Any]:
+    def event(state: DeliveryState) -> RolledBack:
         bad = wanted(state, state.rolled_back)
         delivered = [delivery.version for delivery in reversed(state.deliveries)]
         earlier = [version for version in delivered if version != bad and version not in state.rolled_back]
@@ -65,9 +73,9 @@ def roll_back(ledger: Ledger, reason: str, to: str = "") -> Record:
             raise SpiraError(f"cannot roll back from version {to} to itself: name another version with --to")
         if to:
             _check_can_serve(state, to)
-        return {"bad": bad, "to": to or earlier[0], "reason": reason}
+        return RolledBack(bad=bad, to=to or earlier[0], reason=reason, who=getpass.getuser())
 
-    return _append(ledger, "rolled_back", body)
+    return _append(ledger, event)
 
 
 def approve(ledger: Ledger, version: str) -> Record:
@@ -77,15 +85,15 @@ def approve(ledger: Ledger, version: str) -> Record:
         SpiraError: the version does not wait for approval.
     """
 
-    def body(state: DeliveryState) -> dict[str, Any]:
+    def event(state: DeliveryState) -> Approved:
         waiting = candidate(state, state.rolled_back)
         if waiting is None or waiting.version == wanted(state, state.rolled_back):
             raise SpiraError("no version waits for approval")
         if waiting.version != version:
             raise SpiraError(f"version {version} does not wait for approval; version {waiting.version} does")
-        return {"version": version}
+        return Approved(version=version, who=getpass.getuser())
 
-    return _append(ledger, "approved", body)
+    return _append(ledger, event)
 
 
 def retry(ledger: Ledger) -> Record:
@@ -95,14 +103,29 @@ def retry(ledger: Ledger) -> Record:
         SpiraError: the last observation has not failed.
     """
 
-    def body(state: DeliveryState) -> dict[str, Any]:
+    def event(state: DeliveryState) -> Retried:
         fingerprint = state.last_observation.fingerprint if state.last_observation else ""
         attempts = state.attempts_of(fingerprint)
         if not attempts or attempts[-1].outcome != "failed":
             raise SpiraError("nothing to retry: the last run for the observed input has not failed")
-        return {"fingerprint": fingerprint}
+        return Retried(fingerprint=fingerprint, who=getpass.getuser())
 
-    return _append(ledger, "retried", body)
+    return _append(ledger, event)
+
+
+def accept_damage(ledger: Ledger, reason: str) -> Record:
+    """Leave the damaged records out for good, so that the delivery goes on without them.
+
+    Raises:
+        SpiraError: no record is damaged.
+    """
+
+    def event(state: DeliveryState) -> DamageAccepted:
+        if not state.damaged:
+            raise SpiraError("no record of the ledger is damaged")
+        return DamageAccepted(records=state.damaged, reason=reason, who=getpass.getuser())
+
+    return _append(ledger, event)
 
 
 def _check_can_serve(state: DeliveryState, version: str) -> None:
@@ -117,13 +140,12 @@ def _check_can_serve(state: DeliveryState, version: str) -> None:
         raise SpiraError(f"version {version} was rolled back ({reason}): choose another version, or train a new one")
 
 
-def _append(ledger: Ledger, kind: str, body: Callable[[DeliveryState], dict[str, Any]]) -> Record:
-    """Append a record whose body was computed from, and checked against, all earlier records."""
+def _append(ledger: Ledger, event: Callable[[DeliveryState], OperatorEvent]) -> Record:
+    """Append a record whose event was computed from, and checked against, all earlier records."""
     for attempt in range(MAX_ATTEMPTS):
         state = state_of(ledger.read())
         try:
-            content = {**body(state), "who": getpass.getuser()}
-            return ledger.append(state.last, kind, datetime.now(UTC), content)
+            return ledger.append(state.last, event(state), datetime.now(UTC))
         except OvertakenError:
             if attempt == MAX_ATTEMPTS - 1:
                 raise

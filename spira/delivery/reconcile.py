@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol, assert_never
+from typing import Protocol, assert_never
 
 from spira.config import ConfigError
 from spira.delivery.decide import (
@@ -30,9 +30,10 @@ from spira.delivery.decide import (
     Start,
     decide,
 )
+from spira.delivery.events import Claimed, Event, Finished, Observed, Promoted, Promoting, Refused, Repaired
 from spira.delivery.explain import describe_record
 from spira.delivery.fingerprints import Axes, InvalidInput
-from spira.delivery.ledger import Ledger, OvertakenError, Record
+from spira.delivery.ledger import Ledger, OvertakenError, Record, describe_damage
 from spira.delivery.runner import Run, Runner
 from spira.delivery.state import DeliveryState, state_of
 from spira.delivery.training_request import TrainingRequest
@@ -164,6 +165,8 @@ class Reconciler:
     def _snapshot(self, observation: Observation | None) -> Snapshot:
         records = self.dependencies.ledger.read()
         snapshot = Snapshot(observation, records, state_of(records), {}, None, {})
+        if damage := describe_damage(records):
+            snapshot.troubles.append(damage)
         if active := snapshot.state.active:
             with _noting(snapshot.troubles, "runs"):
                 snapshot.runs[active.run] = self.dependencies.runner.find(active.run)
@@ -209,9 +212,9 @@ class Reconciler:
             case _:
                 assert_never(action)
 
-    def _append(self, snapshot: Snapshot, kind: str, body: dict[str, Any]) -> str:
+    def _append(self, snapshot: Snapshot, event: Event) -> str:
         """Append a record, update the snapshot, and return the record in words."""
-        record = self.dependencies.ledger.append(snapshot.state.last, kind, self.dependencies.clock(), body)
+        record = self.dependencies.ledger.append(snapshot.state.last, event, self.dependencies.clock())
         snapshot.records.append(record)
         snapshot.state = state_of(snapshot.records)
         return describe_record(record)
@@ -227,20 +230,19 @@ class Reconciler:
 
     def _record_observation(self, action: Observe, snapshot: Snapshot) -> str:
         if isinstance(action.observed, InvalidInput):
-            return self._append(snapshot, "observed", {"problem": action.observed.problem})
+            return self._append(snapshot, Observed(problem=action.observed.problem))
         fingerprint = action.observed.fingerprint
         self.dependencies.ledger.save_axes(action.observed)
-        axes = {"data": fingerprint.data, "model": fingerprint.model, "code": fingerprint.code}
         request = snapshot.observation.request if snapshot.observation else None
         commit = request.git_commit if request else ""
-        body = {"fingerprint": fingerprint.digest, "axes": axes, "git_commit": commit}
-        return self._append(snapshot, "observed", body)
+        return self._append(snapshot, Observed(axes=fingerprint, fingerprint=fingerprint.digest, git_commit=commit))
 
     def _claim(self, action: Claim, snapshot: Snapshot) -> str:
         run = f"spira-{action.fingerprint[:12]}-{action.attempt}"
         request = snapshot.observation.request if snapshot.observation else None
-        body = {"fingerprint": action.fingerprint, "attempt": action.attempt, "run": run}
-        return self._append(snapshot, "claimed", body | {"order": request.to_record() if request else {}})
+        recorded = request.to_record() if request else {}
+        event = Claimed(fingerprint=action.fingerprint, attempt=action.attempt, run=run, request=recorded)
+        return self._append(snapshot, event)
 
     def _start(self, action: Start, snapshot: Snapshot) -> str:
         self._check_not_superseded(snapshot)
@@ -255,19 +257,24 @@ class Reconciler:
 
     def _finish(self, action: Finish, snapshot: Snapshot) -> str:
         run = action.run
-        outcome = "failed" if run.state == "failed" else "approved" if run.approved else "rejected"
-        version = None if run.model_version is None else str(run.model_version)
-        body = {"run": action.attempt.run, "outcome": outcome, "message": run.message, "version": version}
-        return self._append(snapshot, "finished", {**body, "reasons": list(run.reasons), "metrics": run.metrics})
+        event = Finished(
+            run=action.attempt.run,
+            outcome="failed" if run.state == "failed" else "approved" if run.approved else "rejected",
+            version=None if run.model_version is None else str(run.model_version),
+            message=run.message,
+            reasons=run.reasons,
+            metrics=run.metrics,
+        )
+        return self._append(snapshot, event)
 
     def _adopt(self, action: Adopt, snapshot: Snapshot) -> str:
         why = "champion before continuous delivery"
-        self._append(snapshot, "promoted", {"version": action.version, "why": why})
+        self._append(snapshot, Promoted(version=action.version, why=why))
         return f"adopted version {action.version}: {why}"
 
     def _promote(self, action: Promote, snapshot: Snapshot) -> str:
         if snapshot.state.promoting != action.version:
-            self._append(snapshot, "promoting", {"version": action.version, "why": action.why})
+            self._append(snapshot, Promoting(version=action.version, why=action.why))
 
         def serve(target: Target) -> None:  # restores nothing: if the alias cannot be moved, the next tick repeats this
             target.apply(release)
@@ -281,8 +288,8 @@ class Reconciler:
                 before_effect=lambda: self._check_not_superseded(snapshot),
             )
         except NotServedError as error:
-            return self._append(snapshot, "refused", {"version": action.version, "message": str(error)})
-        return self._append(snapshot, "promoted", {"version": action.version, "why": action.why})
+            return self._append(snapshot, Refused(version=action.version, message=str(error)))
+        return self._append(snapshot, Promoted(version=action.version, why=action.why))
 
     def _release(self, version: str) -> Release:
         try:
@@ -298,16 +305,15 @@ class Reconciler:
             repository.roll_back(present, state.rolled_back[present])
         if repository.champion_status().champion != action.version:
             repository.promote(action.version, f"pinned: {state.pin.reason}" if state.pin else "")
-        body = {"what": "champion", "version": action.version, "instead_of": present}
-        return self._append(snapshot, "repaired", body)
+        return self._append(snapshot, Repaired(what="champion", version=action.version, instead_of=present))
 
     def _serve(self, action: Serve, snapshot: Snapshot) -> str:
         target = next(target for target in self.dependencies.targets if target.name == action.target)
         release = self.dependencies.repository.release(action.version)
         self._check_not_superseded(snapshot)
         target.apply(release)
-        body = {"what": action.target, "version": action.version, "instead_of": action.instead_of}
-        return self._append(snapshot, "repaired", body)
+        event = Repaired(what=action.target, version=action.version, instead_of=action.instead_of)
+        return self._append(snapshot, event)
 
 
 @contextmanager

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import ConfigDict, Json, ValidationError
 
 from spira import lineage
-from spira.config import Config
+from spira.config import Config, FrozenModel, explain
 from spira.data import corpus
 from spira.data.corpus import Corpus
 from spira.delivery.explain import EMPTY_AXES, describe_change, fingerprints
@@ -26,6 +27,21 @@ PARALLEL_TRAININGS = 2
 """Seeds that the local pipeline trains at the same time. Each uses its share of the cores, and the number of threads
 decides the last bits of the weights."""
 MAX_CHANGES_SHOWN = 10
+
+
+class RecordedRequest(FrozenModel):
+    """The part of a recorded training request that is needed to train again.
+
+    The gate is left out: that of an older version may not be valid any more.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    data: str
+    data_digest: str
+    config: Json[Config]
+    skip_bad: bool = False
+    git_commit: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,18 +85,25 @@ def reproduce(
     if attempt is None:
         raise SpiraError(f"no run in the ledger produced version {version}: see spira deliver history")
     fingerprint = fingerprints(records)[attempt.fingerprint]
+    request = _recorded_request(attempt)
     code = _changes("code", ledger.load_axis("code", fingerprint.code), axis_of(lineage.code_parts()))
     if code and not other_code:
-        commit = attempt.request.get("git_commit", "unknown")
-        advice = "restore it" if commit == "unknown" else f"check out {commit}"
+        is_known = request.git_commit not in ("", "unknown")
+        advice = f"check out {request.git_commit}" if is_known else "restore it"
         raise SpiraError(f"the code differs from that of the run ({_summary(code)}): {advice}, or add --other-code")
-    uri = attempt.request["data"]
-    present = data_axis(data_files(uri, ledger.store, attempt.request["skip_bad"]))
+    present = data_axis(data_files(request.data, ledger.store, request.skip_bad))
     if data := _changes("data", ledger.load_axis("data", fingerprint.data), present):
-        raise SpiraError(f"{uri} differs from the data of the run ({_summary(data)}): restore the data first")
+        raise SpiraError(f"{request.data} differs from the data of the run ({_summary(data)}): restore the data first")
     progress(f"training seed {seed} of version {version}")
-    weights = _train(attempt, seed, folder)
+    weights = _train(request, seed, folder)
     return _compare(version, seed, weights, package, code)
+
+
+def _recorded_request(attempt: Attempt) -> RecordedRequest:
+    try:
+        return RecordedRequest.model_validate(attempt.request)
+    except ValidationError as error:
+        raise SpiraError(f"training request of run {attempt.run}: {explain(error)}") from None
 
 
 def _changes(name: AxisName, before: Axis, after: Axis) -> list[Change]:
@@ -92,14 +115,12 @@ def _summary(changes: Sequence[Change]) -> str:
     return ", ".join(describe_change(change) for change in changes[:MAX_CHANGES_SHOWN]) + more
 
 
-def _train(attempt: Attempt, seed: int, folder: Path) -> dict[str, np.ndarray]:
-    # Not parsed as a whole: the gate of an older version may not be valid any more, and is not needed here.
-    request = attempt.request
-    config = Config.model_validate_json(request["config"])
-    corpus.build(request["data"], folder / "corpus", config.preprocess, request["skip_bad"])
+def _train(request: RecordedRequest, seed: int, folder: Path) -> dict[str, np.ndarray]:
+    config = request.config
+    corpus.build(request.data, folder / "corpus", config.preprocess, request.skip_bad)
     opened = Corpus.open(folder / "corpus")
-    if opened.digest != request["data_digest"]:
-        raise SpiraError(f"{request['data']} changed while it was read: run again")
+    if opened.digest != request.data_digest:
+        raise SpiraError(f"{request.data} changed while it was read: run again")
     if "OMP_NUM_THREADS" not in os.environ:  # otherwise the user has set it, for this training as for the run
         parallel = min(PARALLEL_TRAININGS, len(config.training.seeds))
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // parallel))

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
+from pydantic import JsonValue
+
+from spira.delivery.events import (
+    Approved,
+    Claimed,
+    Damaged,
+    Finished,
+    Observed,
+    Pinned,
+    Promoted,
+    Promoting,
+    Refused,
+    Retried,
+    RolledBack,
+    Torn,
+    Unpinned,
+)
 from spira.delivery.fingerprints import Fingerprint
-from spira.delivery.ledger import DAMAGED, Record
+from spira.delivery.ledger import Record
 
 Outcome = Literal["", "approved", "rejected", "failed"]
 
@@ -38,7 +55,7 @@ class Attempt:
     run: str
     """Name of the run."""
     claimed: datetime
-    request: Mapping[str, Any]
+    request: Mapping[str, JsonValue]
     """Training request as it was recorded. :meth:`TrainingRequest.from_record` parses it where it is needed, so that a
     record of another version of this program does not prevent reading the ledger."""
     outcome: Outcome = ""
@@ -105,8 +122,10 @@ class DeliveryState:
     """Versions that an operator approved."""
     failures_reset: Mapping[str, int] = field(default_factory=dict)
     """Number of failed attempts, by fingerprint, that no longer count because an operator asked for a retry."""
+    torn: tuple[int, ...] = ()
+    """Numbers of the records that were set aside; see :mod:`spira.delivery.ledger`."""
     damaged: tuple[int, ...] = ()
-    """Numbers of the records that cannot be read."""
+    """Numbers of the records that were changed or removed after they were written."""
 
     @property
     def active(self) -> Attempt | None:
@@ -126,97 +145,60 @@ def state_of(records: Iterable[Record]) -> DeliveryState:
     """Return the state after these records; records of an unknown kind, written by a newer program, change nothing."""
     state = DeliveryState()
     for record in records:
-        transition = TRANSITIONS.get(record.kind)
-        state = replace(transition(state, record) if transition else state, last=record.number)
+        state = replace(_after(state, record), last=record.number)
     return state
 
 
-def _observed(state: DeliveryState, record: Record) -> DeliveryState:
-    axes = Fingerprint(**record.body["axes"]) if "axes" in record.body else None
-    return replace(state, last_observation=LastObservation(record.at, axes, record.body.get("problem", "")))
+def _after(state: DeliveryState, record: Record) -> DeliveryState:
+    """Return the state after one more record."""
+    match record.event:
+        case Observed() as event:
+            return replace(state, last_observation=LastObservation(record.at, event.axes, event.problem))
+        case Claimed() as event:
+            attempt = Attempt(event.fingerprint, event.attempt, event.run, record.at, event.request)
+            return replace(state, attempts=(*state.attempts, attempt))
+        case Finished() as event:
+            return replace(state, attempts=tuple(_ended(attempt, event, record) for attempt in state.attempts))
+        case Promoting() as event:
+            return replace(state, promoting=event.version)
+        case Promoted() as event:
+            delivery = Delivery(event.version, record.at, record.number, event.why)
+            return replace(state, deliveries=(*state.deliveries, delivery), promoting=None)
+        case Refused() as event:
+            refusals = (*state.refusals.get(event.version, ()), Refusal(record.at, event.message))
+            return replace(state, refusals={**state.refusals, event.version: refusals}, promoting=None)
+        case Approved() as event:
+            return replace(state, manual_approvals=state.manual_approvals | {event.version})
+        case Pinned() as event:
+            return replace(state, pin=Pin(event.version, event.reason, record.at), promoting=None)
+        case Unpinned():
+            return replace(state, pin=None)
+        case RolledBack() as event:
+            # Without the pin the next tick would promote the newest approved version again.
+            pin = Pin(event.to, f"rolled back from version {event.bad}: {event.reason}", record.at)
+            return replace(state, rolled_back={**state.rolled_back, event.bad: event.reason}, pin=pin, promoting=None)
+        case Retried() as event:
+            failures = sum(attempt.outcome == "failed" for attempt in state.attempts_of(event.fingerprint))
+            return replace(state, failures_reset={**state.failures_reset, event.fingerprint: failures})
+        case Torn():
+            return replace(state, torn=(*state.torn, record.number))
+        case Damaged():
+            return replace(state, damaged=(*state.damaged, record.number))
+        case _:
+            return state
 
 
-def _claimed(state: DeliveryState, record: Record) -> DeliveryState:
-    body = record.body
-    attempt = Attempt(body["fingerprint"], body["attempt"], body["run"], record.at, body["order"])
-    return replace(state, attempts=(*state.attempts, attempt))
-
-
-def _finished(state: DeliveryState, record: Record) -> DeliveryState:
-    body = record.body
-    result = {
-        "outcome": body["outcome"],
-        "message": body.get("message", ""),
-        "reasons": tuple(body.get("reasons", ())),
-        "version": body.get("version"),
-        "metrics": body.get("metrics", {}),
-        "finished": record.at,
-        "record": record.number,
-    }
-    attempts = tuple(
-        replace(attempt, **result) if attempt.run == body["run"] and not attempt.outcome else attempt
-        for attempt in state.attempts
+def _ended(attempt: Attempt, event: Finished, record: Record) -> Attempt:
+    """Return an attempt with the outcome of its run; an attempt of another run, or with an outcome, unchanged."""
+    if attempt.run != event.run or attempt.outcome:
+        return attempt
+    return replace(
+        attempt,
+        outcome=event.outcome,
+        message=event.message,
+        reasons=event.reasons,
+        version=event.version,
+        metrics=event.metrics,
+        finished=record.at,
+        record=record.number,
     )
-    return replace(state, attempts=attempts)
-
-
-def _promoting(state: DeliveryState, record: Record) -> DeliveryState:
-    return replace(state, promoting=record.body["version"])
-
-
-def _promoted(state: DeliveryState, record: Record) -> DeliveryState:
-    delivery = Delivery(record.body["version"], record.at, record.number, record.body.get("why", ""))
-    return replace(state, deliveries=(*state.deliveries, delivery), promoting=None)
-
-
-def _refused(state: DeliveryState, record: Record) -> DeliveryState:
-    version = record.body["version"]
-    refusals = (*state.refusals.get(version, ()), Refusal(record.at, record.body["message"]))
-    return replace(state, refusals={**state.refusals, version: refusals}, promoting=None)
-
-
-def _approved(state: DeliveryState, record: Record) -> DeliveryState:
-    return replace(state, manual_approvals=state.manual_approvals | {record.body["version"]})
-
-
-def _pinned(state: DeliveryState, record: Record) -> DeliveryState:
-    pin = Pin(record.body["version"], record.body["reason"], record.at)
-    return replace(state, pin=pin, promoting=None)
-
-
-def _unpinned(state: DeliveryState, record: Record) -> DeliveryState:
-    return replace(state, pin=None)
-
-
-def _rolled_back(state: DeliveryState, record: Record) -> DeliveryState:
-    body = record.body
-    # Without the pin the next tick would promote the newest approved version again.
-    pin = Pin(body["to"], f"rolled back from version {body['bad']}: {body['reason']}", record.at)
-    return replace(state, rolled_back={**state.rolled_back, body["bad"]: body["reason"]}, pin=pin, promoting=None)
-
-
-def _retried(state: DeliveryState, record: Record) -> DeliveryState:
-    fingerprint = record.body["fingerprint"]
-    failures = sum(attempt.outcome == "failed" for attempt in state.attempts_of(fingerprint))
-    return replace(state, failures_reset={**state.failures_reset, fingerprint: failures})
-
-
-def _damaged(state: DeliveryState, record: Record) -> DeliveryState:
-    return replace(state, damaged=(*state.damaged, record.number))
-
-
-TRANSITIONS: Mapping[str, Callable[[DeliveryState, Record], DeliveryState]] = {
-    "observed": _observed,
-    "claimed": _claimed,
-    "finished": _finished,
-    "promoting": _promoting,
-    "promoted": _promoted,
-    "refused": _refused,
-    "approved": _approved,
-    "pinned": _pinned,
-    "unpinned": _unpinned,
-    "rolled_back": _rolled_back,
-    "retried": _retried,
-    DAMAGED: _damaged,
-}
-"""Effect of each kind of record on the state; ``repaired`` is for people and has none."""

@@ -76,8 +76,10 @@ class DeliveryStatus(FrozenModel):
     """What has to wait, and why."""
     troubles: tuple[str, ...]
     """What was unreachable or failed, and why."""
+    torn_records: tuple[int, ...]
+    """Numbers of the records that were set aside, because their write was interrupted or an operator accepted it."""
     damaged_records: tuple[int, ...]
-    """Numbers of the records that cannot be read."""
+    """Numbers of the records that were changed or removed after they were written."""
     records: int
     """Number of records in the ledger."""
 
@@ -109,6 +111,7 @@ def delivery_status(report: Report) -> DeliveryStatus:
         rolled_back=dict(state.rolled_back),
         notes=report.decision.notes,
         troubles=report.troubles,
+        torn_records=state.torn,
         damaged_records=state.damaged,
         records=state.last,
     )

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
 from spira import lineage
+from spira.data.content_hash import Hashed
 from spira.data.storage import open_store
-from spira.delivery.fingerprints import Axes, Axis, axis_of
-from spira.delivery.ledger import Ledger, Record
+from spira.delivery.events import Claimed, Event, Finished, Observed, Promoted, Promoting
+from spira.delivery.fingerprints import Axes, axis_of, data_axis
+from spira.delivery.ledger import BEFORE, Ledger, Record, path_of
 from spira.deployment.local import Local
+from spira.files import CHECKSUM
 
 if TYPE_CHECKING:
     from spira.registry import Registry
@@ -37,31 +41,44 @@ class LedgerBuilder:
     def __init__(self, folder: Path) -> None:
         self.ledger = Ledger(open_store(folder), "a test")
 
-    def add(self, kind: str, **body: Any) -> Record:
+    def add(self, event: Event) -> Record:
         """Append one record."""
         last = len(self.ledger.read())
-        return self.ledger.append(last, kind, START + timedelta(minutes=last), body)
+        return self.ledger.append(last, event, START + timedelta(minutes=last))
+
+    def add_stored(self, kind: str, **fields: Any) -> int:
+        """Write one record as version 79862e6 did, without a checksum, and return its number."""
+        number = len(self.ledger.read()) + 1
+        content = {"kind": kind, "at": (START + timedelta(minutes=number - 1)).isoformat(), "by": "a test", **fields}
+        self.ledger.store.write(path_of(number), json.dumps(content, indent=1).encode())
+        return number
 
     def observe(self, axes: Axes) -> str:
         """Record an observation and return its fingerprint."""
         self.ledger.save_axes(axes)
-        digests = {name: axis.digest for name, axis in axes.by_name.items()}
-        self.add("observed", fingerprint=axes.fingerprint.digest, axes=digests, git_commit="abc123")
-        return axes.fingerprint.digest
+        fingerprint = axes.fingerprint
+        self.add(Observed(axes=fingerprint, fingerprint=fingerprint.digest, git_commit="abc123"))
+        return fingerprint.digest
 
-    def run(self, fingerprint: str, outcome: str, version: str | None = None, attempt: int = 1) -> None:
+    def run(
+        self,
+        fingerprint: str,
+        outcome: Literal["approved", "rejected", "failed"],
+        version: str | None = None,
+        attempt: int = 1,
+    ) -> None:
         """Record the claim and the outcome of a run."""
         name = f"run-{fingerprint[:6]}-{attempt}"
-        self.add("claimed", fingerprint=fingerprint, attempt=attempt, run=name, order=REQUEST)
-        reasons = ["accuracy 0.4 is below 0.8"] if outcome == "rejected" else []
+        self.add(Claimed(fingerprint=fingerprint, attempt=attempt, run=name, request=REQUEST))
+        reasons = ("accuracy 0.4 is below 0.8",) if outcome == "rejected" else ()
         message = "the disk is full" if outcome == "failed" else ""
-        self.add("finished", run=name, outcome=outcome, version=version, reasons=reasons, message=message, metrics={})
+        self.add(Finished(run=name, outcome=outcome, version=version, reasons=reasons, message=message))
 
     def deliver(self, axes: Axes, version: str) -> None:
         """Record the five records of a version, from its observation to its promotion."""
         self.run(self.observe(axes), "approved", version)
-        self.add("promoting", version=version, why="approved by its gate")
-        self.add("promoted", version=version, why="approved by its gate")
+        self.add(Promoting(version=version, why="approved by its gate"))
+        self.add(Promoted(version=version, why="approved by its gate"))
 
 
 def observed(**changed: dict[str, str]) -> Axes:
@@ -71,8 +88,16 @@ def observed(**changed: dict[str, str]) -> Axes:
         "model": {"training.learning_rate": "0.002", "skip_bad": "false"},
         "code": {"spira/models/networks.py": "3" * 64, "python": "3.11.9"},
     }
-    axes: dict[str, Axis] = {name: axis_of({**parts[name], **changed.get(name, {})}) for name in parts}
-    return Axes(**axes)
+    data, model, code = ({**parts[name], **changed.get(name, {})} for name in parts)
+    files = {path: Hashed(int(part.split()[1]), part.split()[0], "") for path, part in data.items()}
+    return Axes(data_axis(files), axis_of(model), axis_of(code))
+
+
+def replace_in_records(ledger: Path, old: str, new: str) -> None:
+    """Replace text in every record, and write the records as version 79862e6 did, without checksums."""
+    for path in (ledger / "records").iterdir():
+        fields = json.loads(path.read_text().replace(old, new))
+        path.write_text(json.dumps({name: fields[name] for name in fields.keys() - {BEFORE, CHECKSUM}}))
 
 
 FIRST, SECOND, THIRD = (observed(model={"training.learning_rate": rate}) for rate in ("0.1", "0.2", "0.3"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 from spira.cli import deliver as commands
 from spira.cli.main import app
+from spira.delivery.events import Observed, Pinned
 from spira.deployment.local import Local
 from spira.deployment.target import Release
 from spira.registry import Registry, local_uri
@@ -71,9 +73,8 @@ def test_commands_without_a_reason_are_refused(
 def test_status_shows_everything_and_changes_nothing(
     deliver: Callable[..., Any], local_delivery: LocalDelivery
 ) -> None:
-    local_delivery.ledger_builder.add(
-        "observed", problem="settings: training.max_epochs: Input should be greater than 0"
-    )
+    problem = "settings: training.max_epochs: Input should be greater than 0"
+    local_delivery.ledger_builder.add(Observed(problem=problem))
     before = local_delivery.kinds
     result = deliver("status")
     assert result.exit_code == 0
@@ -103,13 +104,52 @@ def test_status_of_an_empty_ledger_has_advice(deliver: Callable[..., Any], work:
     assert "no version yet" in output
 
 
-def test_status_shows_damage_and_pins(deliver: Callable[..., Any], local_delivery: LocalDelivery) -> None:
-    """A damaged record is shown by number, a pin with its reason."""
-    local_delivery.ledger_builder.add("pinned", version="2", reason="for the study", who="me")
-    (local_delivery.folder / "work" / "ledger" / "records" / "000001.json").write_text("{")
+def test_status_shows_pins_and_torn_records(deliver: Callable[..., Any], local_delivery: LocalDelivery) -> None:
+    local_delivery.ledger_builder.add(Pinned(version="2", reason="for the study", who="me"))
+    (local_delivery.folder / "work" / "ledger" / "records" / "000012.json").write_text("{")
     output = deliver("status").stdout
-    assert "records that cannot be read: [1]" in output
+    assert "records that were set aside: 12" in output
     assert "version 2: for the study" in output
+
+
+def test_a_damaged_ledger_stops_delivery_until_it_is_repaired(
+    deliver: Callable[..., Any], local_delivery: LocalDelivery, tmp_path: Path
+) -> None:
+    """What serves stays. ``check-ledger`` names the record, and a backup restores it."""
+    ledger = local_delivery.folder / "work" / "ledger"
+    backup = shutil.copytree(ledger, tmp_path / "backup")
+    record = ledger / "records" / "000003.json"
+    intact = record.read_bytes()
+    record.write_bytes(intact.replace(b'"approved"', b'"rejected"'))
+    ticked = deliver("tick")
+    assert ticked.exit_code == 1
+    assert "ledger: damaged record 3 (it differs from its checksum)" in ticked.stderr
+    assert "run spira deliver check-ledger" in ticked.stderr
+    assert (local_delivery.served, len(local_delivery.kinds)) == ("2", 10)
+    assert "damaged record 3" in deliver("status").stdout
+    checked = deliver("check-ledger")
+    assert checked.exit_code == 1
+    assert checked.stdout.splitlines()[:2] == [
+        "9 of 10 records are intact",
+        "record 3: this record is damaged: it differs from its checksum",
+    ]
+    assert deliver("pin", "1", "--reason", "why not").exit_code == 2
+    repaired = deliver("check-ledger", "--repair-from", str(backup))
+    assert (repaired.exit_code, repaired.stdout) == (0, "10 of 10 records are intact\n")
+    assert record.read_bytes() == intact
+    assert deliver("tick").exit_code == 0
+
+
+def test_damage_is_accepted_with_a_reason(deliver: Callable[..., Any], local_delivery: LocalDelivery) -> None:
+    """The record has no effect from then on, and delivery goes on."""
+    (local_delivery.folder / "work" / "ledger" / "records" / "000005.json").unlink()
+    assert deliver("check-ledger", "--accept-damage").exit_code == 2
+    accepted = deliver("check-ledger", "--accept-damage", "--reason", "no backup", "--json")
+    assert accepted.exit_code == 0
+    assert [problem["record"] for problem in json.loads(accepted.stdout)["torn"]] == [5]
+    assert deliver("tick").exit_code == 0
+    assert local_delivery.served == "2"
+    assert "damaged record 5 is left out" in deliver("history").stdout
 
 
 def test_tick_records_invalid_input_once(deliver: Callable[..., Any], local_delivery: LocalDelivery) -> None:
@@ -299,7 +339,8 @@ def test_every_verb_is_documented() -> None:
     """Both the help and the page name it."""
     help_text = CliRunner().invoke(app, ["deliver"]).output
     page = (ROOT / "docs" / "delivery.md").read_text()
-    verbs = [command.name or command.callback.__name__ for command in commands.app.registered_commands]
+    names = (command.name or command.callback.__name__ for command in commands.app.registered_commands)
+    verbs = [name.replace("_", "-") for name in names]
     assert len(verbs) >= 11
     assert [verb for verb in verbs if f" {verb} " not in help_text] == []
     assert [verb for verb in verbs if f"`{verb}" not in page and f"deliver {verb}" not in page] == []

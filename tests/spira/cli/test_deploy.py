@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from spira.cli import deploy as module
 from spira.cli.main import app
+from spira.delivery.events import RolledBack
 from spira.deployment.local import Local
 from spira.errors import SpiraError
 from tests.support import ROOT
@@ -190,7 +191,7 @@ def test_a_rollback_to_a_version_that_is_not_the_previous_alias_moves_the_champi
 def test_a_rollback_to_a_rolled_back_version_is_refused(deploy: Command, local_delivery: LocalDelivery) -> None:
     """The ledger has the earlier rollback."""
     deploy("apply", "1")
-    local_delivery.ledger_builder.add("rolled_back", bad="2", to="1", reason="false alarms", who="me")
+    local_delivery.ledger_builder.add(RolledBack(bad="2", to="1", reason="false alarms", who="me"))
     result = deploy("rollback", "--reason", "too slow")
     assert result.exit_code == 1
     assert "version 2 was rolled back (false alarms): apply another version" in result.stdout
@@ -223,7 +224,7 @@ def test_an_unfit_version_serves_only_with_a_reason(
 
 def test_a_version_that_only_the_ledger_rolled_back_is_refused(deploy: Command, local_delivery: LocalDelivery) -> None:
     """The model repository has no tag for it yet."""
-    local_delivery.ledger_builder.add("rolled_back", bad="1", to="2", reason="false alarms", who="me")
+    local_delivery.ledger_builder.add(RolledBack(bad="1", to="2", reason="false alarms", who="me"))
     refused = deploy("apply", "1")
     assert refused.exit_code == 2
     assert "version 1 was rolled back (false alarms)" in refused.stderr

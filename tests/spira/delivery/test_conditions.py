@@ -118,8 +118,8 @@ def test_an_unreachable_target_is_unknown_and_a_trouble(world: InMemoryWorld):
 
 def test_a_damaged_record_is_a_trouble(world: InMemoryWorld):
     resource_after_tick(world)
-    world.store.files["records/000001.json"] = b"{"
-    assert messages(resource_after_tick(world))["Healthy"] == "ledger: record 1 cannot be read"
+    world.store.files["records/000001.json"] = b"{}"
+    assert "ledger: damaged record 1 " in messages(resource_after_tick(world))["Healthy"]
 
 
 def test_the_transition_time_changes_only_with_the_status(world: InMemoryWorld):

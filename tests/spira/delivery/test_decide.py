@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from spira.delivery import operator_commands
 from spira.delivery.decide import Policy
+from spira.delivery.events import Claimed, Observed
+from spira.delivery.ledger import path_of
 from spira.delivery.runner import Run
 from spira.errors import SpiraError
 from tests.support.in_memory_world import GATE, InMemoryWorld, KilledError
@@ -61,12 +65,9 @@ def test_a_training_request_matches_the_observation(world: InMemoryWorld) -> Non
 def test_a_request_with_settings_of_another_program_fails_its_run(world: InMemoryWorld) -> None:
     """A claim that this program cannot read does not block later runs."""
     observation = world.observe()
-    last = len(world.ledger.read())
-    for kind, body in (
-        ("observed", {"axes": vars(observation.observed.fingerprint)}),
-        ("claimed", {"fingerprint": "f", "attempt": 1, "run": "run-1", "order": {"config": '{"new": 1}'}}),
-    ):
-        last = world.ledger.append(last, kind, world.now, body).number
+    world.ledger.append(0, Observed(axes=observation.observed.fingerprint), world.now)
+    request = {"config": '{"new": 1}'}
+    world.ledger.append(1, Claimed(fingerprint="f", attempt=1, run="run-1", request=request), world.now)
     report = world.reconciler().tick()
     assert "run run-1 failed: training request of run run-1: " in report.done[0]
     world.end_run("approved")
@@ -88,10 +89,12 @@ def test_a_run_that_an_earlier_version_has_claimed_is_resumed(world: InMemoryWor
         "code_digest": axes["code"],
         "git_commit": "abc123",
     }
-    observed = {"fingerprint": fingerprint, "axes": axes, "git_commit": "abc123"}
+    at = world.now.isoformat()
+    observed = {"kind": "observed", "at": at, "by": "me", "id": "1", "fingerprint": fingerprint, "axes": axes}
     claimed = {"fingerprint": fingerprint, "attempt": 1, "run": "spira-1", "order": request}
-    world.ledger.append(0, "observed", world.now, observed)
-    world.ledger.append(1, "claimed", world.now, claimed)
+    claimed = {"kind": "claimed", "at": at, "by": "me", "id": "2"} | claimed
+    for number, record in enumerate((observed, claimed), start=1):
+        world.store.write(path_of(number), json.dumps(record).encode())
     world.runner.runs["spira-1"] = Run("interrupted")
     assert world.reconciler().tick().done == ("started run spira-1",)
     expected = observation.request.model_copy(update={"name": "spira-1", "git_commit": "abc123"})
@@ -237,9 +240,25 @@ def test_a_changed_target_and_a_moved_alias_are_repaired(world: InMemoryWorld) -
     assert (world.repository.champion, world.serving) == ("2", {"2"})
     assert kinds(world).count("repaired") == 2
     assert report.done == (
-        "repaired: champion set to version 2 (was 1)",
         "repaired: kserve serves version 2 (was 1)",
+        "repaired: champion set to version 2 (was 1)",
     )
+
+
+def test_the_alias_is_repaired_only_after_every_target_serves(world: InMemoryWorld) -> None:
+    """An operator rolls back to a version that does not load any more: alias and service stay together."""
+    world.deliver()
+    world.data = "1"
+    world.deliver()
+    world.targets[1].refuses = {"1"}
+    operator_commands.roll_back(world.ledger, "false alarms")
+    report = world.reconciler().tick()
+    assert world.repository.champion == "2"
+    assert world.targets[1].version == "2"
+    assert report.troubles
+    world.targets[1].refuses = set()
+    world.reconciler().tick()
+    assert (world.repository.champion, world.serving) == ("1", {"1"})
 
 
 def test_an_earlier_champion_is_adopted(world: InMemoryWorld) -> None:
@@ -301,7 +320,7 @@ def test_a_torn_record_is_skipped(world: InMemoryWorld) -> None:
         world.reconciler().tick()
     world.deliver()
     assert world.serving == {"1"}
-    assert world.state.damaged == (1,)
+    assert (world.state.torn, world.state.damaged) == ((1,), ())
     assert set(world.runner.starts.values()) == {1}
 
 

@@ -8,8 +8,23 @@ import pytest
 
 from spira.data.storage import StorageError
 from spira.delivery import explain
+from spira.delivery.events import (
+    EVENTS,
+    Approved,
+    DamageAccepted,
+    Observed,
+    Pinned,
+    Refused,
+    Repaired,
+    Retried,
+    RolledBack,
+    UnknownEvent,
+    Unpinned,
+    read_event,
+)
 from spira.delivery.fingerprints import Change
-from spira.delivery.state import TRANSITIONS, state_of
+from spira.delivery.ledger import Ledger, Record
+from spira.delivery.state import state_of
 from spira.errors import SpiraError
 from tests.support.ledger_builder import START, LedgerBuilder, observed
 
@@ -88,7 +103,7 @@ def test_why_without_a_valid_observation_is_refused_with_advice(ledger_builder: 
     """Both for an empty ledger and for one that has only invalid input."""
     with pytest.raises(SpiraError, match="no valid input was observed yet: run spira deliver tick"):
         explain.why(ledger_builder.ledger)
-    ledger_builder.add("observed", problem="data: no recordings")
+    ledger_builder.add(Observed(problem="data: no recordings"))
     with pytest.raises(SpiraError, match="no valid input was observed yet"):
         explain.why(ledger_builder.ledger)
 
@@ -103,24 +118,25 @@ def test_why_names_a_missing_axis(ledger_builder: LedgerBuilder) -> None:
 
 def test_history_describes_every_kind_of_record(ledger_builder: LedgerBuilder) -> None:
     """A record of an unknown kind, written by a newer program, is shown as it is."""
-    assert set(TRANSITIONS) | {"repaired"} == set(explain.DESCRIPTIONS)
     ledger_builder.deliver(FIRST, "1")
     ledger_builder.run(ledger_builder.observe(observed(model={"skip_bad": "true"})), "rejected")
     ledger_builder.run(ledger_builder.observe(observed(model={"skip_bad": "null"})), "failed")
-    ledger_builder.add("observed", problem="data: no recordings")
-    ledger_builder.add("observed", problem="settings: training.max_epochs: too small")
-    ledger_builder.add("observed", problem="something else")
-    ledger_builder.add("pinned", version="1", reason="for now", who="me")
-    ledger_builder.add("unpinned", version="1", who="me")
-    ledger_builder.add("repaired", what="local", version="1", instead_of=None)
-    ledger_builder.add("repaired", what="local", version="1", instead_of="1")
-    ledger_builder.add("repaired", what="champion", version="1", instead_of="7")
-    ledger_builder.add("refused", version="2", message="golden recording 3 differs")
-    ledger_builder.add("rolled_back", bad="2", to="1", reason="worse", who="me")
-    ledger_builder.add("approved", version="1", who="me")
-    ledger_builder.add("retried", fingerprint="f" * 64, who="me")
-    ledger_builder.add("novelty", surprise=1)
-    texts = [event.text for event in explain.history(ledger_builder.ledger.read())]
+    ledger_builder.add(Observed(problem="data: no recordings"))
+    ledger_builder.add(Observed(problem="settings: training.max_epochs: too small"))
+    ledger_builder.add(Observed(problem="something else"))
+    ledger_builder.add(Pinned(version="1", reason="for now", who="me"))
+    ledger_builder.add(Unpinned(version="1", who="me"))
+    ledger_builder.add(Repaired(what="local", version="1", instead_of=None))
+    ledger_builder.add(Repaired(what="local", version="1", instead_of="1"))
+    ledger_builder.add(Repaired(what="champion", version="1", instead_of="7"))
+    ledger_builder.add(Refused(version="2", message="golden recording 3 differs"))
+    ledger_builder.add(RolledBack(bad="2", to="1", reason="worse", who="me"))
+    ledger_builder.add(Approved(version="1", who="me"))
+    ledger_builder.add(Retried(fingerprint="f" * 64, who="me"))
+    ledger_builder.add(DamageAccepted(records=(4, 7), reason="power cut", who="me"))
+    records = [*ledger_builder.ledger.read(), Record(27, START, read_event("novelty", {"surprise": 1}))]
+    assert {type(record.event) for record in records} == {*EVENTS.values(), UnknownEvent}
+    texts = [line.text for line in explain.history(records)]
     second, third = (observed(model={"skip_bad": value}).fingerprint.digest for value in ("true", "null"))
     first = FIRST.fingerprint.digest
     assert texts[:-1] == [
@@ -147,25 +163,26 @@ def test_history_describes_every_kind_of_record(ledger_builder: LedgerBuilder) -
         "rolled back from version 2 to 1, pinned: worse",
         "version 1 was approved by me",
         "retry of fingerprint ffffffffffff requested",
+        "damaged record 4, 7 is left out, accepted by me: power cut",
     ]
-    assert texts[-1].startswith("novelty: ")
+    assert texts[-1] == 'novelty: {"surprise": 1}'
 
 
 def test_history_shows_a_torn_record(ledger_builder: LedgerBuilder) -> None:
     ledger_builder.deliver(FIRST, "1")
-    (ledger_builder.ledger.store.root / "records" / "000002.json").write_text("{")
-    events = explain.history(type(ledger_builder.ledger)(ledger_builder.ledger.store).read())
-    assert [event.number for event in events] == [1, 2, 3, 4, 5]
-    assert "cannot be read" in events[1].text
+    (ledger_builder.ledger.store.root / "records" / "000005.json").write_text("{")
+    lines = explain.history(Ledger(ledger_builder.ledger.store).read())
+    assert [line.number for line in lines] == [1, 2, 3, 4, 5]
+    assert lines[4].text == "this record was set aside: it is incomplete"
 
 
 def test_the_version_that_served_at_a_time_is_known(ledger_builder: LedgerBuilder) -> None:
     """Promotion, pin, unpin and rollback begin a period each, to the minute."""
     ledger_builder.deliver(FIRST, "1")  # records 1 to 5, at minutes 0 to 4
     ledger_builder.deliver(observed(model={"skip_bad": "true"}), "2")  # 6 to 10
-    ledger_builder.add("pinned", version="1", reason="compared")  # 11
-    ledger_builder.add("unpinned", version="1")  # 12
-    ledger_builder.add("rolled_back", bad="2", to="1", reason="worse")  # 13
+    ledger_builder.add(Pinned(version="1", reason="compared"))  # 11
+    ledger_builder.add(Unpinned(version="1"))  # 12
+    ledger_builder.add(RolledBack(bad="2", to="1", reason="worse"))  # 13
     records = ledger_builder.ledger.read()
 
     def version_at(minute: float) -> str | None:
@@ -182,7 +199,7 @@ def test_the_version_that_served_at_a_time_is_known(ledger_builder: LedgerBuilde
 
 def test_invalid_input_has_no_fingerprint(ledger_builder: LedgerBuilder) -> None:
     problem = "data: metadata_train.csv does not exist"
-    ledger_builder.add("observed", problem=problem)
+    ledger_builder.add(Observed(problem=problem))
     last_observation = state_of(ledger_builder.ledger.read()).last_observation
     assert last_observation is not None
     assert (last_observation.fingerprint, last_observation.problem) == ("", problem)

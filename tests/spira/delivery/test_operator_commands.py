@@ -10,6 +10,7 @@ import pytest
 
 from spira.data.storage import open_store
 from spira.delivery import operator_commands
+from spira.delivery.events import Approved, Pinned, Retried, RolledBack, Unpinned
 from spira.delivery.ledger import Ledger, OvertakenError
 from spira.delivery.state import state_of
 from spira.errors import SpiraError
@@ -27,12 +28,9 @@ def two_versions(ledger_builder: LedgerBuilder) -> LedgerBuilder:
 def test_a_pin_records_version_reason_and_user(two_versions: LedgerBuilder) -> None:
     """It holds until it is removed."""
     record = operator_commands.pin(two_versions.ledger, "1", "compared this week")
-    assert (record.kind, record.body) == (
-        "pinned",
-        {"version": "1", "reason": "compared this week", "who": getpass.getuser()},
-    )
-    assert two_versions.ledger.read()[-1].body.items() >= record.body.items()
-    assert operator_commands.unpin(two_versions.ledger).body["version"] == "1"
+    assert record.event == Pinned(version="1", reason="compared this week", who=getpass.getuser())
+    assert two_versions.ledger.read()[-1].event == record.event
+    assert operator_commands.unpin(two_versions.ledger).event == Unpinned(version="1", who=getpass.getuser())
     assert state_of(two_versions.ledger.read()).pin is None
 
 
@@ -60,8 +58,8 @@ def test_an_empty_ledger_refuses_every_command(ledger_builder: LedgerBuilder) ->
 
 def test_a_rollback_pins_the_version_before(two_versions: LedgerBuilder) -> None:
     """The version that is left cannot be pinned any more."""
-    body = operator_commands.roll_back(two_versions.ledger, "false alarms").body
-    assert (body["bad"], body["to"], body["reason"]) == ("2", "1", "false alarms")
+    event = operator_commands.roll_back(two_versions.ledger, "false alarms").event
+    assert event == RolledBack(bad="2", to="1", reason="false alarms", who=getpass.getuser())
     with pytest.raises(SpiraError, match=r"version 2 was rolled back \(false alarms\)"):
         operator_commands.pin(two_versions.ledger, "2", "once more")
 
@@ -69,7 +67,8 @@ def test_a_rollback_pins_the_version_before(two_versions: LedgerBuilder) -> None
 def test_repeated_rollbacks_go_back_until_no_version_is_left(two_versions: LedgerBuilder) -> None:
     """A rollback never returns to a version that was rolled back."""
     two_versions.deliver(THIRD, "3")
-    assert [operator_commands.roll_back(two_versions.ledger, "bad").body["to"] for _ in range(2)] == ["2", "1"]
+    events = [operator_commands.roll_back(two_versions.ledger, "bad").event for _ in range(2)]
+    assert [event.to for event in events if isinstance(event, RolledBack)] == ["2", "1"]
     with pytest.raises(SpiraError, match="cannot roll back: there is no other delivered version"):
         operator_commands.roll_back(two_versions.ledger, "bad")
 
@@ -81,7 +80,9 @@ def test_a_rollback_can_name_its_version(two_versions: LedgerBuilder) -> None:
         operator_commands.roll_back(two_versions.ledger, "bad", "3")
     with pytest.raises(SpiraError, match="version 9 is not in the ledger"):
         operator_commands.roll_back(two_versions.ledger, "bad", "9")
-    assert operator_commands.roll_back(two_versions.ledger, "bad", "1").body["to"] == "1"
+    event = operator_commands.roll_back(two_versions.ledger, "bad", "1").event
+    assert isinstance(event, RolledBack)
+    assert event.to == "1"
 
 
 def test_only_the_version_that_waits_is_approved(two_versions: LedgerBuilder) -> None:
@@ -90,14 +91,16 @@ def test_only_the_version_that_waits_is_approved(two_versions: LedgerBuilder) ->
     two_versions.run(two_versions.observe(THIRD), "approved", "3")
     with pytest.raises(SpiraError, match="version 2 does not wait for approval; version 3 does"):
         operator_commands.approve(two_versions.ledger, "2")
-    assert operator_commands.approve(two_versions.ledger, "3").body["version"] == "3"
+    event = operator_commands.approve(two_versions.ledger, "3").event
+    assert event == Approved(version="3", who=getpass.getuser())
 
 
 def test_only_a_failed_observation_is_retried(ledger_builder: LedgerBuilder) -> None:
     """A rejection is a verdict, not a failure."""
     fingerprint = ledger_builder.observe(FIRST)
     ledger_builder.run(fingerprint, "failed")
-    assert operator_commands.retry(ledger_builder.ledger).body["fingerprint"] == fingerprint
+    event = operator_commands.retry(ledger_builder.ledger).event
+    assert event == Retried(fingerprint=fingerprint, who=getpass.getuser())
     assert state_of(ledger_builder.ledger.read()).failures_reset == {fingerprint: 1}
     ledger_builder.run(ledger_builder.observe(SECOND), "rejected")
     with pytest.raises(SpiraError, match="nothing to retry: the last run for the observed input has not failed"):
@@ -128,7 +131,7 @@ def test_a_command_that_is_always_overtaken_gives_up(two_versions: LedgerBuilder
     class OvertakenLedger(Ledger):
         def read(self):  # always lacks the record that the other process has just written
             records = super().read()
-            other.append(records[-1].number, "retried", START, {"fingerprint": "f"})
+            other.append(records[-1].number, Retried(fingerprint="f"), START)
             return records
 
     other = Ledger(two_versions.ledger.store, "another")

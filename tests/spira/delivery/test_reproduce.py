@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from spira.cli.main import app
 from spira.delivery.repository import MLflowRepository
-from tests.support.ledger_builder import code_at
+from tests.support.ledger_builder import code_at, replace_in_records
 
 pytestmark = pytest.mark.integration
 
@@ -68,9 +68,7 @@ def test_different_weights_are_reported(delivered: Path, tmp_path: Path, monkeyp
 
 def test_changed_data_are_refused_by_file(copy: Path, delivered: Path) -> None:
     """Nothing is trained."""
-    records = copy / "work" / "ledger" / "records"
-    for record in records.iterdir():
-        record.write_text(record.read_text().replace(str(delivered / "voices"), str(copy / "voices")))
+    replace_in_records(copy / "work" / "ledger", str(delivered / "voices"), str(copy / "voices"))
     recording = sorted((copy / "voices").rglob("*.wav"))[0]
     recording.write_bytes(recording.read_bytes()[:-2])
     refused = reproduce(copy)

@@ -10,7 +10,7 @@ from tests.support.in_memory_world import InMemoryWorld
 
 KEYS = {
     "observed", "training", "run", "wanted", "champion", "serving", "pin", "rolled_back", "notes", "troubles",
-    "damaged_records", "records",
+    "torn_records", "damaged_records", "records",
 }  # fmt: skip
 
 
