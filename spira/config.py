@@ -10,12 +10,12 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from spira.errors import SpiraError
 
@@ -25,6 +25,10 @@ SAMPLE_RATE_HZ = 16_000
 
 class ConfigError(SpiraError):
     """An invalid configuration; the message names the key and the rule."""
+
+
+JsonObject = dict[str, JsonValue]
+"""A JSON object at a boundary of this program: in a file, a response or a request."""
 
 
 class FrozenModel(BaseModel):
@@ -226,17 +230,17 @@ def smoke() -> Config:
     )
 
 
-def from_dict(values: dict[str, Any], settings: Sequence[str] = ()) -> Config:
+def from_dict(values: Mapping[str, object], settings: Sequence[str] = ()) -> Config:
     """Return the defaults, overridden by a partial nested dictionary and by ``section.key=value`` settings.
 
     Raises:
         ConfigError: a key is unknown or a value out of range; the message names each key and the rule.
     """
-    values = copy.deepcopy(values)
+    merged = copy.deepcopy(dict(values))
     for setting in settings:
-        _set(values, setting)
+        _set(merged, setting)
     try:
-        return Config.model_validate(values)
+        return Config.model_validate(merged)
     except ValidationError as error:
         raise ConfigError(explain(error)) from None
 
@@ -250,7 +254,7 @@ def load(path: Path | None = None, settings: Sequence[str] = ()) -> Config:
     return from_dict(_read_yaml(path) if path else {}, settings)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _read_yaml(path: Path) -> JsonObject:
     try:
         values = yaml.safe_load(path.read_text()) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -260,7 +264,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _set(values: dict[str, Any], setting: str) -> None:
+def _set(values: dict[str, object], setting: str) -> None:
     key, equals, value = setting.partition("=")
     *sections, name = key.strip().split(".")
     if not equals or len(sections) != 1:

@@ -6,9 +6,13 @@ For computations in which many small array operations would spend their time on 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numba
+
+FAST_MATH = {"reassoc", "contract", "arcp", "nsz"}
+"""Permitted simplifications of floating-point arithmetic; without ``nnan``: NaN stays NaN."""
 
 
 def jit(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -16,12 +20,8 @@ def jit(function: Callable[..., Any]) -> Callable[..., Any]:
 
     The machine code is cached beside the source or in the user's cache folder.
     """
-    options: dict[str, Any] = {
-        "nogil": True,
-        "error_model": "numpy",
-        "fastmath": {"reassoc", "contract", "arcp", "nsz"},  # not "nnan": NaN stays NaN
-    }
+    jitted = partial(numba.njit, nogil=True, error_model="numpy", fastmath=FAST_MATH)
     try:
-        return numba.njit(cache=True, **options)(function)
+        return jitted(cache=True)(function)
     except RuntimeError:  # neither folder is writable: compile in every process
-        return numba.njit(**options)(function)
+        return jitted()(function)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spira.errors import SpiraError
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
+
+
+KubernetesObject = dict[str, Any]
+"""A Kubernetes object as the API server's JSON has it."""
 
 
 class NoClusterError(SpiraError):

@@ -16,11 +16,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
@@ -124,34 +123,44 @@ def make_demo(
     return root
 
 
-def _recipe(seed: int, speakers: int, recordings_per_speaker: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Recipe:
+    """Content of ``demo.json``, from which the same data set can be made again."""
+
+    synthetic: bool
+    recipe: int
+    seed: int
+    speakers: int
+    recordings_per_speaker: int
+
+
+def _recipe(seed: int, speakers: int, recordings_per_speaker: int) -> Recipe:
     if seed < 0:
         raise DemoError(f"seed {seed}: must not be negative")
     if speakers < MIN_SPEAKERS:
         raise DemoError(f"{speakers} speakers: each split needs one of each class, ask for {MIN_SPEAKERS}")
     if recordings_per_speaker < 1:
         raise DemoError(f"{recordings_per_speaker} recordings per speaker: must be at least 1")
-    numbers = {"seed": seed, "speakers": speakers, "recordings_per_speaker": recordings_per_speaker}
-    return {"synthetic": True, "recipe": RECIPE, **numbers}
+    return Recipe(True, RECIPE, seed, speakers, recordings_per_speaker)
 
 
-def _is_current(root: Path, recipe: dict[str, Any]) -> bool:
+def _is_current(root: Path, recipe: Recipe) -> bool:
     marker = root / "demo.json"
     if not marker.is_file():
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             raise DemoError(f"{root} exists and is not a demo data set: name another folder, or empty it")
         return False
-    files = recipe["speakers"] * recipe["recordings_per_speaker"] + NOISES
+    files = recipe.speakers * recipe.recordings_per_speaker + NOISES
     return marker.read_text() == _json(recipe) and len(list(root.rglob("*.wav"))) == files
 
 
-def _json(recipe: dict[str, Any]) -> str:
-    return json.dumps(recipe, indent=2) + "\n"
+def _json(recipe: Recipe) -> str:
+    return json.dumps(asdict(recipe), indent=2) + "\n"
 
 
-def _write_data_set(root: Path, work: Path, recipe: dict[str, Any], progress: Callable[[int, int], None]) -> None:
-    seed = recipe["seed"]
-    readings = _readings(_speakers(recipe["speakers"], seed), recipe["recordings_per_speaker"], seed)
+def _write_data_set(root: Path, work: Path, recipe: Recipe, progress: Callable[[int, int], None]) -> None:
+    seed = recipe.seed
+    readings = _readings(_speakers(recipe.speakers, seed), recipe.recordings_per_speaker, seed)
     phrases = iter(_synthesize([phrase for reading in readings for phrase in reading.phrases()], seed, work))
     total, written = len(readings) + NOISES, {0: 0, 1: 0}  # by class
     for index, reading in enumerate(readings):
@@ -182,7 +191,7 @@ def _write_tables(root: Path, readings: list[Reading]) -> None:
     _write_csv(root / "noise.csv", ("file_path",), [(f"noise/ward_{index}.wav",) for index in range(NOISES)])
 
 
-def _write_csv(path: Path, names: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+def _write_csv(path: Path, names: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([names, *rows])
 

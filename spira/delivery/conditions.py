@@ -11,12 +11,17 @@ The conditions:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
+from pydantic import ConfigDict
+from pydantic.alias_generators import to_camel
+
+from spira.config import FrozenModel, JsonObject
 from spira.delivery.fingerprints import describe_problem
-from spira.delivery.status import DeliveryStatus, ObservedStatus, TargetStatus
+from spira.delivery.status import AxisDigests, DeliveryStatus, ObservedStatus, TargetStatus
+from spira.kubernetes_connection import KubernetesObject
 
 MAX_MESSAGE_CHARACTERS = 1000
 """Kubernetes limits the length of a message; the ledger has the full text."""
@@ -44,9 +49,64 @@ class Condition:
     message: str
 
 
+class ResourceModel(FrozenModel):
+    """A part of the custom resource: field names in Kubernetes' camelCase, unknown fields ignored."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
+
+
+class StoredCondition(ResourceModel):
+    """A condition as the resource stores it."""
+
+    type: str
+    status: ConditionStatus
+    reason: str
+    message: str
+    observed_generation: int
+    last_transition_time: str
+
+
+class StoredTarget(ResourceModel):
+    """State of one target."""
+
+    name: str
+    version: str | None = None
+    ready: bool | None = None
+    message: str | None = None
+
+
+class ResourceStatus(ResourceModel):
+    """The ``status`` of the custom resource; see ``manifests/base/delivery/crd.yaml``."""
+
+    observed_generation: int
+    last_tick_time: str
+    fingerprint: str | None = None
+    axes: AxisDigests | None = None
+    training: str
+    run: str | None = None
+    wanted: str | None = None
+    champion: str | None = None
+    pinned: str | None = None
+    serving: str
+    message: str
+    records: int
+    targets: tuple[StoredTarget, ...]
+    conditions: tuple[StoredCondition, ...]
+
+    def to_json(self) -> JsonObject:
+        """Return the fields as the API server stores them; fields without a value are left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class PreviousStatus(ResourceModel):
+    """The part of the replaced ``status`` that matters for the next one."""
+
+    conditions: tuple[StoredCondition, ...] = ()
+
+
 def resource_status(
-    status: DeliveryStatus, previous: Mapping[str, Any], generation: int, now: datetime
-) -> dict[str, Any]:
+    status: DeliveryStatus, previous: KubernetesObject, generation: int, now: datetime
+) -> ResourceStatus:
     """Return the ``status`` of the custom resource.
 
     Args:
@@ -54,23 +114,23 @@ def resource_status(
         generation: ``metadata.generation`` of the resource.
     """
     observed = status.observed
-    fields = {
-        "observedGeneration": generation,
-        "lastTickTime": _time(now),
-        "fingerprint": observed and observed.fingerprint,
-        "axes": observed and observed.axes and observed.axes.model_dump(),
-        "training": status.training,
-        "run": status.run,
-        "wanted": status.wanted,
-        "champion": status.champion,
-        "pinned": status.pin and status.pin.version,
-        "serving": _serving_summary(status.serving),
-        "message": _shorten("; ".join(status.troubles or status.notes) or UP_TO_DATE),
-        "records": status.records,
-        "targets": [_target(name, target) for name, target in status.serving.items()],
-        "conditions": _with_times(conditions(status), previous.get("conditions", ()), generation, _time(now)),
-    }
-    return _without_empty(fields)
+    before = PreviousStatus.model_validate(previous).conditions
+    return ResourceStatus(
+        observed_generation=generation,
+        last_tick_time=_time(now),
+        fingerprint=(observed.fingerprint or None) if observed else None,
+        axes=observed.axes if observed else None,
+        training=status.training,
+        run=status.run,
+        wanted=status.wanted,
+        champion=status.champion,
+        pinned=status.pin.version if status.pin else None,
+        serving=_serving_summary(status.serving),
+        message=_shorten("; ".join(status.troubles or status.notes) or UP_TO_DATE),
+        records=status.records,
+        targets=tuple(_target(name, target) for name, target in status.serving.items()),
+        conditions=_with_times(conditions(status), before, generation, _time(now)),
+    )
 
 
 def conditions(status: DeliveryStatus) -> list[Condition]:
@@ -116,19 +176,21 @@ def _healthy(status: DeliveryStatus) -> Condition:
 
 
 def _with_times(
-    conditions: list[Condition], previous: Iterable[Mapping[str, Any]], generation: int, now: str
-) -> list[dict[str, Any]]:
+    conditions: list[Condition], previous: Iterable[StoredCondition], generation: int, now: str
+) -> tuple[StoredCondition, ...]:
     """Return the conditions as the resource stores them; the time changes only with the status, not with a message."""
-    before = {(condition["type"], condition["status"]): condition["lastTransitionTime"] for condition in previous}
-    return [
-        {
-            **asdict(condition),
-            "message": _shorten(condition.message),
-            "observedGeneration": generation,
-            "lastTransitionTime": before.get((condition.type, condition.status), now),
-        }
+    before = {(condition.type, condition.status): condition.last_transition_time for condition in previous}
+    return tuple(
+        StoredCondition(
+            type=condition.type,
+            status=condition.status,
+            reason=condition.reason,
+            message=_shorten(condition.message),
+            observed_generation=generation,
+            last_transition_time=before.get((condition.type, condition.status), now),
+        )
         for condition in conditions
-    ]
+    )
 
 
 def _serving_summary(serving: Mapping[str, TargetStatus | None]) -> str:
@@ -145,15 +207,11 @@ def _summary(target: TargetStatus | None) -> str:
     return (target.version or "nothing") + ("" if target.ready else f", not ready: {target.message}")
 
 
-def _target(name: str, target: TargetStatus | None) -> dict[str, Any]:
+def _target(name: str, target: TargetStatus | None) -> StoredTarget:
     if target is None:
-        return {"name": name, "message": UNREACHABLE}
-    message = _shorten(target.message)
-    return _without_empty({"name": name, "version": target.version, "ready": target.ready, "message": message})
-
-
-def _without_empty(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value not in (None, "")}
+        return StoredTarget(name=name, message=UNREACHABLE)
+    message = _shorten(target.message) or None
+    return StoredTarget(name=name, version=target.version, ready=target.ready, message=message)
 
 
 def _shorten(message: str) -> str:

@@ -19,6 +19,7 @@ from spira.delivery.reconcile import Report
 from spira.delivery.settings import Settings
 from spira.delivery.status import DeliveryStatus, delivery_status
 from spira.errors import SpiraError
+from spira.kubernetes_connection import KubernetesObject
 
 GROUP, VERSION, PLURAL, KIND = "spira.internal", "v1alpha1", "deliveries", "Delivery"
 TIMEOUT_SECONDS = (3, 10)
@@ -63,7 +64,7 @@ def publish(resource: str, status: DeliveryStatus, api: Any) -> None:
     for attempt in range(MAX_ATTEMPTS):
         with _explained_errors():
             body = _get_or_create(api, path, name)
-            fields = resource_status(status, body.get("status", {}), _generation(body), datetime.now(UTC))
+            fields = resource_status(status, body.get("status", {}), _generation(body), datetime.now(UTC)).to_json()
             if _write_status(api, path, name, {**body, "status": fields}, is_last=attempt == MAX_ATTEMPTS - 1):
                 return
 
@@ -84,21 +85,23 @@ def connect() -> Any:
         raise ResourceError(f"{error}; or leave resource out of the settings") from error
 
 
-def _get_or_create(api: Any, path: dict[str, str], name: str) -> dict[str, Any]:
+def _get_or_create(api: Any, path: dict[str, str], name: str) -> KubernetesObject:
     from kubernetes.client import ApiException
 
     try:
-        existing: dict[str, Any] = api.get_namespaced_custom_object(**path, name=name, _request_timeout=TIMEOUT_SECONDS)
+        existing: KubernetesObject = api.get_namespaced_custom_object(
+            **path, name=name, _request_timeout=TIMEOUT_SECONDS
+        )
         return existing
     except ApiException as error:
         if error.status != NOT_FOUND:
             raise
     body = {"apiVersion": f"{GROUP}/{VERSION}", "kind": KIND, "metadata": {"name": name}}
-    created: dict[str, Any] = api.create_namespaced_custom_object(**path, body=body, _request_timeout=TIMEOUT_SECONDS)
+    created: KubernetesObject = api.create_namespaced_custom_object(**path, body=body, _request_timeout=TIMEOUT_SECONDS)
     return created
 
 
-def _write_status(api: Any, path: dict[str, str], name: str, body: dict[str, Any], *, is_last: bool) -> bool:
+def _write_status(api: Any, path: dict[str, str], name: str, body: KubernetesObject, *, is_last: bool) -> bool:
     """Write the status; return False if another process has written since ``body`` was read and attempts are left."""
     from kubernetes.client import ApiException
 
@@ -111,7 +114,7 @@ def _write_status(api: Any, path: dict[str, str], name: str, body: dict[str, Any
     return True
 
 
-def _generation(body: dict[str, Any]) -> int:
+def _generation(body: KubernetesObject) -> int:
     return int(body["metadata"].get("generation", 1))
 
 

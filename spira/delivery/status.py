@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from pydantic import field_serializer
 
-from spira.config import FrozenModel
+from spira.config import FrozenModel, JsonObject
 from spira.delivery.decide import wanted
 from spira.delivery.reconcile import Report
 from spira.delivery.state import DeliveryState
@@ -83,7 +82,7 @@ class DeliveryStatus(FrozenModel):
     records: int
     """Number of records in the ledger."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return the JSON form that ``spira deliver status --json`` prints."""
         return self.model_dump(mode="json")
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
-from spira.config import Config, ConfigError, FrozenModel, explain
+from spira.config import Config, ConfigError, FrozenModel, JsonObject, explain
 from spira.evaluation.gate import Gate
 
 
@@ -34,13 +33,13 @@ class TrainingRequest(FrozenModel):
         """Return this request under the name of a run."""
         return self.model_copy(update={"name": name})
 
-    def to_record(self) -> dict[str, Any]:
+    def to_record(self) -> JsonObject:
         """Return the JSON form of the ledger, without the name; ``config`` and ``gate`` are JSON texts."""
         body = {field: getattr(self, field) for field in type(self).model_fields if field != "name"}
         return body | {"config": self.config.model_dump_json(), "gate": self.gate.model_dump_json()}
 
     @classmethod
-    def from_record(cls, run: str, body: Mapping[str, Any]) -> TrainingRequest:
+    def from_record(cls, run: str, body: Mapping[str, JsonValue]) -> TrainingRequest:
         """Read the JSON form of the ledger, as this or an older program wrote it.
 
         Keys that are not fields are ignored: a newer program may have added some.
@@ -50,8 +49,8 @@ class TrainingRequest(FrozenModel):
         """
         values = {field: body[field] for field in cls.model_fields if field in body}
         try:
-            config = Config.model_validate_json(body.get("config", ""))
-            gate = Gate.model_validate_json(body.get("gate", ""))
+            config = Config.model_validate_json(str(body.get("config", "")))
+            gate = Gate.model_validate_json(str(body.get("gate", "")))
             return cls.model_validate(values | {"name": run, "config": config, "gate": gate})
         except ValidationError as error:
             raise ConfigError(f"training request of run {run}: {explain(error)}") from None

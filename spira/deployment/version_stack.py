@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from spira.config import FrozenModel, explain
+from spira.config import FrozenModel, JsonObject, explain
 
 Action = Literal["apply", "rollback", "repair"]
 
@@ -37,7 +37,7 @@ class Change(FrozenModel):
         at = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(version=version, action=action, at=at, uri=uri, reason=reason, left=left)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return the entry as stored; empty fields are left out."""
         return self.model_dump(exclude_defaults=True)
 
@@ -57,7 +57,7 @@ def read_history(entries: object) -> tuple[Change, ...]:
         raise ValueError(explain(error)) from None
 
 
-def to_json(history: Iterable[Change]) -> list[dict[str, Any]]:
+def to_json(history: Iterable[Change]) -> list[JsonObject]:
     """Return a history as a list for JSON."""
     return [change.to_json() for change in history]
 

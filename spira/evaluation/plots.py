@@ -50,8 +50,8 @@ LINES = (("blue", "-"), ("orange", "--"), ("green", "-."), ("purple", ":"))
 """(colour, style) of the first, second, ... line; further lines start again."""
 BINS = np.linspace(0, 1, 21)
 """Edges of the bins of a histogram of probabilities."""
-SPECTROGRAM: dict[str, Any] = {"n_fft": 512, "hop_length": 256, "n_mels": 64}
-"""Lengths in samples at 16 kHz: finer in time and coarser in frequency than the features, to be readable."""
+SPECTROGRAM_FRAME, SPECTROGRAM_HOP, SPECTROGRAM_MELS = 512, 256, 64
+"""Samples at 16 kHz, and bands: finer in time and coarser in frequency than the features, to be readable."""
 DYNAMIC_RANGE_DB = 70.0
 UNUSED_SVG = re.compile(
     r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->"
@@ -72,14 +72,12 @@ def training_curves(histories: Mapping[str, list[dict[str, float]]], candidate: 
     for number, (seed, history) in enumerate(histories.items()):
         table = pd.DataFrame(history)
         best = table["eval_loss"].argmin()
-        line: dict[str, Any] = {
-            "color": LIGHT[LINES[number % len(LINES)][0]],
-            "ls": LINES[number % len(LINES)][1],
-        }
-        loss.plot(table["epoch"], table["train_loss"], lw=0.8, alpha=0.55, **line)
-        line |= {"lw": 2.2 if seed == candidate else 1.0, "marker": "D", "markersize": 5, "markevery": [best]}
-        loss.plot(table["epoch"], table["eval_loss"], **line)
-        accuracy.plot(table["epoch"], table["eval_accuracy"], label=f"seed {seed}", **line)
+        colour, style = LINES[number % len(LINES)]
+        width = 2.2 if seed == candidate else 1.0
+        loss.plot(table["epoch"], table["train_loss"], color=LIGHT[colour], ls=style, lw=0.8, alpha=0.55)
+        for axes, metric in ((loss, "eval_loss"), (accuracy, "eval_accuracy")):
+            (line,) = axes.plot(table["epoch"], table[metric], color=LIGHT[colour], ls=style, lw=width)
+            line.set(marker="D", markersize=5, markevery=[best], label=f"seed {seed}")
     _label(loss, "Loss: validation, and training (thin)", "epoch", "cross-entropy")
     _label(accuracy, "Validation accuracy", "epoch", "share of files")
     loss.set_ylim(bottom=0)
@@ -173,7 +171,13 @@ def spectrogram(waveform: np.ndarray, name: str) -> str:
         waveform: the samples.
         name: unique on a page; see :func:`_svg`.
     """
-    power = librosa.feature.melspectrogram(y=np.asarray(waveform, np.float32), sr=SAMPLE_RATE_HZ, **SPECTROGRAM)
+    power = librosa.feature.melspectrogram(
+        y=np.asarray(waveform, np.float32),
+        sr=SAMPLE_RATE_HZ,
+        n_fft=SPECTROGRAM_FRAME,
+        hop_length=SPECTROGRAM_HOP,
+        n_mels=SPECTROGRAM_MELS,
+    )
     levels = librosa.power_to_db(power, ref=np.max, top_db=DYNAMIC_RANGE_DB)  # [mels, frames]
     figure, (axes,) = _panels(1, 1, 5.4, 2.0)
     extent = (0, len(waveform) / SAMPLE_RATE_HZ, 0, len(levels))
@@ -215,8 +219,10 @@ def _label(axes: Axes, title: str, x: str, y: str) -> None:
 def _legend(figure: Figure, axes: Axes, columns: int) -> None:
     """Put the legend of ``axes`` below the figure, where it hides nothing."""
     handles, labels = axes.get_legend_handles_labels()
-    style: dict[str, Any] = {"frameon": False, "labelcolor": LIGHT["ink"], "fontsize": 8.5, "handlelength": 3}
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, **style)
+    legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=8.5, handlelength=3)
+    legend.set_frame_on(False)
+    for text in legend.get_texts():
+        text.set_color(LIGHT["ink"])
 
 
 def _svg(figure: Figure, name: str) -> str:

@@ -64,7 +64,7 @@ class ShownMistake:
     file_path: str
     label: int
     probability: float
-    metadata: dict[str, Any]
+    metadata: dict[str, object]
     """Row of the corpus index."""
     probabilities: dict[str, float]
     """Condition -> mean probability."""

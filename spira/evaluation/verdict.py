@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, StrictBool, ValidationError, model_validator
 
 from spira import files
-from spira.config import Config, FrozenModel, explain
+from spira.config import Config, FrozenModel, JsonObject, explain
 from spira.errors import SpiraError
 from spira.evaluation.gate import Abstention, ChampionRules, Gate, Slices
 
@@ -93,7 +94,7 @@ class Check(Record):
         return {"title": values["name"], "kind": _implied_kind(values)} | values
 
 
-def _implied_kind(check: dict[str, Any]) -> CheckKind:
+def _implied_kind(check: Mapping[str, Any]) -> CheckKind:
     if check["name"].startswith("data."):
         return CheckKind.DATA
     if check.get("limit") is None:
@@ -244,7 +245,7 @@ class Verdict(Record):
     """Messages of the failed checks."""
     checks: tuple[Check, ...]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return the content of ``verdict.json``."""
         return self.model_dump(mode="json")
 

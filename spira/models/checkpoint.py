@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import ConfigDict, ValidationError
 from safetensors import SafetensorError
@@ -24,6 +24,19 @@ WEIGHTS, CONFIG, HISTORY, INFO = "weights.safetensors", "config.json", "history.
 FILES = (WEIGHTS, CONFIG, HISTORY, INFO)
 
 Content = TypeVar("Content")
+
+
+class TrainingIdentity(FrozenModel):
+    """What two runs of one training share: equal identities give equal weights under one code version."""
+
+    config_digest: str
+    seed: int
+    corpus_digest: str
+
+    @classmethod
+    def of(cls, config: Config, seed: int, corpus_digest: str) -> TrainingIdentity:
+        """Return the identity of a training with a resolved configuration."""
+        return cls(config_digest=config.digest(), seed=seed, corpus_digest=corpus_digest)
 
 
 class CheckpointInfo(FrozenModel):
@@ -54,6 +67,11 @@ class CheckpointInfo(FrozenModel):
     step: int | None = None
     """Optimiser steps that an imported checkpoint records."""
 
+    @property
+    def identity(self) -> TrainingIdentity:
+        """Identity of the training that this checkpoint ended."""
+        return TrainingIdentity(config_digest=self.config_digest, seed=self.seed, corpus_digest=self.corpus_digest)
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -66,11 +84,6 @@ class Checkpoint:
     info: CheckpointInfo
     history: list[dict[str, float]]
     """Metrics of each epoch."""
-
-
-def identity(config: Config, seed: int, corpus_digest: str) -> dict[str, Any]:
-    """Return the keys of ``checkpoint.json`` that two runs of one training share."""
-    return {"config_digest": config.digest(), "seed": seed, "corpus_digest": corpus_digest}
 
 
 def save(
@@ -117,7 +130,7 @@ def build_network(config: Config) -> nn.Module:
     return networks.build(config.model, frames, config.features.n_mfcc)
 
 
-def finished(out: Path, identity: dict[str, Any]) -> Checkpoint | None:
+def finished(out: Path, identity: TrainingIdentity) -> Checkpoint | None:
     """Return the checkpoint in ``out`` if it is complete and of the same training.
 
     Raises:
@@ -126,7 +139,7 @@ def finished(out: Path, identity: dict[str, Any]) -> Checkpoint | None:
     if not (out / INFO).exists():
         return None
     result = load(out)
-    if result.info.model_dump(include=set(identity)) != identity:
+    if result.info.identity != identity:
         raise SpiraError(f"{out} holds a checkpoint of another training: choose another folder or delete it")
     return result
 

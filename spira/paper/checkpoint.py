@@ -71,8 +71,8 @@ def convert(path: Path, out: Path, settings: Sequence[str] = ()) -> Checkpoint:
         "seconds": 0.0,
     }
     log.info("%s: %s, windows of %g s", path.name, config.model.architecture, config.windows.window_seconds)
-    identity = checkpoint.identity(config, seed, "imported")
-    return checkpoint.save(out, weights, [], config, checkpoint.CheckpointInfo(**identity, **info))
+    identity = checkpoint.TrainingIdentity.of(config, seed, "imported")
+    return checkpoint.save(out, weights, [], config, checkpoint.CheckpointInfo(**identity.model_dump(), **info))
 
 
 def read_file(path: Path) -> dict[str, Any]:

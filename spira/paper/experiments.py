@@ -27,8 +27,7 @@ from spira.evaluation.evaluate import TEST_KEY
 from spira.evaluation.predict import predict_waveforms
 from spira.features.batches import noisy_waveform
 from spira.files import read_json, write_text
-from spira.models import checkpoint
-from spira.models.checkpoint import Checkpoint
+from spira.models.checkpoint import Checkpoint, TrainingIdentity
 from spira.training import train
 
 log = logging.getLogger(__name__)
@@ -40,12 +39,12 @@ WHOLE = {"windows": {"mode": "whole"}}
 SHORT = {"windows": {"window_seconds": 3.0}}
 
 
-def noises(controls: int, patients: int) -> dict[str, Any]:
+def noises(controls: int, patients: int) -> dict[str, object]:
     """Return the settings of the noises inserted in training, by class."""
     return {"noise": {"train_controls": controls, "train_patients": patients}}
 
 
-EXPERIMENTS: dict[str, dict[str, Any]] = {
+EXPERIMENTS: dict[str, dict[str, object]] = {
     "1.1": WHOLE | noises(0, 0),
     "1.2": SHORT | noises(0, 0),
     "1.3": noises(0, 0),
@@ -120,7 +119,7 @@ def run(
 
 def train_and_test(corpus: Corpus, config: Config, seed: int, out: Path, device: str) -> dict[str, float]:
     """Return the accuracy by file of one network in each condition, and save it in ``test.json`` of its checkpoint."""
-    identity = checkpoint.identity(train.resolve(config, corpus), seed, corpus.digest)
+    identity = TrainingIdentity.of(train.resolve(config, corpus), seed, corpus.digest).model_dump()
     saved = out / "test.json"
     if saved.exists():
         result = read_json(saved)

@@ -13,7 +13,6 @@ import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +27,7 @@ from spira.errors import SpiraError
 from spira.features.batches import Batch, training_batches, validation_batches
 from spira.files import new_file
 from spira.models import checkpoint
+from spira.models.checkpoint import CheckpointInfo, TrainingIdentity
 from spira.training.device import autocast, choose_device
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def train(
     """
     chosen = choose_device(device, require_gpu)
     config = resolve(config, corpus)
-    identity = checkpoint.identity(config, seed, corpus.digest)
+    identity = TrainingIdentity.of(config, seed, corpus.digest)
     finished = checkpoint.finished(out, identity)
     if finished:
         log.info("seed %d: %s is complete, nothing to train", seed, out.name)
@@ -100,7 +100,7 @@ def train(
         run_epoch(state, corpus, config, seed, chosen)
         save_state(state, state_file, identity)
         log.info("seed %d: %s", seed, progress_line(state, config))
-    info = checkpoint.CheckpointInfo(**identity, **training_info(state, corpus, chosen))
+    info = training_info(state, identity, corpus, chosen)
     result = checkpoint.save(out, state.best, state.history, config, info)
     state_file.unlink(missing_ok=True)
     return result
@@ -223,20 +223,20 @@ def progress_line(state: TrainingState, config: Config) -> str:
     )
 
 
-def save_state(state: TrainingState, path: Path, identity: dict[str, Any]) -> None:
+def save_state(state: TrainingState, path: Path, identity: TrainingIdentity) -> None:
     """Write the whole state as one safetensors file, in one step."""
     tensors = {f"network.{name}": value for name, value in state.network.state_dict().items()}
     tensors |= {f"best.{name}": value for name, value in state.best.items()}
     for index, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{index}.{name}": value for name, value in moments.items()}
-    fields = json.dumps({"identity": identity, "history": state.history, "step": state.step})
+    fields = json.dumps({"identity": identity.model_dump(), "history": state.history, "step": state.step})
     path.parent.mkdir(parents=True, exist_ok=True)
     with new_file(path) as temporary:
         on_cpu = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         save_file(on_cpu, temporary, {STATE_FIELDS: fields})
 
 
-def load_state(state: TrainingState, path: Path, identity: dict[str, Any]) -> None:
+def load_state(state: TrainingState, path: Path, identity: TrainingIdentity) -> None:
     """Load a saved state into ``state``.
 
     Raises:
@@ -248,7 +248,7 @@ def load_state(state: TrainingState, path: Path, identity: dict[str, Any]) -> No
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise SpiraError(f"{path} is not the state of a training: delete it to start again ({error})") from error
-    if fields["identity"] != identity:
+    if fields["identity"] != identity.model_dump():
         raise SpiraError(
             f"{path} was left by another training (data, configuration or seed differ): delete it or choose "
             "another folder"
@@ -269,16 +269,21 @@ def _with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def training_info(state: TrainingState, corpus: Corpus, device: torch.device) -> dict[str, Any]:
-    """Return the fields of ``checkpoint.json`` beside the identity of the training."""
+def training_info(
+    state: TrainingState, identity: TrainingIdentity, corpus: Corpus, device: torch.device
+) -> CheckpointInfo:
+    """Return the content of ``checkpoint.json``."""
     table = corpus.split("train").table
     speakers = sorted(table["speaker"].astype(str).unique()) if "speaker" in table else None
-    return {
-        "best_epoch": int(state.best_epoch["epoch"]),
-        "best_eval_loss": state.best_epoch["eval_loss"],
-        "epochs": len(state.history),
-        "seconds": sum(entry["seconds"] for entry in state.history),
-        "device": str(device),
-        "train_files": sorted(table["sha256"]),
-        "train_speakers": speakers,
-    }
+    return CheckpointInfo(
+        config_digest=identity.config_digest,
+        seed=identity.seed,
+        corpus_digest=identity.corpus_digest,
+        best_epoch=int(state.best_epoch["epoch"]),
+        best_eval_loss=state.best_epoch["eval_loss"],
+        epochs=len(state.history),
+        seconds=sum(entry["seconds"] for entry in state.history),
+        device=str(device),
+        train_files=tuple(sorted(table["sha256"])),
+        train_speakers=None if speakers is None else tuple(speakers),
+    )

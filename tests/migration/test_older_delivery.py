@@ -133,7 +133,7 @@ def test_the_custom_resource_keeps_the_times_of_its_conditions(older: Path, deli
     before = json.loads((older / "delivery-status.json").read_text())
     after = resource_status(_status_of(older), before, 1, datetime.now(UTC))
     times = {condition["type"]: condition["lastTransitionTime"] for condition in before["conditions"]}
-    assert {condition["type"]: condition["lastTransitionTime"] for condition in after["conditions"]} == times
+    assert {condition.type: condition.last_transition_time for condition in after.conditions} == times
 
 
 def _status_of(older: Path) -> Any:

@@ -43,7 +43,9 @@ def make_checkpoint(folder: Path, config: Config, seed: int = 0) -> Path:
         for number in range(5):
             features = file_mfcc(torch.from_numpy(signal(12, number)), config.windows, config.features)
             network.train()(features if len(features) > 1 else features.repeat(2, 1, 1))
-    info = checkpoint.CheckpointInfo(**checkpoint.identity(config, seed, "c" * 64), best_epoch=1)
+    info = checkpoint.CheckpointInfo(
+        **checkpoint.TrainingIdentity.of(config, seed, "c" * 64).model_dump(), best_epoch=1
+    )
     checkpoint.save(folder, network.state_dict(), [], config, info)
     return folder
 

@@ -9,16 +9,13 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import urllib3
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
 from spira.deployment.target import DeploymentError
-from spira.kubernetes_connection import NoClusterError, connect
-
-Object = dict[str, Any]
+from spira.kubernetes_connection import KubernetesObject, NoClusterError, connect
 
 KSERVE = ("serving.kserve.io", "v1beta1")
 INFERENCE_SERVICES = "inferenceservices"
@@ -55,12 +52,12 @@ class KubernetesNamespace:
             raise DeploymentError(str(error)) from error
         self.custom = client.CustomObjectsApi(self.api)
 
-    def get(self, name: str) -> Object | None:
+    def get(self, name: str) -> KubernetesObject | None:
         """Return an InferenceService, or None if it does not exist."""
         with self._explained(f"read InferenceService {name}"):
             return self._get(KSERVE, INFERENCE_SERVICES, name)
 
-    def runtime(self, name: str) -> Object | None:
+    def runtime(self, name: str) -> KubernetesObject | None:
         """Return a ServingRuntime, or None if it does not exist.
 
         Raises:
@@ -69,9 +66,9 @@ class KubernetesNamespace:
         with self._explained(f"read ServingRuntime {name}"):
             return self._get(RUNTIMES, "servingruntimes", name)
 
-    def _get(self, group: tuple[str, str], kind: str, name: str) -> Object | None:
+    def _get(self, group: tuple[str, str], kind: str, name: str) -> KubernetesObject | None:
         try:
-            custom_object: Object = self.custom.get_namespaced_custom_object(
+            custom_object: KubernetesObject = self.custom.get_namespaced_custom_object(
                 *group, self.namespace, kind, name, _request_timeout=TIMEOUT_SECONDS
             )
         except ApiException as error:
@@ -81,7 +78,7 @@ class KubernetesNamespace:
             raise
         return custom_object
 
-    def put(self, wanted: Object, live: Object | None, dry_run: bool = False) -> Object:
+    def put(self, wanted: KubernetesObject, live: KubernetesObject | None, dry_run: bool = False) -> KubernetesObject:
         """Create or replace an InferenceService; return it as the cluster stores it, with its defaults filled in.
 
         Args:
@@ -95,7 +92,7 @@ class KubernetesNamespace:
         """
         name = wanted["metadata"]["name"]
         options = {"_request_timeout": TIMEOUT_SECONDS} | ({"dry_run": "All"} if dry_run else {})
-        stored: Object
+        stored: KubernetesObject
         with self._explained(f"write InferenceService {name}"):
             if live is None:
                 stored = self.custom.create_namespaced_custom_object(
@@ -120,7 +117,7 @@ class KubernetesNamespace:
                 if error.status != 404:
                     raise
 
-    def deployment(self, name: str) -> Object | None:
+    def deployment(self, name: str) -> KubernetesObject | None:
         """Return the Deployment that KServe makes of an InferenceService, or None before it exists."""
         with self._explained(f"read Deployment {name}"):
             try:
@@ -131,10 +128,10 @@ class KubernetesNamespace:
                 if error.status == 404:
                     return None
                 raise
-        serialized: Object = self.api.sanitize_for_serialization(deployment)
+        serialized: KubernetesObject = self.api.sanitize_for_serialization(deployment)
         return serialized
 
-    def pods(self, inference_service: str) -> list[Object]:
+    def pods(self, inference_service: str) -> list[KubernetesObject]:
         """Return the pods of an InferenceService, oldest first."""
         with self._explained("list pods"):
             pod_list = client.CoreV1Api(self.api).list_namespaced_pod(
@@ -142,16 +139,16 @@ class KubernetesNamespace:
                 label_selector=f"serving.kserve.io/inferenceservice={inference_service}",
                 _request_timeout=TIMEOUT_SECONDS,
             )
-        pods: list[Object] = self.api.sanitize_for_serialization(pod_list)["items"]
+        pods: list[KubernetesObject] = self.api.sanitize_for_serialization(pod_list)["items"]
         return sorted(pods, key=lambda pod: pod["metadata"]["creationTimestamp"])
 
-    def post(self, service: str, path: str, body: Object) -> Object:
+    def post(self, service: str, path: str, body: KubernetesObject) -> KubernetesObject:
         """Post JSON to a Service of the namespace through the API server; return the response.
 
         Raises:
             DeploymentError: the Service does not answer, or its status is not 200.
         """
-        response: Object
+        response: KubernetesObject
         with self._explained(f"send a request to Service {service}"):
             response = self.api.call_api(
                 f"/api/v1/namespaces/{self.namespace}/services/{service}:80/proxy{path}",

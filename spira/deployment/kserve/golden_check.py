@@ -9,8 +9,9 @@ from pathlib import Path
 
 import stamina
 
-from spira.deployment.kserve.cluster import KubernetesNamespace, Object
+from spira.deployment.kserve.cluster import KubernetesNamespace
 from spira.deployment.target import DeploymentError
+from spira.kubernetes_connection import KubernetesObject
 from spira.packaging import verify
 from spira.packaging.verify import PackageError
 
@@ -46,7 +47,7 @@ def _probability(cluster: KubernetesNamespace, name: str, version: str, wav: byt
     return float(next(output["data"][0] for output in response["outputs"] if output["name"] == "probability"))
 
 
-def _response(cluster: KubernetesNamespace, name: str, version: str, wav: bytes) -> Object:
+def _response(cluster: KubernetesNamespace, name: str, version: str, wav: bytes) -> KubernetesObject:
     """Return the response of a version; repeat the request while another version or no version answers."""
     tensor = {"name": "audio", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(wav).decode()]}
     retries = stamina.retry_context(

@@ -12,9 +12,9 @@ from typing import Any
 
 from kubernetes.utils.quantity import parse_quantity
 
-from spira.deployment.kserve.cluster import Object
 from spira.deployment.target import DeploymentError, Release
 from spira.deployment.version_stack import Change, read_history, to_json, version_stack
+from spira.kubernetes_connection import KubernetesObject
 from spira.packaging import verify
 
 HISTORY = "spira/history"
@@ -56,7 +56,7 @@ def check(release: Release, history: Sequence[Change]) -> None:
     verify.check_files(release.package)
 
 
-def render(name: str, runtime: str, account: str, history: Sequence[Change]) -> Object:
+def render(name: str, runtime: str, account: str, history: Sequence[Change]) -> KubernetesObject:
     """Return an InferenceService that serves the current version of a history.
 
     Args:
@@ -95,7 +95,7 @@ def render(name: str, runtime: str, account: str, history: Sequence[Change]) -> 
     }
 
 
-def history(inference_service: Object | None) -> tuple[Change, ...]:
+def history(inference_service: KubernetesObject | None) -> tuple[Change, ...]:
     """Return all changes of an InferenceService, oldest first.
 
     Raises:
@@ -112,13 +112,13 @@ def history(inference_service: Object | None) -> tuple[Change, ...]:
         ) from error
 
 
-def version(inference_service: Object | None) -> str | None:
+def version(inference_service: KubernetesObject | None) -> str | None:
     """Return the version that an InferenceService is meant to serve; None before the first."""
     stack = version_stack(history(inference_service))
     return stack[-1].version if stack else None
 
 
-def is_unchanged(before: Object | None, after: Object | None) -> bool:
+def is_unchanged(before: KubernetesObject | None, after: KubernetesObject | None) -> bool:
     """Return whether nobody changed an InferenceService between two reads; KServe's status updates do not count."""
     if before is None or after is None:
         return before is after
@@ -128,7 +128,7 @@ def is_unchanged(before: Object | None, after: Object | None) -> bool:
     return first == second
 
 
-def drift(wanted: Object, live: Object) -> list[str]:
+def drift(wanted: KubernetesObject, live: KubernetesObject) -> list[str]:
     """Return the differences of an InferenceService from the wanted one; annotations of other owners do not count."""
     ours = wanted["metadata"]["annotations"]
     theirs = {key: value for key, value in live["metadata"].get("annotations", {}).items() if key in ours}
@@ -143,7 +143,7 @@ def differences(wanted: Any, live: Any, path: str = "") -> list[str]:
     return [] if wanted == live else [f"{path.lstrip('.')} is {json.dumps(live)}, not {json.dumps(wanted)}"]
 
 
-def outdated(deployment: Object, runtime: Object) -> list[str]:
+def outdated(deployment: KubernetesObject, runtime: KubernetesObject) -> list[str]:
     """Return where the serving container differs from its ServingRuntime, in the form ``image is "a:1", not "a:2"``.
 
     Fields that the runtime does not set belong to the cluster.
@@ -152,7 +152,7 @@ def outdated(deployment: Object, runtime: Object) -> list[str]:
     return [line for field in COPIED_FIELDS for line in _missing(wanted.get(field), live.get(field), field)]
 
 
-def _container(spec: Object) -> Object:
+def _container(spec: KubernetesObject) -> KubernetesObject:
     return next((container for container in spec["containers"] if container["name"] == CONTAINER), {})
 
 
@@ -167,7 +167,7 @@ def _missing(wanted: Any, live: Any, path: str) -> list[str]:
     return differences(wanted, live, path)
 
 
-def is_rendered(deployment: Object, inference_service: Object) -> bool:
+def is_rendered(deployment: KubernetesObject, inference_service: KubernetesObject) -> bool:
     """Return whether KServe made the Deployment from the last write of the InferenceService.
 
     KServe copies annotations to the pods, and every write has another history.
@@ -176,7 +176,7 @@ def is_rendered(deployment: Object, inference_service: Object) -> bool:
     return bool(annotation == inference_service["metadata"]["annotations"].get(HISTORY))
 
 
-def is_rolled_out(deployment: Object | None, inference_service: Object) -> bool:
+def is_rolled_out(deployment: KubernetesObject | None, inference_service: KubernetesObject) -> bool:
     """Return whether all pods of a Deployment come from the last write of the InferenceService and are ready."""
     if deployment is None:
         return False

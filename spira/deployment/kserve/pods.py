@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import Any
 
-Object = dict[str, Any]
+from spira.kubernetes_connection import KubernetesObject
 
 IMAGE_ERRORS = ("ErrImagePull", "ErrImageNeverPull", "ImagePullBackOff", "InvalidImageName")
 
@@ -14,7 +13,9 @@ MAX_RESTARTS = 2
 """Restarts of a container after which waiting is pointless."""
 
 
-def explain(inference_service: Object | None, deployment: Object | None, pods: Iterable[Object]) -> str:
+def explain(
+    inference_service: KubernetesObject | None, deployment: KubernetesObject | None, pods: Iterable[KubernetesObject]
+) -> str:
     """Return the first problem as one line, empty if there is none: of the pods, then the Deployment, then KServe."""
     problems = chain(
         (problem for pod in pods for problem in pod_problems(pod)),
@@ -24,7 +25,7 @@ def explain(inference_service: Object | None, deployment: Object | None, pods: I
     return next(problems, "")
 
 
-def pod_problems(pod: Object) -> Iterator[str]:
+def pod_problems(pod: KubernetesObject) -> Iterator[str]:
     """Yield the reasons why a pod is not ready."""
     name, status = pod["metadata"]["name"], pod.get("status", {})
     for message in conditions(pod, {"PodScheduled": "False"}):
@@ -34,7 +35,7 @@ def pod_problems(pod: Object) -> Iterator[str]:
         yield from (f"pod {name}: {problem}" for problem in container_problems(container))
 
 
-def container_problems(container: Object) -> Iterator[str]:
+def container_problems(container: KubernetesObject) -> Iterator[str]:
     """Yield the reason why a container waits or has ended."""
     waiting = container.get("state", {}).get("waiting", {})
     last = container.get("state", {}).get("terminated") or container.get("lastState", {}).get("terminated") or {}
@@ -49,7 +50,7 @@ def container_problems(container: Object) -> Iterator[str]:
         yield f"{waiting['reason']}: {waiting['message']}"
 
 
-def is_crash_looping(pods: Iterable[Object]) -> bool:
+def is_crash_looping(pods: Iterable[KubernetesObject]) -> bool:
     """Return whether a container keeps restarting, so that waiting longer cannot help."""
     return any(
         container.get("restartCount", 0) >= MAX_RESTARTS and "waiting" in container.get("state", {})
@@ -58,14 +59,14 @@ def is_crash_looping(pods: Iterable[Object]) -> bool:
     )
 
 
-def conditions(resource: Object, failing: dict[str, str]) -> Iterator[str]:
+def conditions(resource: KubernetesObject, failing: dict[str, str]) -> Iterator[str]:
     """Yield the messages of the conditions whose status is the failing one of their type."""
     for condition in resource.get("status", {}).get("conditions", ()):
         if failing.get(condition["type"]) == condition["status"]:
             yield condition.get("message") or condition.get("reason", condition["type"])
 
 
-def inference_service_problems(inference_service: Object) -> Iterator[str]:
+def inference_service_problems(inference_service: KubernetesObject) -> Iterator[str]:
     """Yield the failures that KServe reports."""
     failure = inference_service.get("status", {}).get("modelStatus", {}).get("lastFailureInfo", {})
     if failure.get("reason") == "RuntimeNotRecognized":

@@ -41,9 +41,10 @@ from pathlib import Path
 import stamina
 
 from spira.deployment.kserve import golden_check, manifests, pods
-from spira.deployment.kserve.cluster import ConflictError, ForbiddenError, KubernetesNamespace, Object
+from spira.deployment.kserve.cluster import ConflictError, ForbiddenError, KubernetesNamespace
 from spira.deployment.target import DeploymentError, Plan, Release, Status
 from spira.deployment.version_stack import Action, Change, current_and_previous, version_stack
+from spira.kubernetes_connection import KubernetesObject
 from spira.packaging.verify import PackageError
 
 log = logging.getLogger(__name__)
@@ -193,13 +194,13 @@ class KServe:
             return release
         return dataclasses.replace(release, uri=self.artifacts[prefix] + release.uri.removeprefix(prefix))
 
-    def _render(self, name: str, history: Sequence[Change]) -> Object:
+    def _render(self, name: str, history: Sequence[Change]) -> KubernetesObject:
         return manifests.render(name, self.runtime, self.service_account, history)
 
-    def _deployment(self, name: str = "") -> Object | None:
+    def _deployment(self, name: str = "") -> KubernetesObject | None:
         return self.cluster.deployment(f"{name or self.model}-predictor")
 
-    def _drift(self, live: Object | None, deployment: Object | None) -> tuple[list[str], list[str]]:
+    def _drift(self, live: KubernetesObject | None, deployment: KubernetesObject | None) -> tuple[list[str], list[str]]:
         """Return the drift of the object and its pods, and why some of it is unknown.
 
         The expected object comes from a server-side dry run, so defaults are filled in.
@@ -212,7 +213,7 @@ class KServe:
         outdated, unknown = self._outdated(live, deployment)
         return changed + outdated, unknown
 
-    def _outdated(self, live: Object, deployment: Object | None) -> tuple[list[str], list[str]]:
+    def _outdated(self, live: KubernetesObject, deployment: KubernetesObject | None) -> tuple[list[str], list[str]]:
         """Return how the pods differ from their ServingRuntime, or why that is unknown."""
         name = f"ServingRuntime {self.runtime}"
         if deployment is None or not manifests.is_rendered(deployment, live):
@@ -247,7 +248,7 @@ class KServe:
                 )
             time.sleep(POLL_SECONDS)
 
-    def _switch(self, live: Object | None, change: Change, package: Path) -> None:
+    def _switch(self, live: KubernetesObject | None, change: Change, package: Path) -> None:
         """Serve the version of a change; restore the InferenceService if that fails."""
         history = [*manifests.history(live), change]
         old = {pod["metadata"]["name"] for pod in self.cluster.pods(self.model)}
@@ -260,14 +261,14 @@ class KServe:
             self._restore(live, written)
             raise
 
-    def _restore(self, live: Object | None, written: Object) -> None:
+    def _restore(self, live: KubernetesObject | None, written: KubernetesObject) -> None:
         log.info("restoring %s", self.model)
         if live is None:
             self.cluster.delete(self.model)
         else:
             self._write(self._render(self.model, manifests.history(live)), written)
 
-    def _write(self, wanted: Object, seen: Object | None) -> Object:
+    def _write(self, wanted: KubernetesObject, seen: KubernetesObject | None) -> KubernetesObject:
         """Replace the serving InferenceService if nobody changed it since it was seen.
 
         Raises:
@@ -289,7 +290,7 @@ class KServe:
             raise changed from error
         return written
 
-    def _wait_until_rolled_out(self, inference_service: Object, old: Collection[str] = ()) -> None:
+    def _wait_until_rolled_out(self, inference_service: KubernetesObject, old: Collection[str] = ()) -> None:
         """Wait until all pods of an InferenceService come from its last write and are ready.
 
         Args:

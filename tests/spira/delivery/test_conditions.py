@@ -27,7 +27,7 @@ def tick(world: InMemoryWorld) -> DeliveryStatus:
 def resource_after_tick(
     world: InMemoryWorld, previous: dict[str, Any] | None = None, now: datetime = NOW
 ) -> dict[str, Any]:
-    return resource_status(tick(world), previous or {}, 1, now)
+    return resource_status(tick(world), previous or {}, 1, now).to_json()
 
 
 def states(resource: dict[str, Any]) -> dict[str, tuple[str, str]]:
@@ -100,7 +100,7 @@ def test_a_target_with_another_version_is_named(world: InMemoryWorld):
     """A known error matters more than an unreachable target."""
     world.deliver()
     serving = {"local": None, "kserve": TargetStatus(version="7", ready=False, message="no node")}
-    resource = resource_status(tick(world).model_copy(update={"serving": serving}), {}, 1, NOW)
+    resource = resource_status(tick(world).model_copy(update={"serving": serving}), {}, 1, NOW).to_json()
     assert states(resource)["Serving"] == ("False", "NotAsWanted")
     assert resource["serving"] == "local: unreachable, kserve: 7, not ready: no node"
     assert messages(resource)["Serving"] == "version 1 is wanted; kserve: 7, not ready: no node; local: unreachable"
@@ -151,7 +151,7 @@ def test_a_long_message_is_cut(world: InMemoryWorld):
 def test_a_pinned_version_is_shown(world: InMemoryWorld):
     world.deliver()
     status = tick(world).model_copy(update={"pin": PinStatus(version="1", reason="an audit")})
-    assert resource_status(status, {}, 1, NOW)["pinned"] == "1"
+    assert resource_status(status, {}, 1, NOW).pinned == "1"
 
 
 def test_the_resource_definition_declares_every_field(world: InMemoryWorld):
@@ -164,7 +164,7 @@ def test_the_resource_definition_declares_every_field(world: InMemoryWorld):
         "run": "run-1",
         "serving": {**status.serving, "kserve": changed},
     }
-    resource = resource_status(status.model_copy(update=update), {}, 1, NOW)
+    resource = resource_status(status.model_copy(update=update), {}, 1, NOW).to_json()
     (version,) = yaml.safe_load((MANIFESTS / "crd.yaml").read_text())["spec"]["versions"]
     declared = version["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"]
     assert resource.keys() == declared.keys()

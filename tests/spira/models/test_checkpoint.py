@@ -15,7 +15,7 @@ from spira.errors import SpiraError
 from spira.models import checkpoint
 
 CONFIG = from_dict({"model": {"channels": 8}, "windows": {"window_seconds": 1.0}})
-IDENTITY = checkpoint.identity(CONFIG, 42, "digest of the corpus")
+IDENTITY = checkpoint.TrainingIdentity.of(CONFIG, 42, "digest of the corpus")
 HISTORY = [{"epoch": 1, "train_loss": 0.7, "eval_loss": 0.6}]
 FILES = ["weights.safetensors", "config.json", "history.json", "checkpoint.json"]
 
@@ -23,7 +23,9 @@ FILES = ["weights.safetensors", "config.json", "history.json", "checkpoint.json"
 def save(out: Path, config: Config = CONFIG) -> checkpoint.Checkpoint:
     torch.manual_seed(0)
     weights = checkpoint.build_network(config).state_dict()
-    return checkpoint.save(out, weights, HISTORY, config, checkpoint.CheckpointInfo(**IDENTITY, best_epoch=1))
+    return checkpoint.save(
+        out, weights, HISTORY, config, checkpoint.CheckpointInfo(**IDENTITY.model_dump(), best_epoch=1)
+    )
 
 
 @pytest.mark.parametrize("architecture", ["conv1d", "spira_v1", "spira_v2"])
@@ -36,8 +38,8 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path, architecture: str) -> N
         assert torch.equal(loaded.network.state_dict()[name], value)
     assert loaded.config == saved.config == config
     assert loaded.history == HISTORY
-    assert loaded.info == saved.info == checkpoint.CheckpointInfo(**IDENTITY, best_epoch=1)
-    assert json.loads((tmp_path / "checkpoint.json").read_text()) == IDENTITY | {"best_epoch": 1}
+    assert loaded.info == saved.info == checkpoint.CheckpointInfo(**IDENTITY.model_dump(), best_epoch=1)
+    assert json.loads((tmp_path / "checkpoint.json").read_text()) == IDENTITY.model_dump() | {"best_epoch": 1}
     assert not loaded.network.training
 
 
@@ -119,7 +121,7 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path, changed: di
     """A folder with another seed, data or configuration is not overwritten."""
     save(tmp_path)
     with pytest.raises(SpiraError, match="another training"):
-        checkpoint.finished(tmp_path, IDENTITY | changed)
+        checkpoint.finished(tmp_path, IDENTITY.model_copy(update=changed))
 
 
 def test_keys_of_other_versions_are_ignored(tmp_path: Path) -> None:

@@ -49,6 +49,9 @@ def trained(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+IDENTITY = checkpoint.TrainingIdentity(config_digest="c", seed=42, corpus_digest="d")
+
+
 def weights(path: Path) -> bytes:
     return (path / "weights.safetensors").read_bytes()
 
@@ -196,9 +199,9 @@ def test_a_loaded_state_continues_as_if_never_saved(corpus: Corpus, tmp_path: Pa
     for _ in range(3):
         training.run_epoch(straight, corpus, config, 42, CPU)
     training.run_epoch(first, corpus, config, 42, CPU)
-    training.save_state(first, tmp_path / "state.safetensors", {"seed": 42})
+    training.save_state(first, tmp_path / "state.safetensors", IDENTITY)
     resumed = training.start(config, 7, CPU)
-    training.load_state(resumed, tmp_path / "state.safetensors", {"seed": 42})
+    training.load_state(resumed, tmp_path / "state.safetensors", IDENTITY)
     assert is_identical(resumed.best, first.best)
     for _ in range(2):
         training.run_epoch(resumed, corpus, config, 42, CPU)
@@ -224,7 +227,7 @@ def unfinished(corpus: Corpus, out: Path, config: Config = CONFIG, seed: int = 4
     """Write and return the state file of a training that was stopped after one epoch."""
     state = training.start(config, seed, CPU)
     training.run_epoch(state, corpus, config, seed, CPU)
-    training.save_state(state, out / "state.safetensors", checkpoint.identity(config, seed, corpus.digest))
+    training.save_state(state, out / "state.safetensors", checkpoint.TrainingIdentity.of(config, seed, corpus.digest))
     return out / "state.safetensors"
 
 
