@@ -11,6 +11,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -27,6 +28,8 @@ class ConfigError(SpiraError):
     """An invalid configuration; the message names the key and the rule."""
 
 
+MAX_YAML_CHARACTERS = 1_000_000
+"""A longer file is no settings file."""
 JsonObject = dict[str, JsonValue]
 """A JSON object at a boundary of this program: in a file, a response or a request."""
 
@@ -251,17 +254,54 @@ def load(path: Path | None = None, settings: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: the file is not a mapping, or a key or value is refused.
     """
-    return from_dict(_read_yaml(path) if path else {}, settings)
+    return from_dict(_read_sections(path) if path else {}, settings)
 
 
-def _read_yaml(path: Path) -> JsonObject:
-    try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
+def _read_sections(path: Path) -> dict[str, object]:
+    """Return the content of a configuration file that is valid by itself."""
+    values = read_yaml(path) or {}
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: must be a mapping of sections (model:, training:, ...)")
+    try:
+        from_dict(values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
     return values
+
+
+def read_yaml(path: Path | Traversable) -> object:
+    """Return the content of a YAML file.
+
+    Raises:
+        ConfigError: the file cannot be read, is longer than ``MAX_YAML_CHARACTERS``, or is not YAML.
+    """
+    try:
+        return parse_yaml(path.read_text("utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {_one_line(error)}") from error
+
+
+def parse_yaml(text: str, source: str) -> object:
+    """Return the content of a YAML text; ``source`` names the text in an error message.
+
+    Raises:
+        ConfigError: the text is longer than ``MAX_YAML_CHARACTERS``, or is not YAML.
+    """
+    if len(text) > MAX_YAML_CHARACTERS:
+        raise ConfigError(f"{source}: has {len(text)} characters, {MAX_YAML_CHARACTERS} are allowed")
+    try:
+        value = yaml.safe_load(text)
+        json.dumps(value, default=str)  # every value must be one that this program can write down
+        return value
+    except RecursionError:
+        raise ConfigError(f"{source}: is nested too deeply") from None
+    # ValueError and others: a date such as 2026-13-01, an integer of 5,000 digits, a list as a key
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
+        raise ConfigError(f"{source}: cannot be read as YAML: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _set(values: dict[str, object], setting: str) -> None:
@@ -272,10 +312,7 @@ def _set(values: dict[str, object], setting: str) -> None:
     section = values.setdefault(sections[0], {})
     if not isinstance(section, dict):
         raise ConfigError(f"--set {setting}: {sections[0]} is not a section")
-    try:
-        section[name] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {setting}: the value cannot be read as YAML") from error
+    section[name] = parse_yaml(value, f"--set {setting}")
 
 
 def explain(error: ValidationError) -> str:

@@ -71,7 +71,8 @@ def sources_digest() -> str:
 @cache
 def sources() -> dict[str, str]:
     """Return path -> hash of the project's source files, sorted; comments and docstrings do not change a hash."""
-    files = sorted(file for name in PACKAGES for file in (ROOT / name).rglob("*") if file.suffix in SUFFIXES)
+    paths = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*") if path.suffix in SUFFIXES)
+    files = [path for path in paths if path.is_file()]  # not an editor's lock, which is a link to nowhere
     return {file.relative_to(ROOT).as_posix(): _source_sha256(file) for file in files}
 
 
@@ -106,12 +107,12 @@ def _source_sha256(file: Path) -> str:
         return _file_sha256(file)
     try:
         tree = ast.parse(file.read_bytes())
-    except SyntaxError:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                node.body = [statement for statement in node.body if not _is_docstring(statement)]
+        return _sha256(ast.dump(tree))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # no Python that can be parsed
         return _file_sha256(file)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            node.body = [statement for statement in node.body if not _is_docstring(statement)]
-    return _sha256(ast.dump(tree))
 
 
 def _is_docstring(statement: ast.stmt) -> bool:
@@ -128,4 +129,5 @@ def _file_sha256(file: Path) -> str:
 
 
 def _sha256(*parts: str) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    # a file name that is not UTF-8 has surrogates for its bytes
+    return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()

@@ -18,7 +18,7 @@ from spira import lineage
 from spira.cli.compose import reconciler
 from spira.delivery import settings as settings_file
 from spira.delivery.kubernetes_status import publish_report
-from spira.errors import SpiraError
+from spira.delivery.reconcile import describe_error
 
 SHORT_INTERVAL_SECONDS = 5.0
 """Interval while a run is active, after a failed tick, and while new code does not start."""
@@ -78,10 +78,11 @@ def _tick(settings_path: Path, say: Callable[[str], None], last_message: str) ->
     try:
         settings = settings_file.load(settings_path)
         report = publish_report(settings, reconciler(settings).tick())
-    except (SpiraError, OSError) as error:
-        if str(error) != last_message:
-            say(f"trouble: {error}")
-        return str(error), SHORT_INTERVAL_SECONDS
+    except Exception as error:  # whatever it is: a controller goes on, and tries again
+        message = describe_error(error)
+        if message != last_message:
+            say(f"trouble: {message}")
+        return message, SHORT_INTERVAL_SECONDS
     for line in report.done:
         say(line)
     message = "\n".join([*report.decision.notes, *(f"trouble: {trouble}" for trouble in report.troubles)])

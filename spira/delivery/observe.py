@@ -91,7 +91,7 @@ def data_files(uri: str, cache: Store, skip_bad: bool = False) -> dict[str, Hash
 
 def _digest(entries: list[Entry]) -> str:
     listing = "".join(f"{entry.path}\0{entry.size}\0{entry.generation}\n" for entry in entries)
-    return hashlib.sha256(listing.encode()).hexdigest()
+    return hashlib.sha256(listing.encode(errors="surrogateescape")).hexdigest()  # names that are not UTF-8
 
 
 def _load_cache(cache: Store, uri: str) -> tuple[str, dict[str, Hashed]]:

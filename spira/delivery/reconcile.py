@@ -8,10 +8,12 @@ while another one continued does nothing.
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Protocol, assert_never
 
 from spira.config import ConfigError
@@ -157,10 +159,10 @@ class Reconciler:
         )
 
     def _observe(self) -> tuple[Observation | None, list[str]]:
-        try:
+        troubles: list[str] = []
+        with _noting(troubles, "data, settings or code"):
             return self.dependencies.observe(), []
-        except SpiraError as error:
-            return None, [f"data, settings or code: {error}"]
+        return None, troubles
 
     def _snapshot(self, observation: Observation | None) -> Snapshot:
         records = self.dependencies.ledger.read()
@@ -184,9 +186,9 @@ class Reconciler:
             message = self._dispatch(action, snapshot)
         except OvertakenError:
             return  # another process has appended a record: the next snapshot includes it
-        except (SpiraError, OSError) as error:  # OSError: a full disk, for example
+        except Exception as error:
             self.failed.append(action)
-            self.causes.append(str(error))
+            self.causes.append(describe_error(error))
             return
         self.done.append(message)
         log.info("%s", message)
@@ -321,5 +323,17 @@ def _noting(troubles: list[str], subject: str) -> Iterator[None]:
     """Turn an error into a note, so that the rest continues without the unreachable part."""
     try:
         yield
-    except SpiraError as error:
-        troubles.append(f"{subject}: {error}")
+    except Exception as error:
+        troubles.append(f"{subject}: {describe_error(error)}")
+
+
+def describe_error(error: Exception) -> str:
+    """Return an error in one line; of an unexpected one also its type and place, as it is a fault of this program.
+
+    A controller goes on after any error: the next tick tries again.
+    """
+    if isinstance(error, (SpiraError, OSError)):  # OSError: a full disk, for example
+        return str(error)
+    log.debug("unexpected error", exc_info=error)
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"internal error: {type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno})"

@@ -12,10 +12,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import yaml
 from pydantic import Field, ValidationError, field_validator
 
-from spira.config import ConfigError, FrozenModel, explain
+from spira.config import ConfigError, FrozenModel, explain, read_yaml
 from spira.delivery.decide import Policy
 from spira.deployment.targets import AnyTarget, InferenceServiceTarget, LocalTarget
 
@@ -80,13 +79,10 @@ def load(path: Path = DEFAULT) -> Settings:
     Raises:
         ConfigError: the file does not exist, or has an unknown key or an invalid value.
     """
-    try:
-        values = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
+    if not path.exists():
         advice = "write one with spira deliver init --data DIR, or name another with --settings"
-        raise ConfigError(f"{path} does not exist: {advice}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
+        raise ConfigError(f"{path} does not exist: {advice}")
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: must be a mapping with at least data: FOLDER")
     try:

@@ -8,10 +8,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from spira.config import ConfigError, FrozenModel, explain
+from spira.config import ConfigError, FrozenModel, explain, read_yaml
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 
@@ -117,8 +116,8 @@ def load(path: Path | None = None) -> Gate:
     """
     source = path or files("spira.evaluation") / "gate.yaml"
     try:
-        return Gate.model_validate(yaml.safe_load(source.read_text()))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"gate {source}: cannot be read as YAML: {error}") from error
+        return Gate.model_validate(read_yaml(source))
+    except ConfigError as error:
+        raise ConfigError(f"gate {error}") from None
     except ValidationError as error:
         raise ConfigError(f"gate {source}: {explain(error)}") from None

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from spira.config import Config, ConfigError, from_dict, load, paper, smoke
+from spira.delivery import settings
 from spira.errors import SpiraError
+from spira.evaluation import gate
 
 
 def test_settings_override_the_file_and_the_file_the_defaults(tmp_path: Path) -> None:
@@ -89,6 +95,45 @@ def test_a_file_that_is_not_a_mapping_is_refused_by_name(tmp_path: Path, content
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=r"config\.yaml"):
         load(path)
+
+
+YAML_VALUES = st.one_of(
+    st.text(),
+    st.integers(),
+    st.floats().map(repr),
+    st.sampled_from(
+        [
+            "2026-13-45", "2026-02-30T25:61:61Z", "1" * 5000, "0x" + "f" * 5000, "[" * 400, "{a: " * 400, "&a [*a]",
+            "!!python/object:os.system x", "!!binary x", "!!timestamp x", "!!int x", "!!omap [1]", "!!set 1", "<<: 1",
+            "? [a]: b", "*b", "=", "1:99:99", "0o9", ".nan", "-.inf", '"\\ud800"', '"\\x00"', "\x00", "\ufeff",
+        ]
+    ),
+)  # fmt: skip
+"""Texts of scalars, and of values that YAML libraries stumble over."""
+
+
+@pytest.mark.parametrize("read", [load, gate.load, settings.load])
+@given(value=YAML_VALUES, place=st.sampled_from(["{}", "training: {}", "training: {{seeds: {}}}", "data: [{}]"]))
+def test_any_file_is_read_or_refused_in_one_line(
+    tmp_path_factory: pytest.TempPathFactory, read: Callable[[Path], BaseModel], value: object, place: str
+) -> None:
+    """The configuration, the gate and the settings of delivery have one reader."""
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_text(place.format(value), "utf-8", errors="surrogatepass")
+    refusal = ""
+    try:
+        read(path).model_dump_json()
+    except ConfigError as error:
+        refusal = str(error) or "an empty message"
+    assert not refusal or "any.yaml" in refusal
+    assert len(refusal.splitlines()) <= 1
+
+
+def test_a_huge_file_is_refused(tmp_path: Path) -> None:
+    """It is not parsed: YAML needs a hundred times its size in memory."""
+    (tmp_path / "huge.yaml").write_text("#" * 1_000_001)
+    with pytest.raises(ConfigError, match=r"huge\.yaml: has 1000001 characters, 1000000 are allowed"):
+        load(tmp_path / "huge.yaml")
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -61,6 +62,28 @@ def test_the_code_digest_is_listed_by_parts(checkout: Path, monkeypatch: pytest.
     assert set(lineage.code_parts()) == {"spira/noise.py", "requirements.lock", "python"}
     monkeypatch.setenv("SPIRA_IMAGE_DIGEST", "sha256:12")
     assert lineage.code_parts() == {"image": "sha256:12"}
+
+
+def test_what_is_no_file_among_the_sources_does_not_change_the_code_digest(checkout: Path):
+    """An editor's lock is a link to nowhere, and a folder may have any name."""
+    before = code_now()
+    (checkout / "spira" / ".#noise.py").symlink_to("me@host.1234:1700000000")
+    (checkout / "spira" / "loop.py").symlink_to("loop.py")
+    (checkout / "spira" / "folder.py").mkdir()
+    assert code_now() == before
+
+
+@pytest.mark.parametrize("content", [b"\0", b"\xff\xfe", b"(" * 500, b"-" * 100_000 + b"1", b"A = '\\ud800'\n"])
+def test_a_source_that_python_cannot_parse_changes_the_code_digest(checkout: Path, content: bytes):
+    before = code_now()
+    (checkout / "spira" / "noise.py").write_bytes(content)
+    assert code_now() != before
+
+
+def test_a_source_may_have_a_name_that_is_not_utf_8(checkout: Path):
+    before = code_now()
+    Path(os.fsdecode(os.fsencode(checkout / "spira") + b"/ru\xeddo.py")).write_text("A = 1\n")
+    assert code_now() != before
 
 
 def test_a_renamed_source_changes_the_code_digest(checkout: Path):

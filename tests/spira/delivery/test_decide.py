@@ -313,6 +313,29 @@ def test_without_its_ledger_a_tick_does_nothing(world: InMemoryWorld) -> None:
     assert world.serving == {"1"}
 
 
+@pytest.mark.parametrize("dependency", ["observe", "runner", "repository", "target"])
+def test_an_internal_error_is_a_trouble_and_delivery_goes_on(
+    world: InMemoryWorld, monkeypatch: pytest.MonkeyPatch, dependency: str
+) -> None:
+    """A controller does not end with a traceback, whatever went wrong; the next tick tries again."""
+
+    def fail(*args: object) -> None:
+        raise KeyError("data")
+
+    names = {"observe": "observe", "runner": "runner.start", "repository": "repository.release", "target": "status"}
+    subject = world.targets[0] if dependency == "target" else world
+    with monkeypatch.context() as patch:
+        *path, name = names[dependency].split(".")
+        patch.setattr(getattr(subject, path[0]) if path else subject, name, fail)
+        world.reconciler().tick()
+        world.end_run("approved")
+        troubles = " ".join(world.reconciler().tick().troubles)
+    assert "internal error: KeyError: 'data' (test_decide.py, line " in troubles
+    world.deliver()
+    world.reconciler().tick()
+    assert world.serving == {"1"}
+
+
 def test_a_torn_record_is_skipped(world: InMemoryWorld) -> None:
     """Its writer was killed before the action, so the action is recorded again and done once."""
     world.store.tear = True
