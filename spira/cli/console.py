@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,7 +17,10 @@ out, err = Console(), Console(stderr=True)
 
 
 class ErrorHandlingGroup(TyperGroup):
-    """A group of commands whose :class:`SpiraError` becomes one line on standard error and exit code 2."""
+    """A group of commands whose :class:`SpiraError` becomes one line on standard error and exit code 2.
+
+    Ctrl-C becomes one line and exit code 130.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -25,6 +29,9 @@ class ErrorHandlingGroup(TyperGroup):
             if not error.logged:  # a stage has logged it already
                 err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            err.print("interrupted")
+            raise typer.Exit(128 + signal.SIGINT) from None
 
 
 def say(line: str) -> None:

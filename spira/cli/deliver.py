@@ -22,6 +22,7 @@ import typer
 
 from spira import files
 from spira.cli.console import print_json, print_line, print_rows, say, say_json
+from spira.cli.interrupts import ending_only_this
 from spira.data.storage import open_store
 from spira.delivery import explain, ledger_check, operator_commands
 from spira.delivery import settings as settings_file
@@ -73,12 +74,13 @@ def tick(
     if retry:
         operator_commands.retry(_ledger(settings))
     done: list[str] = []
-    report = _tick(settings, done)
-    last_message = ""
-    while wait and (report.snapshot.state.active or _is_waiting_for_quiet(report)):
-        last_message = _say_progress(report, last_message)
-        time.sleep(POLL_SECONDS)
+    with ending_only_this("an active run goes on: see spira deliver status"):
         report = _tick(settings, done)
+        last_message = ""
+        while wait and (report.snapshot.state.active or _is_waiting_for_quiet(report)):
+            last_message = _say_progress(report, last_message)
+            time.sleep(POLL_SECONDS)
+            report = _tick(settings, done)
     _show_tick(report, done, as_json)
     if report.troubles:
         raise typer.Exit(1)

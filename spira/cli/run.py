@@ -9,6 +9,7 @@ import typer
 
 from spira.cli import preflight
 from spira.cli.console import out, say
+from spira.cli.interrupts import ending_everything
 from spira.cli.options import (
     DEFAULT_WORK,
     ConfigFile,
@@ -52,19 +53,20 @@ def run(
     preflight.check_run(data, work, device, require_gpu)
     from pipelines import local
 
-    result = local.run(
-        TrainingRequest(
-            data=str(make_demo(work / "demo-data")) if demo else absolute(data),
-            config=resolved,
-            gate=rules,
-            skip_bad=skip_bad,
-        ),
-        work,
-        device=device,
-        require_gpu=require_gpu,
-        registry_uri=mlflow,
-        progress=say,
-    )
+    with ending_everything("finished stages and epochs are kept: run the same command again to resume"):
+        result = local.run(
+            TrainingRequest(
+                data=str(make_demo(work / "demo-data")) if demo else absolute(data),
+                config=resolved,
+                gate=rules,
+                skip_bad=skip_bad,
+            ),
+            work,
+            device=device,
+            require_gpu=require_gpu,
+            registry_uri=mlflow,
+            progress=say,
+        )
     summary.show(result, str(work), out)
     if demo:
         say(f"Remember: {DEMO_NOTICE}")

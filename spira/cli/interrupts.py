@@ -1,0 +1,67 @@
+"""Ctrl-C and SIGTERM: what ends, and what the person can do next."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+from spira.cli.console import say
+
+TERMINATION_SECONDS = 2.0
+"""Time that child processes have to end before they are killed."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def ending_everything(advice: str) -> Iterator[None]:
+    """End this process and all processes that it has started, on Ctrl-C or SIGTERM in the block.
+
+    The exit code is 130 or 143. No clean-up runs, because every stage can be killed and run again: kfp would otherwise
+    take the death of one training for a failure and start the next one.
+
+    Args:
+        advice: how to go on; printed at the end.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+        os.write(2, f"\ninterrupted; {advice}\n".encode())  # not print: kfp has replaced it
+        end_children()
+        os._exit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def end_children() -> None:
+    """End all processes that this one has started, and theirs."""
+    import psutil
+
+    children = psutil.Process().children(recursive=True)
+    for ask in (psutil.Process.terminate, psutil.Process.kill):
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                ask(child)
+        _, children = psutil.wait_procs(children, TERMINATION_SECONDS)
+
+
+@contextmanager
+def ending_only_this(advice: str) -> Iterator[None]:
+    """Turn Ctrl-C in the block into one line and exit code 130; what runs elsewhere goes on.
+
+    Args:
+        advice: how to follow or end what goes on.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"\ninterrupted; {advice}")
+        raise SystemExit(128 + signal.SIGINT) from None
