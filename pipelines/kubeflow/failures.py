@@ -93,11 +93,15 @@ def _is_workflow(name: str, children: Any) -> bool:
     return any((child.pod_name or child.task_id or "").startswith(f"{name}-") for child in children)
 
 
-def failed_tasks(run: Any) -> list[Cause]:
-    """Return the failed tasks of a run without a cause, for a run whose pods are gone."""
+def failed_tasks(run: Any, note: str) -> list[Cause]:
+    """Return the failed tasks of a run without their causes.
+
+    Args:
+        note: Why there is no cause.
+    """
     failed = [task for task in tasks(run) if task.state == "FAILED"]
     names = dict.fromkeys(task.name if not task.is_driver else f"driver of {task.name}" for task in failed)
-    return [Cause(name, "failed, and its pods with the cause are gone") for name in names]
+    return [Cause(name, f"failed; {note}") for name in names]
 
 
 def running_tasks(run: Any) -> list[str]:

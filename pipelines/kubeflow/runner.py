@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from spira.registry import Outcome
 
 FAILED_STATES = ("FAILED", "SKIPPED")
+ORPHAN = (
+    "(but it has no pods: if kubectl's context is Kubeflow's cluster, its schedule or workflow was deleted; "
+    "terminate it in the dashboard)"
+)
+"""Note on a run that lost its workflow; Kubeflow leaves it RUNNING."""
 MAX_START = timedelta(minutes=5)
 """Time in which a new run gets its first pod."""
 METRIC_PREFIX = "noisy.by_file."
@@ -128,7 +133,12 @@ def to_run(run: Any, find_outcome: FindOutcome, pods: Pods | None) -> Run:
 
 def _failure(run: Any, report: PodReport) -> str:
     """Return the causes of a failed run: those of its pods, else its own error, else the names of failed tasks."""
-    reason = to_text(report.failed) or run_error(run) or to_text(failed_tasks(run))
+    pods = "are gone" if report.count is not None else "cannot be read from here"
+    reason = (
+        to_text(report.failed)
+        or run_error(run)
+        or to_text(failed_tasks(run, f"its pods, which have the cause, {pods}"))
+    )
     return "\n".join(filter(None, [reason or f"Kubeflow gives no reason for state {run.state}", report.note]))
 
 
@@ -136,11 +146,11 @@ def _progress(run: Any, report: PodReport) -> str:
     """Return why a run makes no progress, or the names of the tasks that run, or its state."""
     if report.waiting:
         return to_text(report.waiting)
-    if report.count == 0 and run.state == "RUNNING" and datetime.now(UTC) - run.created_at > MAX_START:
-        return "its pods are gone, because its schedule or workflow was deleted: terminate it in Kubeflow's dashboard"
     state = (run.state or "PENDING").lower()
     names = running_tasks(run)
-    return " ".join(filter(None, [f"{state}: {', '.join(names)}" if names else state, report.note]))
+    is_orphan = report.count == 0 and run.state == "RUNNING" and datetime.now(UTC) - run.created_at > MAX_START
+    note = report.note or (ORPHAN if is_orphan else "")
+    return " ".join(filter(None, [f"{state}: {', '.join(names)}" if names else state, note]))
 
 
 def _with_outcome(name: str, find_outcome: FindOutcome) -> Run:

@@ -88,6 +88,7 @@ class Server:
         self.host, self.experiment, self.namespace = host, experiment, namespace
         self.api_client: Any = self.client.runs.api_client
         self.api_client.rest_client = JsonClient(self.api_client.configuration)
+        self.tag = ""  # version of the server, once it was checked
 
     @contextmanager
     def explain_errors(self, failure: str) -> Iterator[None]:
@@ -99,7 +100,7 @@ class Server:
         try:
             yield
         except ApiException as error:
-            raise RunnerError(f"{failure}: {refusal(self.host, error)}") from error
+            raise RunnerError(f"{failure}: {refusal(self.host, error)}{self._version_note()}") from error
         except NotKubeflowError as error:
             raise RunnerError(f"{failure}: {self.host}: {error}") from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
@@ -156,14 +157,21 @@ class Server:
                     f"Kubeflow at {self.host} is Kubeflow Pipelines {tag}: version {API_VERSION} is needed, upgrade it"
                 ) from error
             raise
-        tag = str(health.get("tag_name") or "") if isinstance(health, dict) else ""
         if not isinstance(health, dict) or "multi_user" not in health:
             raise NotKubeflowError("the answer is not that of Kubeflow Pipelines: is --host its API's URL?")
-        if tag[:1].isdigit() and tag.partition(".")[0] != str(API_VERSION):
+        self.tag = str(health.get("tag_name") or "")
+        if self.tag[:1].isdigit() and self.tag.partition(".")[0] != str(API_VERSION):
             raise RunnerError(
-                f"Kubeflow at {self.host} is Kubeflow Pipelines {tag}: version {API_VERSION} is needed; "
+                f"Kubeflow at {self.host} is Kubeflow Pipelines {self.tag}: version {API_VERSION} is needed; "
                 f"kfp {kfp.__version__} does not work with it"
             )
+
+    def _version_note(self) -> str:
+        """Return the server's version if it is not that of kfp; empty if it is, or is unknown."""
+        server, client = self.tag.split(".")[:2], kfp.__version__.split(".")[:2]
+        if not self.tag[:1].isdigit() or server == client:
+            return ""
+        return f" (the server is Kubeflow Pipelines {self.tag}, and this program is made for {'.'.join(client)})"
 
     def _tag_of_version_1(self) -> str:
         try:

@@ -12,7 +12,7 @@ from kubernetes import client
 from pipelines.kubeflow.failures import APPROVED_TASK, REJECTED_TASK, Cause, to_text
 from pipelines.kubeflow.overview import runs
 from pipelines.kubeflow.pods import Pods
-from pipelines.kubeflow.runner import to_run
+from pipelines.kubeflow.runner import ORPHAN, to_run
 from pipelines.kubeflow.server import Server
 from pipelines.training import COMPILED
 from spira.delivery.runner import Run
@@ -167,7 +167,8 @@ def test_failed_tasks_are_named_when_the_pods_are_gone(
     training(workflow, 42, "Failed")
     failed(state, workflow)
     state.pods = []
-    assert found(server, pods) == Run("failed", "train: failed, and its pods with the cause are gone")
+    assert found(server, pods) == Run("failed", "train: failed; its pods, which have the cause, are gone")
+    assert found(server, None).message == "train: failed; its pods, which have the cause, cannot be read from here"
 
 
 def test_a_deadline_of_the_run_is_its_own_cause(server: Server, state: ServerState, workflow: Workflow):
@@ -244,7 +245,7 @@ def test_a_run_that_lost_its_workflow_is_explained(server: Server, state: Server
     assert found(server, pods).message == "running: preprocess"
     server.client.recurring_runs.recurring_run_service_delete_recurring_run(schedule["recurring_run_id"])
     assert (state.runs[run["run_id"]]["state"], state.pods) == ("RUNNING", [])
-    assert "its pods are gone, because its schedule or workflow was deleted" in found(server, pods).message
+    assert found(server, pods).message == f"running: preprocess {ORPHAN}"
     state.runs[run["run_id"]]["created_at"] = "2999-01-01T00:00:00Z"  # a new run has no pod yet
     assert found(server, pods).message == "running: preprocess"
 

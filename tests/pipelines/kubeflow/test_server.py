@@ -155,6 +155,18 @@ def test_a_server_of_version_1_is_refused(kfp: tuple[str, ServerState]):
     assert "is Kubeflow Pipelines 1.8.5: version 2 is needed, upgrade it" in refusal(kfp[0])
 
 
+def test_a_refusal_by_another_minor_version_names_both(kfp: tuple[str, ServerState]):
+    """Version 2.4 has the same API, but does not know all that is compiled; it may be the cause."""
+    kfp[1].healthz = {"tag_name": "2.4.1", "multi_user": False}
+    server = connect(kfp[0])
+    assert runs(server, []) == []
+    kfp[1].trouble = lambda request: "absent"
+    with pytest.raises(
+        RunnerError, match=r"404: Not Found \(the server is Kubeflow Pipelines 2\.4\.1, and .* for 2\.17\)"
+    ):
+        runs(server, [])
+
+
 def test_a_server_that_disappears_is_an_error_of_one_line(server: Server, monkeypatch: pytest.MonkeyPatch):
     """After the connection was made."""
     monkeypatch.setattr(servers, "SECONDS", 1)
