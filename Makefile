@@ -59,10 +59,10 @@ images:
 	docker build --file Dockerfile.serve --tag spira/serve:dev .
 	docker build --file Dockerfile.base --tag spira/base:dev --build-arg GIT_COMMIT=$(COMMIT) .
 
-# 6 GB, most of it CUDA.
+# 6 GB, most of it CUDA; TORCH=cpu leaves CUDA out.
 image-train:
 	docker build --file Dockerfile.base --target dependencies --tag spira/dependencies:dev .
-	docker build --file Dockerfile.train --tag spira/train:dev --build-arg GIT_COMMIT=$(COMMIT) .
+	docker build --file Dockerfile.train --tag spira/train:dev --build-arg GIT_COMMIT=$(COMMIT) --build-arg TORCH=$(TORCH) .
 
 # Two nodes, one for a simulated GPU. KIND_NODE_IMAGE sets another node image.
 kind-up:

@@ -1,17 +1,20 @@
-"""The runs of an experiment in a table: the state of each, and the reason why it failed or waits."""
+"""The runs of an experiment in a table: the verdict of each, or the reason why it failed or waits."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from pipelines.kubeflow.failures import branch
 from pipelines.kubeflow.pods import Pods
 from pipelines.kubeflow.runner import FindOutcome, list_runs, to_run
 from pipelines.kubeflow.server import SECONDS, Server
-from spira.delivery.runner import RunnerError
+from spira.delivery.runner import Run, RunnerError
 
 MAX_RUNS = 10
 """Number of the latest runs in the table, if no names are given."""
+NO_BRANCH = "Kubeflow reports success, but neither branch of the pipeline ran, and there is no verdict"
+NO_MLFLOW = "the version and the reasons are in MLflow: give --mlflow URL"
 
 
 @dataclass(frozen=True)
@@ -19,11 +22,11 @@ class Line:
     """A run in the table."""
 
     name: str
-    state: str
+    state: Literal["running", "interrupted", "succeeded", "failed"]
     begun: str
     """Date and time of its creation, UTC."""
     message: str
-    """Verdict, error, or the reason why it waits."""
+    """Verdict, causes of a failure, or the reason why it waits; a line each."""
 
 
 def runs(
@@ -32,7 +35,7 @@ def runs(
     """Return the runs of these names, or the latest, the latest first.
 
     Args:
-        find_outcome: Function that returns the outcome of a run from MLflow; None leaves verdicts out.
+        find_outcome: Function that returns the outcome of a run from MLflow; None leaves versions and reasons out.
 
     Raises:
         RunnerError: There is no run of a name, or the server cannot be reached.
@@ -48,11 +51,26 @@ def runs(
 
 
 def _line(detailed: Any, find_outcome: FindOutcome | None, pods: Pods | None) -> Line:
-    begun = f"{detailed.created_at:%Y-%m-%d %H:%M}"
-    if detailed.state == "SUCCEEDED" and find_outcome is None:
-        return Line(detailed.display_name, "succeeded", begun, "give --mlflow to see the verdict")
-    run = to_run(detailed, find_outcome or (lambda name: None), pods)
-    message = run.message
-    if run.state == "succeeded":
-        message = f"approved, version {run.model_version}" if run.approved else "; ".join(run.reasons)
-    return Line(detailed.display_name, run.state, begun, message)
+    run = _finished(detailed, find_outcome) if detailed.state == "SUCCEEDED" else to_run(detailed, lambda _: None, pods)
+    return Line(detailed.display_name, run.state, f"{detailed.created_at:%Y-%m-%d %H:%M}", run.message)
+
+
+def _finished(detailed: Any, find_outcome: FindOutcome | None) -> Run:
+    """Return a finished run with its verdict as the message.
+
+    MLflow has the version and the reasons under the run's own name. The branch that ran has the verdict alone. It
+    counts where MLflow has nothing of that name, as for a clone of a run whose pipeline took the name as a parameter.
+    """
+    verdict = branch(detailed)
+    if find_outcome is None:
+        return Run("succeeded", f"{verdict}; {NO_MLFLOW}") if verdict else Run("failed", NO_BRANCH)
+    try:
+        run = to_run(detailed, find_outcome, None)
+    except RunnerError as error:
+        return Run("succeeded", "; ".join(filter(None, [verdict, str(error)])))
+    if run.state == "failed":
+        message = f"{verdict}; MLflow has no run of this name" if verdict else NO_BRANCH
+        return Run("succeeded" if verdict else "failed", message)
+    if run.approved:
+        return Run("succeeded", f"approved, version {run.model_version}")
+    return Run("succeeded", f"rejected: {run.reasons[0]}" if run.reasons else "rejected")

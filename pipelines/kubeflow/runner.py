@@ -7,13 +7,14 @@ several were created at once, or a response was lost, the first run stays and th
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import urllib3
 from kfp_server_api import ApiException
 
-from pipelines.kubeflow.failures import failure
-from pipelines.kubeflow.pods import Pods
+from pipelines.kubeflow.failures import failed_tasks, run_error, running_tasks, to_text
+from pipelines.kubeflow.pods import PodReport, Pods
 from pipelines.kubeflow.server import NOT_FOUND, SECONDS, Server, unreachable
 from pipelines.kubeflow.settings import KubeflowSettings
 from pipelines.kubeflow.versions import PipelineVersion
@@ -24,7 +25,14 @@ from spira.errors import SpiraError
 if TYPE_CHECKING:
     from spira.registry import Outcome
 
-FAILED_STATES = ("FAILED", "CANCELED", "SKIPPED")
+FAILED_STATES = ("FAILED", "SKIPPED")
+ORPHAN = (
+    "(but it has no pods: if kubectl's context is Kubeflow's cluster, its schedule or workflow was deleted; "
+    "terminate it in the dashboard)"
+)
+"""Note on a run that lost its workflow; Kubeflow leaves it RUNNING."""
+MAX_START = timedelta(minutes=5)
+"""Time in which a new run gets its first pod."""
 METRIC_PREFIX = "noisy.by_file."
 """Prefix of the metrics of the paper's test."""
 
@@ -115,10 +123,34 @@ def to_run(run: Any, find_outcome: FindOutcome, pods: Pods | None) -> Run:
     """
     if run.state == "SUCCEEDED":
         return _with_outcome(run.display_name, find_outcome)
+    if run.state == "CANCELED":
+        return Run("failed", "a person terminated the run in Kubeflow")
+    report = pods.report(run.run_id) if pods else PodReport()
     if run.state in FAILED_STATES:
-        reasons = [pods.errors(run.run_id) if pods else "", failure(run)]
-        return Run("failed", "\n".join(filter(None, reasons)) or f"Kubeflow gives no reason for state {run.state}")
-    return Run("running", (pods.waiting(run.run_id) if pods else "") or (run.state or "PENDING").lower())
+        return Run("failed", _failure(run, report))
+    return Run("running", _progress(run, report))
+
+
+def _failure(run: Any, report: PodReport) -> str:
+    """Return the causes of a failed run: those of its pods, else its own error, else the names of failed tasks."""
+    pods = "are gone" if report.count is not None else "cannot be read from here"
+    reason = (
+        to_text(report.failed)
+        or run_error(run)
+        or to_text(failed_tasks(run, f"its pods, which have the cause, {pods}"))
+    )
+    return "\n".join(filter(None, [reason or f"Kubeflow gives no reason for state {run.state}", report.note]))
+
+
+def _progress(run: Any, report: PodReport) -> str:
+    """Return why a run makes no progress, or the names of the tasks that run, or its state."""
+    if report.waiting:
+        return to_text(report.waiting)
+    state = (run.state or "PENDING").lower()
+    names = running_tasks(run)
+    is_orphan = report.count == 0 and run.state == "RUNNING" and datetime.now(UTC) - run.created_at > MAX_START
+    note = report.note or (ORPHAN if is_orphan else "")
+    return " ".join(filter(None, [f"{state}: {', '.join(names)}" if names else state, note]))
 
 
 def _with_outcome(name: str, find_outcome: FindOutcome) -> Run:

@@ -7,6 +7,7 @@ never answers its runs with results of an earlier version.
 from __future__ import annotations
 
 import hashlib
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,7 @@ def upload(server: Server, image: str, options: AnyCompileOptions) -> PipelineVe
         package.write_bytes(compiled)
         pipeline_id = _pipeline_id(server, options.name) or _create_pipeline(server, options.name)
         if not _list_versions(server, pipeline_id, name):
+            _refuse_foreign(server, options.name, _list_versions(server, pipeline_id))
             _upload_version(server, package, pipeline_id, name)
         versions = _list_versions(server, pipeline_id, name)
     if not versions:
@@ -127,10 +129,27 @@ def latest(server: Server) -> PipelineVersion:
     """
     with server.explain_errors("the latest version cannot be looked up"):
         pipeline_id = _pipeline_id(server, NAME)
-        versions = _list_versions(server, pipeline_id) if pipeline_id else []
+        every_version = _list_versions(server, pipeline_id) if pipeline_id else []
+        versions = _refuse_foreign(server, NAME, every_version)
     if not versions:
         raise RunnerError(f"Kubeflow at {server.host} has no version of {NAME}: upload one with --image")
     return versions[0]
+
+
+def _refuse_foreign(server: Server, pipeline: str, versions: list[PipelineVersion]) -> list[PipelineVersion]:
+    """Return the versions that this program uploaded.
+
+    Raises:
+        RunnerError: Another tool uploaded all of them: the pipeline is not ours.
+    """
+    own_name = re.compile(rf"{pipeline}-[0-9a-f]{{12}}({UNCACHED})?")
+    own = [version for version in versions if own_name.fullmatch(version.name)]
+    if versions and not own:
+        raise RunnerError(
+            f"pipeline {pipeline} at {server.host} is not SPIRA's: another tool uploaded its version "
+            f"{versions[0].name}; rename or delete that pipeline in Kubeflow"
+        )
+    return own
 
 
 def _pipeline_id(server: Server, pipeline: str) -> str | None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from components import IMAGE
 from pipelines.training import COMPILED, CompileOptions, compile_pipeline
@@ -27,6 +28,7 @@ from spira.cli.options import ConfigFile, ConfigValues, GateFile, Json, Seeds, S
 from spira.errors import SpiraError
 
 if TYPE_CHECKING:
+    from pipelines.kubeflow.overview import Line
     from pipelines.kubeflow.schedules import Schedule
     from pipelines.kubeflow.server import Server
     from pipelines.kubeflow.settings import KubeflowSettings
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
     from spira.registry import Outcome
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
+
+MAX_NAME_WIDTH = 30
+"""Width of a run's name in the table, in characters; a longer name is cut."""
 
 ClusterFile = Annotated[
     Path | None,
@@ -232,11 +237,19 @@ def status(
     host: Host = "",
     mlflow: Annotated[
         str,
-        typer.Option("--mlflow", metavar="URL", help="MLflow server, reachable from this machine; shows the verdicts."),
+        typer.Option(
+            "--mlflow",
+            metavar="URL",
+            envvar="MLFLOW_TRACKING_URI",
+            help="MLflow server, reachable from this machine; shows versions and the reasons of rejections.",
+        ),
     ] = "",
     as_json: Json = False,
 ) -> None:
-    """List runs on a cluster, the latest first, with the reason why a run failed or waits."""
+    """List runs on a cluster, the latest first, with the verdict or the reason why a run failed or waits.
+
+    One run alone is shown with all of its causes.
+    """
     from pipelines.kubeflow import overview
     from pipelines.kubeflow.pods import Pods
 
@@ -246,10 +259,27 @@ def status(
     if as_json:
         print_json([asdict(line) for line in lines])
         return
-    table = Table("run", "state", "started", "message")
+    if not lines:
+        out.print("no runs yet; start one with: spira pipeline submit")
+        return
+    out.print(status_table(lines))
+    if len(lines) == 1:
+        out.print(lines[0].message, markup=False, highlight=False)
+
+
+def status_table(lines: list[Line]) -> Table:
+    """Return a table of runs with one row of the screen each; one run alone leaves its message out."""
+    is_alone = len(lines) == 1
+    table = Table("run", "state", "started", *([] if is_alone else ["message"]))
+    table.columns[0].max_width = MAX_NAME_WIDTH
+    for column in table.columns:
+        column.no_wrap = True
+    if not is_alone:
+        table.expand, table.columns[-1].ratio = True, 1  # the message gets the width that the other columns leave
     for line in lines:
-        table.add_row(line.name, line.state, line.begun, line.message)
-    out.print(table if lines else "no runs yet; start one with: spira pipeline submit")
+        message = line.message.replace("\n", "; ")
+        table.add_row(*(Text(cell) for cell in (line.name, line.state, line.begun, *([] if is_alone else [message]))))
+    return table
 
 
 def show_schedule(server: Server, wanted: Schedule, check: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,8 @@ from spira.delivery.status import TickStatus
 from spira.errors import SpiraError
 from spira.stage_logging import stage
 
+KFP_RUNTIME = "_KFP_RUNTIME"
+"""Environment variable by which kfp knows that it runs in a task, and leaves its compiler out."""
 CLUSTER_FILE = "cluster.yaml"
 """Name by which the settings refer to the Kubeflow settings."""
 PERSISTENT_PATHS = tuple(name for name in settings_file.PATHS if name != "kubeflow")
@@ -37,7 +40,7 @@ def tick(text: str, cluster: str, status: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="spira-") as folder:
         path = _write_settings(text, cluster, Path(folder).resolve())
         command = [sys.executable, "-m", "spira", "deliver", "tick", f"--settings={path}", "--json"]
-        output = subprocess.run(command, stdout=subprocess.PIPE, check=False).stdout
+        output = subprocess.run(command, stdout=subprocess.PIPE, env=_environment(), check=False).stdout
     if not output:
         raise SpiraError("the tick ended without a status: the lines above have the cause")
     status.write_bytes(output)
@@ -45,6 +48,11 @@ def tick(text: str, cluster: str, status: Path) -> dict[str, Any]:
     if result.troubles:
         raise SpiraError("\n".join(result.troubles))
     return {"records": result.records, "done": len(result.done)}
+
+
+def _environment() -> dict[str, str]:
+    """Return this environment without kfp's mark of a task, with which ``kfp.compiler`` cannot be imported."""
+    return {name: value for name, value in os.environ.items() if name != KFP_RUNTIME}
 
 
 def _write_settings(text: str, cluster: str, folder: Path) -> Path:

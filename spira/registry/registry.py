@@ -125,12 +125,13 @@ class Registry:
         None if no finished run is logged under the name, or if it is approved and its version is not registered.
 
         Raises:
-            RegistryError: the name has a quotation mark, the verdict cannot be read, or the store fails.
+            RegistryError: the name has both kinds of quotation marks, the verdict cannot be read, or the store fails.
         """
-        if "'" in pipeline_run:  # it would end the quoted name in the query below
-            raise RegistryError(f"{pipeline_run!r} is not the name of a run: it has a quotation mark")
+        quote = "'" if "'" not in pipeline_run else '"'
+        if quote in pipeline_run:  # it would end the quoted name in the query below
+            raise RegistryError(f"the run {pipeline_run} cannot be looked up: its name has ' and \"; rename it")
         store = self._store
-        query = f"tags.{RUN_TAG} = '{pipeline_run}' and attributes.status = 'FINISHED'"
+        query = f"tags.{RUN_TAG} = {quote}{pipeline_run}{quote} and attributes.status = 'FINISHED'"
         logged = store.client.search_runs([store.experiment_id], query, max_results=1, order_by=["start_time DESC"])
         if not logged:
             return None

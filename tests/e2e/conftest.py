@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import ROOT
-from tests.support.cluster_fixture import ClusterNamespace, load_image
+from tests.support.cluster_fixture import ClusterNamespace, kind_context, load_image
 
 NAMESPACES = ("mlflow", "spira-serving", "spira-delivery")
 IMAGES = ("spira/base:dev", "spira/serve:dev")
@@ -52,12 +52,7 @@ def spira_on_kind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def _context() -> str:
     """Return the current context if it is a kind cluster with everything that the tests need; skip otherwise."""
-    if os.environ.get("SPIRA_E2E") != "1":
-        pytest.skip("needs a kind cluster with KServe: set SPIRA_E2E=1")
-    command = ["kubectl", "config", "current-context"]
-    context = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    if not context.startswith("kind-"):
-        pytest.skip("the current context is not a kind cluster, and the passwords in manifests/kind are public")
+    context = kind_context()
     if not _exists(context, STORAGE_CONTAINER):
         pytest.skip(f"the cluster {context} does not answer, or has no KServe")
     for image in IMAGES:

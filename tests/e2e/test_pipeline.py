@@ -148,7 +148,8 @@ def run(runner: PodRunner, start: Callable[[Path], None]) -> None:
 def test_components_run_in_order(finished_run: FinishedRun):
     """Each task is a pod that succeeds; with one GPU the pods run one after another. The result is version 1."""
     pods = sorted((pod for pods in finished_run.runner.pods.values() for pod in pods), key=start_time)
-    assert [pod["metadata"]["annotations"]["pipelines.kubeflow.org/task_name"] for pod in pods] == ORDER
+    names = [pod["metadata"]["annotations"]["workflows.argoproj.io/node-name"] for pod in pods]
+    assert [name.split(".")[-2].removesuffix("(0)") for name in names] == ORDER
     assert {pod["status"]["phase"] for pod in pods} == {"Succeeded"}
     assert {pod["spec"]["containers"][0]["image"] for pod in pods} == {IMAGE}
     assert all(end_time(before) <= start_time(after) for before, after in pairwise(pods))
@@ -189,10 +190,10 @@ def test_status_explains_a_missing_gpu(finished_run: FinishedRun):
     try:
         namespace.kubectl("wait", "--for=condition=PodScheduled=False", f"pod/{name}", "--timeout=60s")
         api = config.new_client_from_config(context=namespace.context)
-        message = Pods(client.CoreV1Api(api), namespace.name).waiting("greedy")
-        assert message.startswith("train waits: 0/")
-        assert "Insufficient nvidia.com/gpu" in message
-        assert "gpu_count=0" in message
+        (cause,) = Pods(client.CoreV1Api(api), namespace.name).report("greedy").waiting
+        assert (cause.task, cause.text.startswith("waiting: 0/")) == ("train", True)
+        assert "Insufficient nvidia.com/gpu" in cause.text
+        assert "gpu_count=0" in cause.text
         assert namespace.kubectl("get", "pod", name, "-o", "jsonpath={.status.phase}") == "Pending"
     finally:
         namespace.kubectl("delete", "pod", name, "--wait=false")

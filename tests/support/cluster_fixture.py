@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support import ROOT
 
 IMAGE = "spira/serve:dev"
@@ -24,6 +26,17 @@ SECURE = {
     "capabilities": {"drop": ["ALL"]},
     "seccompProfile": {"type": "RuntimeDefault"},
 }
+
+
+def kind_context() -> str:
+    """Return the current context if it is a kind cluster; skip the tests otherwise."""
+    if os.environ.get("SPIRA_E2E") != "1":
+        pytest.skip("needs a kind cluster: set SPIRA_E2E=1")
+    command = ["kubectl", "config", "current-context"]
+    context = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    if not context.startswith("kind-"):
+        pytest.skip("the current context is not a kind cluster, and the passwords in manifests/kind are public")
+    return context
 
 
 def load_image(context: str, image: str) -> None:

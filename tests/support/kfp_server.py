@@ -2,7 +2,10 @@
 
 It stores what it receives, pages and filters listings, and writes times in whole seconds. It refuses what the real
 server refuses: an unknown version, missing or unknown parameters, a name that exists where names are unique. A test
-changes the state of a run by writing to ``runs``, and makes requests fail by ``fault``.
+changes a run by writing to ``runs`` or by :meth:`ServerState.show`, and makes requests fail by ``trouble``.
+
+Schedules behave as seen on 2.17.0: a run belongs to its schedule and loses its pods with it, while its state stays
+RUNNING; a schedule without a version follows the latest, and only its runs see their own name as the job's name.
 """
 
 from __future__ import annotations
@@ -22,7 +25,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import yaml
 
+from tests.support.argo_workflow import Workflow
+
 API = "/apis/v2beta1"
+VERSION = "2.17.0"
+LOGIN_PAGE = "<!doctype html>\n<title>Log in</title>"
 PODS = "/api/v1/namespaces/kubeflow/pods"
 
 
@@ -47,9 +54,14 @@ class ServerState:
     logs: dict[str, str] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     """Method and path of every request."""
+    authorizations: list[str | None] = field(default_factory=list)
+    """Header ``Authorization`` of every request."""
     trouble: Callable[[str], str | None] = lambda request: None
-    """Function that returns the fault of a request: ``lost`` (it takes effect, but gets no response), ``busy`` (503) or
-    None."""
+    """Function that returns the fault of a request: ``lost`` (it takes effect, but gets no response), ``absent`` (404),
+    ``busy`` (503), ``expired`` (401, as JSON), ``login`` (a login page with status 200), ``redirect`` (302 to
+    one) or None."""
+    healthz: Any = field(default_factory=lambda: {"commit_sha": "unknown", "tag_name": VERSION, "multi_user": False})
+    """Body of the health check."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, kind: str, body: dict, **more: Any) -> dict:
@@ -58,6 +70,44 @@ class ServerState:
         item = body | more | {id_field: str(uuid.uuid4()), "created_at": _now()}
         getattr(self, kind)[item[id_field]] = item
         return item
+
+    def show(self, workflow: Workflow, **changes: Any) -> None:
+        """Show the nodes of a workflow as the tasks and pods of its run.
+
+        Args:
+            changes: Fields of the run, such as ``state``.
+        """
+        self.runs[workflow.run_id].update(changes, run_details={"task_details": workflow.details()})
+        self.pods += workflow.pods
+        self.logs |= workflow.logs
+
+    def fire(self, recurring_run_id: str) -> dict:
+        """Start a run of a schedule, on its version or on the latest, and return it."""
+        schedule = self.recurring_runs[recurring_run_id]
+        reference = schedule["pipeline_version_reference"]
+        if not reference.get("pipeline_version_id"):
+            reference = reference | {"pipeline_version_id": _latest_version(self, reference["pipeline_id"])}
+        kept = {name: schedule[name] for name in ("experiment_id", "runtime_config", "recurring_run_id")}
+        number = sum(run.get("recurring_run_id") == recurring_run_id for run in self.runs.values()) + 1
+        return self.add(
+            "runs",
+            kept,
+            display_name=f"{schedule['display_name']}-{number}",
+            pipeline_version_reference=reference,
+            state="RUNNING",
+        )
+
+    def clone(self, run_id: str, display_name: str) -> dict:
+        """Start a run as the dashboard's "Clone run" does: with all parameters of another."""
+        copied = ("experiment_id", "pipeline_version_reference", "runtime_config")
+        body = {name: self.runs[run_id][name] for name in copied}
+        return self.add("runs", body, display_name=display_name, state="PENDING")
+
+    def job_name(self, run: dict) -> str:
+        """Return what ``PIPELINE_JOB_NAME_PLACEHOLDER`` is in the tasks of a run."""
+        schedule = self.recurring_runs.get(run.get("recurring_run_id", ""))
+        is_pinned = schedule and schedule["pipeline_version_reference"].get("pipeline_version_id")
+        return "" if is_pinned else run["display_name"]
 
 
 @contextmanager
@@ -98,9 +148,10 @@ class _Handler(BaseHTTPRequestHandler):
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
         content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.state.requests.append(request)
+        self.state.authorizations.append(self.headers.get("Authorization"))
         fault = self.state.trouble(request)
-        if fault == "busy":
-            self._send(503, {"message": "busy"})
+        if fault in FAULTS:
+            self._send(*FAULTS[fault])
             return
         try:
             with self.state.lock:
@@ -124,7 +175,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, status: int, response: Any) -> None:
         text = (response if isinstance(response, str) else json.dumps(response)).encode()
         self.send_response(status)
-        self.send_header("Content-Type", "text/plain" if isinstance(response, str) else "application/json")
+        plain = "text/html" if response == LOGIN_PAGE else "text/plain"
+        self.send_header("Content-Type", plain if isinstance(response, str) else "application/json")
+        if status == 302:
+            self.send_header("Location", "/login")
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)
@@ -183,14 +237,23 @@ def _upload(state: ServerState, query: dict[str, str], body: str) -> dict:
 
 
 def _start(kind: str, **more: Any) -> Callable[..., dict]:
-    """Return a handler that creates a run or schedule; experiment, version and exactly its parameters must be valid."""
+    """Return a handler that creates a run or schedule; experiment, version and its parameters must be valid.
+
+    A schedule may leave the version out, if it names the pipeline. A parameter with a default may be left out.
+    """
 
     def handler(state: ServerState, query: dict[str, str], body: dict) -> dict:
-        version = state.versions.get(body["pipeline_version_reference"]["pipeline_version_id"])
+        reference = body["pipeline_version_reference"]
+        version_id = reference.get("pipeline_version_id")
+        if not version_id and kind == "recurring_runs":
+            version_id = _latest_version(state, reference["pipeline_id"])
+        version = state.versions.get(version_id)
         if body["experiment_id"] not in state.experiments or version is None:
             raise RefusalError(404, "no such experiment or version")
-        parameters = set(version["pipeline_spec"]["pipeline_spec"]["root"]["inputDefinitions"]["parameters"])
-        if wrong := parameters ^ set(body["runtime_config"]["parameters"]):
+        parameters = version["pipeline_spec"]["pipeline_spec"]["root"].get("inputDefinitions", {}).get("parameters", {})
+        required = {name for name, spec in parameters.items() if not {"defaultValue", "isOptional"} & set(spec)}
+        given = set(body["runtime_config"]["parameters"])
+        if wrong := (required - given) | (given - set(parameters)):
             raise RefusalError(400, f"parameters that are missing or unknown: {sorted(wrong)}")
         if "trigger" in body and len(body["trigger"]["cron_schedule"]["cron"].split()) != 6:
             raise RefusalError(400, "invalid cron")
@@ -217,16 +280,29 @@ def _delete(kind: str) -> Callable[..., dict]:
     return handler
 
 
+def _delete_schedule(state: ServerState, query: dict[str, str], body: Any, id: str) -> dict:
+    """Delete a schedule, and with it the workflows and pods of its runs; the runs keep their state."""
+    _delete("recurring_runs")(state, query, body, id)
+    orphans = {run_id for run_id, run in state.runs.items() if run.get("recurring_run_id") == id}
+    state.pods = [pod for pod in state.pods if pod["metadata"]["labels"]["pipeline/runid"] not in orphans]
+    return {}
+
+
+def _latest_version(state: ServerState, pipeline_id: str) -> str | None:
+    ids = [id for id, version in state.versions.items() if version["pipeline_id"] == pipeline_id]
+    return ids[-1] if ids else None
+
+
 def _pods(state: ServerState, query: dict[str, str], body: Any) -> dict:
-    (label, run_id), (_, phase) = (query[name].split("=") for name in ("labelSelector", "fieldSelector"))
-    items = [
-        pod for pod in state.pods if pod["metadata"]["labels"][label] == run_id and pod["status"]["phase"] == phase
-    ]
+    label, run_id = query["labelSelector"].split("=")
+    items = [pod for pod in state.pods if pod["metadata"]["labels"][label] == run_id]
     return {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}
 
 
 def _log(state: ServerState, query: dict[str, str], body: Any, name: str) -> str:
     assert query["container"] == "main"
+    if name not in state.logs:
+        raise RefusalError(404, f"pods {name} not found")
     return state.logs[name]
 
 
@@ -234,8 +310,17 @@ def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+FAULTS: dict[str, tuple[int, Any]] = {
+    "absent": (404, {"error": "Not Found", "code": 5, "message": "Not Found"}),
+    "busy": (503, {"message": "busy"}),
+    "expired": (401, {"error": "token has expired", "code": 16, "message": "token has expired"}),
+    "login": (200, LOGIN_PAGE),
+    "redirect": (302, ""),
+}
+"""Status and body by fault."""
 ROUTES: dict[str, Callable[..., Any]] = {
-    "GET /healthz": lambda *_: {"multi_user": False, "pipeline_store": "database"},
+    "GET /healthz": lambda state, *_: state.healthz,
+    "GET /apis/v1beta1/healthz": lambda state, *_: state.healthz,
     "GET /experiments": _list("experiments"),
     "POST /experiments": _create_unique("experiments"),
     "GET /pipelines": _list("pipelines"),
@@ -248,7 +333,7 @@ ROUTES: dict[str, Callable[..., Any]] = {
     "DELETE /runs/([^/]+)": _delete("runs"),
     "GET /recurringruns": _list("recurring_runs"),
     "POST /recurringruns": _start("recurring_runs"),
-    "DELETE /recurringruns/([^/]+)": _delete("recurring_runs"),
+    "DELETE /recurringruns/([^/]+)": _delete_schedule,
     f"GET {PODS}": _pods,
     f"GET {PODS}/([^/]+)/log": _log,
 }

@@ -103,7 +103,7 @@ class PodRunner:
             "volumes": [{"name": f"v{n}", **volume} for n, volume in enumerate(volumes.values())],
         }
         labels = {"pipeline/runid": "e2e", "spira.internal/uses-mlflow": "true"}
-        annotations = {"pipelines.kubeflow.org/task_name": task}
+        annotations = {"workflows.argoproj.io/node-name": f"spira-training(0).root(0).{task}(0).executor(0)"}
         name = f"{task}-{uuid.uuid4().hex[:6]}"
         metadata = {"name": name, "labels": labels, "annotations": annotations}
         return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}

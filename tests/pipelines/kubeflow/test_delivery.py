@@ -8,11 +8,16 @@ from typing import Any
 
 import pytest
 import yaml
+from google.cloud import storage
 from kfp import local
 
+from pipelines.kubeflow import versions
 from pipelines.kubeflow.delivery import COMPILED, compile_delivery, pipeline
+from pipelines.kubeflow.server import connect
+from pipelines.training import CompileOptions
 from spira.delivery import recurring_tick
 from spira.errors import SpiraError
+from tests.support.kfp_server import ServerState
 
 pytestmark = pytest.mark.integration
 
@@ -82,6 +87,27 @@ def test_a_place_that_goes_with_the_pod_is_refused(settings: str, name: str, tmp
     with pytest.raises(SpiraError, match=f"{name}: a relative path is lost with this pod"):
         recurring_tick.tick(yaml.safe_dump(kept | {name: "here"}), "", tmp_path / "status")
     assert not (tmp_path / "ledger").exists()
+
+
+def upload_folder(folder: Path, uri: str) -> None:
+    """Copy a folder into the emulated bucket."""
+    bucket, _, prefix = uri.removeprefix("gs://").partition("/")
+    client = storage.Client()
+    for file in (path for path in folder.rglob("*") if path.is_file()):
+        client.bucket(bucket).blob(f"{prefix}/{file.relative_to(folder)}").upload_from_filename(str(file))
+
+
+def test_a_tick_in_a_task_trains_on_kubeflow(kfp: tuple[str, ServerState], bucket: str, demo: Path, tmp_path: Path):
+    """kfp starts the task with ``_KFP_RUNTIME=true``; the tick's own process imports kfp's compiler all the same."""
+    upload_folder(demo, bucket)
+    versions.upload(connect(kfp[0]), IMAGE, CompileOptions())
+    settings = {"data": bucket, "work": f"{tmp_path}/work", "kubeflow": "cluster.yaml", "quiet_seconds": 0}
+    local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "run"))
+    pipeline()(settings=yaml.safe_dump(settings), cluster=f"host: {kfp[0]}\nregistry_uri: http://127.0.0.1:9\n")
+    (run,) = kfp[1].runs.values()
+    assert run["display_name"].startswith("spira-")
+    (path,) = (tmp_path / "run").rglob("tick/status")
+    assert json.loads(path.read_text())["troubles"] == []
 
 
 def test_a_kubeflow_that_cannot_be_reached_fails_the_task(demo: Path, tmp_path: Path):

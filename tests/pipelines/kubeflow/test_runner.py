@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import socket
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-import urllib3
-from kubernetes import client
 
 from pipelines.kubeflow import server as servers
 from pipelines.kubeflow import versions
-from pipelines.kubeflow.pods import Pods
 from pipelines.kubeflow.runner import Kubeflow, list_runs
 from pipelines.kubeflow.server import Server, connect
 from pipelines.kubeflow.settings import KubeflowSettings, load
@@ -50,15 +45,9 @@ def request(name: str = "spira-1-a1", data_digest: str = "d" * 64) -> TrainingRe
     )
 
 
-@pytest.fixture
-def pods(kfp: tuple[str, ServerState]) -> Pods:
-    configuration = client.Configuration(host=kfp[0])
-    return Pods(client.CoreV1Api(client.ApiClient(configuration)))
-
-
-def runner(server: Server, outcome: Outcome | None = APPROVED, pods: Pods | None = None) -> Kubeflow:
+def runner(server: Server, outcome: Outcome | None = APPROVED) -> Kubeflow:
     version = versions.upload(server, IMAGE, OPTIONS)
-    return Kubeflow(server, CLUSTER, lambda: version, {"spira-1-a1": outcome}.get, pods)
+    return Kubeflow(server, CLUSTER, lambda: version, {"spira-1-a1": outcome}.get)
 
 
 def begun(held: ServerState, server: Server, **more: Any) -> dict:
@@ -216,157 +205,6 @@ def test_a_verdict_that_cannot_be_read_is_a_runner_error(server: Server, state: 
         runs.find("spira-1-a1")
 
 
-def test_a_failed_run_has_the_error_of_its_innermost_task(server: Server, state: ServerState):
-    """The task has its name in the pipeline."""
-    details = [
-        task("root", "spira-training-x7k", children=["loop"]),
-        task("loop", "seeds", children=["train"]),
-        task("train", "Train", children=["pod-1"]),
-        task("pod", "executor", pod_name="pod-1", error={"code": 2, "message": "main: Error\n (exit code 1)"}),
-        task("finished", "Preprocess", state="SUCCEEDED"),
-    ]
-    begun(state, server, state="FAILED", run_details={"task_details": details})
-    assert runner(server).find("spira-1-a1") == Run("failed", "Train failed: main: Error (exit code 1)")
-
-
-def test_a_failed_run_without_a_failed_task_has_its_own_error(server: Server, state: ServerState):
-    """One run has exceeded its deadline; a cancelled run has only its state."""
-    history = [{"state": "FAILED", "error": {"code": 2, "message": "Workflow exceeded its deadline"}}]
-    run = begun(state, server, state="FAILED", state_history=history)
-    assert runner(server).find("spira-1-a1") == Run("failed", "Workflow exceeded its deadline")
-    run.update(state="CANCELED", state_history=[])
-    assert runner(server).find("spira-1-a1") == Run("failed", "Kubeflow gives no reason for state CANCELED")
-
-
-def task(id: str, name: str, state: str = "FAILED", children: tuple[str, ...] | list[str] = (), **more: Any) -> dict:
-    links = [{"pod_name": child} if child.startswith("pod") else {"task_id": child} for child in children]
-    return {"task_id": id, "display_name": name, "state": state, "child_tasks": links} | more
-
-
-def pod(run_id: str, phase: str, **status: Any) -> dict:
-    metadata = {
-        "name": "spira-train-1",
-        "labels": {"pipeline/runid": run_id},
-        "annotations": {"pipelines.kubeflow.org/task_name": "train"},
-    }
-    return {"metadata": metadata, "spec": {"containers": [{"name": "main"}]}, "status": {"phase": phase} | status}
-
-
-NO_HELP = "preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."
-UNCLAIMED = f"no new claims to deallocate, {NO_HELP}"
-SELECTOR = "node(s) didn't match Pod's node affinity/selector"
-ADVICE = {
-    f"0/2 nodes are available: 1 Insufficient nvidia.com/gpu, 1 {SELECTOR}. {UNCLAIMED}": "gpu_count=0",
-    f"0/2 nodes are available: 2 Insufficient cpu. {NO_HELP}": "request less cpu",
-    f"0/2 nodes are available: 1 node(s) had untolerated taint {{gpu: x}}, 1 {SELECTOR}. {NO_HELP}": "tolerations",
-    f"0/2 nodes are available: 2 {SELECTOR}. {NO_HELP}": "node_selector",
-}
-"""Part of the expected advice, by message of the scheduler."""
-
-
-@pytest.mark.parametrize("message", ADVICE)
-def test_the_message_explains_a_pod_that_fits_on_no_node(server: Server, state: ServerState, pods: Pods, message: str):
-    """Kubeflow's own state of the run stays RUNNING."""
-    run = begun(state, server, state="RUNNING")
-    unscheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
-    state.pods = [pod(run["run_id"], "Pending", conditions=[unscheduled]), pod("another", "Pending")]
-    result = runner(server, pods=pods).find("spira-1-a1")
-    assert result is not None
-    assert result.message.startswith("train waits: 0/")
-    assert ADVICE[message] in result.message
-    assert "preempt" not in result.message.lower()
-
-
-def test_the_message_explains_an_image_that_cannot_be_pulled(server: Server, state: ServerState, pods: Pods):
-    """The pod is scheduled and waits; a container that is being started is left out."""
-    run = begun(state, server, state="RUNNING")
-    waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}}
-    starting = {"waiting": {"reason": "ContainerCreating"}}
-    statuses = [
-        {"name": name, "state": status, "image": "", "imageID": "", "ready": False, "restartCount": 0}
-        for name, status in (("main", waiting), ("wait", starting))
-    ]
-    state.pods = [pod(run["run_id"], "Pending", containerStatuses=statuses)]
-    result = runner(server, pods=pods).find("spira-1-a1")
-    assert result == Run("running", "train waits: ImagePullBackOff: Back-off pulling image")
-
-
-def test_a_failed_run_has_the_error_that_its_stage_logged(server: Server, state: ServerState, pods: Pods):
-    """Kubeflow has only an exit code; the pod's log has the line."""
-    run = begun(state, server, state="FAILED", state_history=[])
-    state.pods = [pod(run["run_id"], "Failed")]
-    state.logs["spira-train-1"] = "I0101 launcher\nspira: train: seed 42\n  spira error: a GPU is asked for\nTraceback"
-    assert runner(server, pods=pods).find("spira-1-a1") == Run("failed", "a GPU is asked for")
-
-
-def test_a_kubernetes_that_cannot_be_reached_fails_no_lookup(server: Server, state: ServerState):
-    """The message has a note."""
-    begun(state, server, state="RUNNING")
-    configuration = client.Configuration(host=f"http://127.0.0.1:{free_port()}")
-    configuration.retries = False
-    run = runner(server, pods=Pods(client.CoreV1Api(client.ApiClient(configuration)))).find("spira-1-a1")
-    assert run.state == "running"
-    assert "the pods on Kubernetes cannot be read" in run.message
-    assert "\n" not in run.message
-
-
-def test_an_absent_server_is_an_error_within_seconds():
-    """The message is one line with advice."""
-    began = time.monotonic()
-    message = r"cannot be reached: .*refused.*: is it up, and is --host right\?$"
-    with pytest.raises(RunnerError, match=message) as error:
-        connect(f"http://127.0.0.1:{free_port()}")
-    assert "\n" not in str(error.value)
-    assert time.monotonic() - began < 5
-
-
-@pytest.mark.parametrize("host", ["", "ml-pipeline:8888", "file:///etc"])
-def test_a_server_without_a_url_is_refused(host: str):
-    """The message names the option and the environment variable."""
-    with pytest.raises(RunnerError, match="--host or KF_PIPELINES_ENDPOINT"):
-        connect(host)
-
-
-def test_a_server_that_disappears_is_an_error_of_one_line(
-    kfp: tuple[str, ServerState], monkeypatch: pytest.MonkeyPatch
-):
-    """After the connection was made; the error comes within seconds."""
-    monkeypatch.setattr(servers, "SECONDS", 1)
-    server = connect(kfp[0])
-    runs = runner(server)
-    server.client.runs.api_client.configuration.host = f"http://127.0.0.1:{free_port()}"
-    began = time.monotonic()
-    for ask in (lambda: runs.find("a"), lambda: runs.start(request())):
-        with pytest.raises(
-            RunnerError, match=r"(cannot be looked up|cannot be started): Kubeflow at .* cannot be reached"
-        ) as error:
-            ask()
-        assert "\n" not in str(error.value)
-    assert time.monotonic() - began < 10
-
-
-def test_a_server_that_never_responds_causes_a_timeout(monkeypatch: pytest.MonkeyPatch):
-    """It accepts connections, but sends nothing."""
-    monkeypatch.setattr(servers, "SECONDS", 1)
-    monkeypatch.setattr(servers, "RETRIES", urllib3.Retry(total=1))
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        with pytest.raises(RunnerError, match="timed out"):
-            connect(f"http://127.0.0.1:{silent.getsockname()[1]}")
-
-
-def test_a_request_to_a_busy_server_is_repeated(server: Server, state: ServerState):
-    """Only requests that read are repeated, and only a few times."""
-    runs = runner(server)
-    busy = iter([True, True])
-    state.trouble = lambda request: "busy" if request == "GET /experiments" and next(busy, False) else None
-    assert runs.find("a") is None
-    state.trouble = lambda request: "busy"
-    with pytest.raises(RunnerError, match="too many 503 error responses"):
-        runs.find("a")
-
-
 def test_an_error_of_the_server_has_no_stack_trace(server: Server, state: ServerState):
     """The message has its first line."""
     runs = runner(server)
@@ -452,12 +290,6 @@ def test_a_version_with_another_claim_is_refused(server: Server):
     with pytest.raises(RunnerError, match="mounts claim another, and the cluster's is spira-state: upload"):
         CLUSTER.arguments(request(), version)
     assert versions.upload(server, IMAGE, CompileOptions()).claim == ""
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def test_a_run_deploys_only_if_the_cluster_file_has_a_target(tmp_path: Path):

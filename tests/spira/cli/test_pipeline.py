@@ -53,6 +53,48 @@ def test_submit_again_is_the_same_run(call: Call, state: ServerState):
     assert len(state.runs) == 3
 
 
+@pytest.mark.parametrize("also_lost", ["GET /runs", "nothing else"])
+def test_submit_after_a_lost_answer_starts_no_second_run(call: Call, state: ServerState, also_lost: str):
+    """The server creates the run and drops the connection; the second submit finds the run by its name."""
+    call("submit", *DATA, "--image", IMAGE, "--name", "earlier")
+
+    def trouble(request: str) -> str | None:
+        if request == also_lost and "POST /runs" in state.requests[count:]:
+            return "lost"
+        return "lost" if request == "POST /runs" else None
+
+    count, state.trouble = len(state.requests), trouble
+    first = call("submit", *DATA)
+    assert first.exit_code == (2 if also_lost == "GET /runs" else 0)
+    assert len(first.stderr.splitlines()) == 1
+    state.trouble = lambda request: None
+    assert call("submit", *DATA).exit_code == 0
+    assert [run["display_name"] == "earlier" for run in state.runs.values()] == [True, False]
+
+
+@pytest.mark.parametrize("command", [("submit", *DATA), ("submit", *DATA, "--image", IMAGE)])
+def test_a_pipeline_of_another_tool_is_refused(call: Call, state: ServerState, command: tuple[str, ...]):
+    """It has our name, and versions that are named otherwise."""
+    pipeline = state.add("pipelines", {"display_name": "spira-training"})
+    spec = {"pipeline_spec": {"root": {}}}
+    state.add("versions", {"display_name": "v1", "pipeline_id": pipeline["pipeline_id"], "pipeline_spec": spec})
+    result = call(*command)
+    assert (result.exit_code, len(state.versions), state.runs) == (2, 1, {})
+    assert "another tool uploaded its version v1; rename or delete that pipeline in Kubeflow" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("fault", ["expired", "login", "redirect"])
+@pytest.mark.parametrize("command", [("submit", *DATA), ("status",), ("schedule", "--remove")])
+def test_a_login_that_is_not_accepted_is_one_line(call: Call, state: ServerState, fault: str, command: tuple[str, ...]):
+    """Exit code 2, and the remedy."""
+    state.trouble = lambda request: fault
+    result = call(*command)
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert "port-forward service/ml-pipeline 8888" in result.stderr
+
+
 def test_on_overrides_the_cluster_file(call: Call, state: ServerState):
     """Values are YAML."""
     arguments = ("--on", "gpu_count=1", "--on", "node_selector={karpenter.sh/nodepool: gpu}")
@@ -106,17 +148,17 @@ def test_a_schedule_is_created_checked_and_removed(call: Call, state: ServerStat
 
 
 def test_status_lists_runs_and_the_reasons_of_failures(call: Call, state: ServerState):
-    """The latest is first; --json prints JSON; without MLflow a success is not called approved."""
+    """The latest is first; --json prints JSON; a success in Kubeflow without a verdict is no success."""
     for name in ("first", "second"):
         call("submit", *DATA, "--image", IMAGE, "--name", name)
     first, second = state.runs.values()
     first.update(state="SUCCEEDED", created_at="2026-01-01T03:30:00Z")
     second.update(state="FAILED", state_history=[{"state": "FAILED", "error": {"message": "deadline exceeded"}}])
     lines = json.loads(call("status", "--json").stdout)
-    assert [(line["name"], line["state"]) for line in lines] == [("second", "failed"), ("first", "succeeded")]
+    assert [(line["name"], line["state"]) for line in lines] == [("second", "failed"), ("first", "failed")]
     assert lines[0]["message"] == "deadline exceeded"
     assert lines[1]["begun"] == "2026-01-01 03:30"
-    assert "approved" not in lines[1]["message"]
+    assert "neither branch of the pipeline ran" in lines[1]["message"]
     assert "deadline exceeded" in call("status", "second").stdout
 
 

@@ -109,6 +109,11 @@ def test_a_verdict_that_cannot_be_read_is_an_error(registry: Registry) -> None:
 
 
 def test_a_name_cannot_change_the_query(registry: Registry) -> None:
-    """A quotation mark would end the quoted name in the query."""
-    with pytest.raises(RegistryError, match="quotation mark"):
-        registry.outcome("x' or tags.approved = 'true")
+    """A quotation mark would end the quoted name in the query; a name with one kind is quoted with the other."""
+    log(registry, "Clone of Bob's run", False)
+    assert registry.outcome("Clone of Bob's run") is not None
+    log(registry, 'a "quoted" run', False)
+    assert registry.outcome('a "quoted" run') is not None
+    assert registry.outcome("x' or tags.approved = 'true") is None
+    with pytest.raises(RegistryError, match=r"cannot be looked up: its name has ' and \""):
+        registry.outcome("x' or \" = ' \"")
