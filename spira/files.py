@@ -6,17 +6,27 @@ old content, or the whole new content, under the name.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
 import os
+import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 log = logging.getLogger(__name__)
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+NO_SPACE = re.compile(r"no space left|disk is full|quota exceeded", re.IGNORECASE)
+"""Words with which the kernel, SQLite and libraries report a full disk."""
+ALMOST_FULL_BYTES = 10_000_000
+"""Free space below which a place counts as the full one."""
 
 
 class LockedError(OSError):
@@ -103,6 +113,35 @@ def _restore_replaced(staged: Path, path: Path) -> None:
     """Rename the old folder back if nothing replaced it."""
     if _replaced(staged).is_dir() and not path.exists():
         _replaced(staged).rename(path)
+
+
+def disk_problem(error: BaseException, *places: Path) -> str | None:
+    """Return a message for an error of a disk that is full or cannot be written; None for any other error.
+
+    Args:
+        error: the exception, of the kernel or of a library that reports it in words.
+        places: files and folders in which the program may have written, in addition to the error's own file name.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    named = [Path(os.fsdecode(error.filename))] if isinstance(error, OSError) and error.filename else []
+    if number in FULL or (number is None and NO_SPACE.search(str(error))):
+        candidates = [*named, *places, Path(tempfile.gettempdir()), Path.cwd()]
+        place = next((path for path in candidates if _is_almost_full(path)), candidates[0])
+        return f"no space left in {_existing(place)}: free space there, or use another folder (--work, TMPDIR)"
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS) and named:
+        folder = _existing(named[0].parent)
+        cause = "on a read-only file system" if number == errno.EROFS else "without permission for this user"
+        return f"{folder} is {cause}: choose another place (--out, --work), or change its permissions"
+    return None
+
+
+def _is_almost_full(path: Path) -> bool:
+    return shutil.disk_usage(_existing(path)).free < ALMOST_FULL_BYTES
+
+
+def _existing(path: Path) -> Path:
+    """Return the path, or the nearest folder above it that exists."""
+    return next(part for part in (path.absolute(), *path.absolute().parents) if part.exists())
 
 
 def link_files(source: Path, names: Sequence[str], target: Path) -> None:

@@ -11,12 +11,16 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from spira.errors import SpiraError
+from spira.files import disk_problem
 
 out, err = Console(), Console(stderr=True)
 
 
 class ErrorHandlingGroup(TyperGroup):
-    """A group of commands whose :class:`SpiraError` becomes one line on standard error and exit code 2."""
+    """A group of commands whose :class:`SpiraError` becomes one line on standard error and exit code 2.
+
+    So does an error of a disk that is full or cannot be written.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -24,6 +28,11 @@ class ErrorHandlingGroup(TyperGroup):
         except SpiraError as error:
             if not error.logged:  # a stage has logged it already
                 err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(2) from None
+        except OSError as error:
+            if not (problem := disk_problem(error)):
+                raise
+            err.print(f"error: {problem}", style="red", markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(2) from None
 
 

@@ -49,7 +49,7 @@ def run(
     resolved, rules = resolve_config(config, setting, seed), load(gate)
     if demo == bool(data):
         raise SpiraError("give --data DIR, or --demo: one of the two")
-    preflight.check_run(data, work, device, require_gpu)
+    preflight.check_run(data, work, device, require_gpu, mlflow)
     from pipelines import local
 
     result = local.run(
