@@ -49,7 +49,7 @@ def check_artifacts(url: str, experiment: Experiment) -> None:
     location = experiment.artifact_location
     if location.startswith("file:") or ":/" not in location:  # mlflow-artifacts:/3, s3://bucket/3
         raise MlflowException(
-            f"the artifacts of experiment {experiment.name!r} belong in {location}, a folder of the server that "
-            "clients cannot reach: start the server with --artifacts-destination and without --default-artifact-root, and use "
-            f"a new experiment; {HELP}"
+            f"the artifacts of experiment {experiment.name!r} belong in {location}, a folder of the server that no "
+            "client reaches: start the server with --artifacts-destination and without --default-artifact-root, and "
+            f"use a new experiment; {HELP}"
         )
