@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 log = logging.getLogger(__name__)
 
@@ -157,10 +157,13 @@ def link_files(source: Path, names: Sequence[str], target: Path) -> None:
 
 
 @contextmanager
-def lock(path: Path, *, wait: bool = True) -> Iterator[None]:
+def lock(path: Path, *, wait: bool = True) -> Iterator[IO[str]]:
     """Hold an exclusive lock on the file ``path``, which is created if absent and never removed.
 
     The kernel releases the lock when the process ends, however it ends.
+
+    Yields:
+        The open file, to append to. A child process that inherits it holds the lock too, until it ends.
 
     Raises:
         LockedError: another process holds it, and ``wait`` is false.
@@ -174,4 +177,16 @@ def lock(path: Path, *, wait: bool = True) -> Iterator[None]:
                 raise LockedError(f"{path}: another process holds the lock") from error
             log.info("%s: waiting for another process", path.name)
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        yield file
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether a process holds the lock; create nothing."""
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

@@ -117,7 +117,7 @@ class Local:
             raise DeploymentError(f"version {version!r}: use letters, digits, - and _ only")
         return self.serving / "versions" / version
 
-    def _lock(self) -> AbstractContextManager[None]:
+    def _lock(self) -> AbstractContextManager[object]:
         """Allow one change at a time; the kernel releases the lock when the process ends."""
         return files.lock(self.serving / ".lock")
 
