@@ -43,10 +43,9 @@ def check_run(data: str, work: Path, device: str, require_gpu: bool, mlflow: str
         from spira.training.device import choose_device
 
         choose_device(device, require_gpu)
-    if mlflow or (work / "mlflow.db").exists():  # importing MLflow takes seconds, and a new store holds no surprise
-        from spira.registry import open_at
+    from spira.registry import open_at
 
-        open_at(mlflow or str(work))
+    open_at(mlflow or str(work))  # seconds now, instead of an error after the training
 
 
 def check_temporary() -> None:

@@ -68,7 +68,8 @@ def create(file: Path) -> None:
             return
         unfinished = file.with_name(f".{file.name}.making")
         unfinished.unlink(missing_ok=True)  # left by a kill
-        store = SqlAlchemyStore(uri(unfinished), artifact_location(file))
+        # MLflow writes this location into SQL by itself, so every character with a meaning there is escaped.
+        store = SqlAlchemyStore(uri(unfinished), quote(str(file.parent / ARTIFACTS)))
         store.engine.dispose()
         unfinished.replace(file)
 

@@ -136,7 +136,7 @@ def test_any_folder_name_is_used_or_refused(new_store: tuple[Path, str], tmp_pat
     assert (work / "mlartifacts" / run_id / "artifacts" / "verdict.json").is_file()
 
 
-@pytest.mark.parametrize("name", ["what?x=1", "50%20off"])
+@pytest.mark.parametrize("name", ["what?x=1", "50%20off", "q'\"b", "a:b {{x}}"])
 def test_a_new_store_is_created_where_the_name_says(tmp_path: Path, name: str) -> None:
     """And MLflow makes no folder of the escaped name beside it."""
     registry = open_at(str(tmp_path / name))
