@@ -73,6 +73,8 @@ def run(
     Raises:
         RunError: A stage failed, or another run works in this folder.
     """
+    from spira.registry import local_uri  # takes 3 s, so not for --help
+
     work = work.resolve()
     with _exclusive(work):
         folder = _new_folder(work / "pipeline")
@@ -90,7 +92,7 @@ def run(
         began = time.monotonic()
         execute(folder, parameters.arguments(), progress)
         seconds = round(time.monotonic() - began, 3)
-        summary = gather(folder, work, seconds, registry_uri or f"sqlite:///{work}/mlflow.db")
+        summary = gather(folder, work, seconds, registry_uri or local_uri(work))
         _publish(summary, folder, work)
     return summary
 

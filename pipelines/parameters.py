@@ -14,6 +14,7 @@ from pydantic import Field
 from spira.config import FrozenModel
 from spira.delivery.training_request import TrainingRequest
 from spira.deployment.targets import LocalTarget
+from spira.errors import SpiraError
 
 if TYPE_CHECKING:
     from pipelines.kubeflow.settings import KubeflowSettings
@@ -64,7 +65,12 @@ class Parameters(FrozenModel):
             work: Folder of state, served package and, without ``registry_uri``, MLflow's SQLite file.
             registry_uri: MLflow URL; SQLite in ``work`` if empty.
             serve: Serve an approved model from ``work``; False leaves that to continuous delivery.
+
+        Raises:
+            SpiraError: kfp would change a path.
         """
+        check_path("work", work)
+        check_path("data", Path("" if "://" in request.data else request.data))
         return cls(
             **_of_request(request),
             code_digest="",  # the key of a cluster's cache; the state folder has the code in its own keys
@@ -99,6 +105,16 @@ class Parameters(FrozenModel):
     def arguments(self) -> dict[str, Any]:
         """Return the values by name, as kfp and Kubeflow's API take them."""
         return self.model_dump(mode="json")
+
+
+def check_path(name: str, path: Path) -> None:
+    """Refuse a path that kfp's local runner would change: it replaces ``{{$...}}`` in every value.
+
+    Raises:
+        SpiraError: the absolute path contains ``{{$``.
+    """
+    if "{{$" in str(path.resolve()):
+        raise SpiraError(f"{name} {path.resolve()}: Kubeflow's runner replaces {{{{$...}}}}; use a path without {{{{$")
 
 
 def _of_request(request: TrainingRequest) -> dict[str, Any]:

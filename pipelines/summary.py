@@ -30,6 +30,8 @@ class RunSummary(FrozenModel):
 
     approved: StrictBool
     reasons: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    """Messages of the checks that could not be made and do not reject."""
     metrics: dict[str, Estimate]
     """Metric -> estimate in the noisy test, by file; empty if the candidate was not measured."""
     metrics_of: Literal["the noisy test, by file"] = "the noisy test, by file"
@@ -67,6 +69,7 @@ class RunSummary(FrozenModel):
         return cls(
             approved=verdict.approved,
             reasons=verdict.reasons,
+            warnings=verdict.warnings,
             metrics=noisy.by_file if noisy else {},
             model_version=model_version,
             candidate=verdict.candidate,

@@ -6,18 +6,28 @@ old content, or the whole new content, under the name.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
 import logging
 import os
+import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 log = logging.getLogger(__name__)
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+NO_SPACE = re.compile(r"no space left|disk is full|quota exceeded", re.IGNORECASE)
+"""Words with which the kernel, SQLite and libraries report a full disk."""
+ALMOST_FULL_BYTES = 10_000_000
+"""Free space below which a place counts as the full one."""
 
 
 class LockedError(OSError):
@@ -126,6 +136,35 @@ def _restore_replaced(staged: Path, path: Path) -> None:
         _replaced(staged).rename(path)
 
 
+def disk_problem(error: BaseException, *places: Path) -> str | None:
+    """Return a message for an error of a disk that is full or cannot be written; None for any other error.
+
+    Args:
+        error: the exception, of the kernel or of a library that reports it in words.
+        places: files and folders in which the program may have written, in addition to the error's own file name.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    named = [Path(os.fsdecode(error.filename))] if isinstance(error, OSError) and error.filename else []
+    if number in FULL or (number is None and NO_SPACE.search(str(error))):
+        candidates = [*named, *places, Path(tempfile.gettempdir()), Path.cwd()]
+        place = next((path for path in candidates if _is_almost_full(path)), candidates[0])
+        return f"no space left in {_existing(place)}: free space there, or use another folder (--work, TMPDIR)"
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS) and named:
+        folder = _existing(named[0].parent)
+        cause = "on a read-only file system" if number == errno.EROFS else "without permission for this user"
+        return f"{folder} is {cause}: choose another place (--out, --work), or change its permissions"
+    return None
+
+
+def _is_almost_full(path: Path) -> bool:
+    return shutil.disk_usage(_existing(path)).free < ALMOST_FULL_BYTES
+
+
+def _existing(path: Path) -> Path:
+    """Return the path, or the nearest folder above it that exists."""
+    return next(part for part in (path.absolute(), *path.absolute().parents) if part.exists())
+
+
 def link_files(source: Path, names: Sequence[str], target: Path) -> None:
     """Make ``target`` a folder of the named files of ``source``: hard links on one file system, else copies."""
     if source == target:
@@ -139,10 +178,13 @@ def link_files(source: Path, names: Sequence[str], target: Path) -> None:
 
 
 @contextmanager
-def lock(path: Path, *, wait: bool = True) -> Iterator[None]:
+def lock(path: Path, *, wait: bool = True) -> Iterator[IO[str]]:
     """Hold an exclusive lock on the file ``path``, which is created if absent and never removed.
 
     The kernel releases the lock when the process ends, however it ends.
+
+    Yields:
+        The open file, to append to. A child process that inherits it holds the lock too, until it ends.
 
     Raises:
         LockedError: another process holds it, and ``wait`` is false.
@@ -156,4 +198,16 @@ def lock(path: Path, *, wait: bool = True) -> Iterator[None]:
                 raise LockedError(f"{path}: another process holds the lock") from error
             log.info("%s: waiting for another process", path.name)
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        yield file
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether a process holds the lock; create nothing."""
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 from typing import Any, ParamSpec
 
 from spira.errors import SpiraError
+from spira.files import disk_problem
 
 log = logging.getLogger(__name__)
 
@@ -58,14 +60,25 @@ def stage(work: Callable[Arguments, dict[str, Any]]) -> Callable[Arguments, dict
             try:
                 result = work(*args, **kwargs)
             except SpiraError as error:
-                log.error("%s", error)
-                error.logged = True
+                _log_error(error)
+                raise
+            except Exception as error:
+                paths = [value for value in (*args, *kwargs.values()) if isinstance(value, Path)]
+                if problem := disk_problem(error, *paths):
+                    refusal = SpiraError(problem)
+                    _log_error(refusal)
+                    raise refusal from error
                 raise
             seconds = round(time.monotonic() - start, 3)
             log.info("%s: done in %.1f s", work.__name__, seconds)
         return result | {"seconds": seconds}
 
     return logged
+
+
+def _log_error(error: SpiraError) -> None:
+    log.error("%s", error)
+    error.logged = True
 
 
 def progress_log(name: str, unit: str) -> Callable[[int, int], None]:

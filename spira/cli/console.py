@@ -12,6 +12,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from spira.errors import SpiraError
+from spira.files import disk_problem
 
 out, err = Console(), Console(stderr=True)
 
@@ -20,6 +21,7 @@ class ErrorHandlingGroup(TyperGroup):
     """A group of commands whose :class:`SpiraError` becomes one line on standard error and exit code 2.
 
     Ctrl-C becomes one line and exit code 130.
+    So does an error of a disk that is full or cannot be written.
     """
 
     def invoke(self, ctx: Any) -> Any:
@@ -32,6 +34,11 @@ class ErrorHandlingGroup(TyperGroup):
         except KeyboardInterrupt:
             err.print("interrupted")
             raise typer.Exit(128 + signal.SIGINT) from None
+        except OSError as error:
+            if not (problem := disk_problem(error)):
+                raise
+            err.print(f"error: {problem}", style="red", markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(2) from None
 
 
 def say(line: str) -> None:

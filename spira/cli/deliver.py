@@ -57,9 +57,16 @@ def init(
     """Write a settings file with comments."""
     if settings_path.exists():
         raise SpiraError(f"{settings_path} exists already: change it, or name another file with --settings")
-    uri = data if "://" in data else str(Path(data).resolve())
-    files.write_text(settings_path, settings_file.example(uri))
+    files.write_text(settings_path, settings_file.example(_location(data, settings_path.parent.resolve())))
     say(f"wrote {settings_path}; next: spira deliver tick --wait")
+
+
+def _location(data: str, folder: Path) -> str:
+    """Return the data set as the settings name it: relative inside their folder, so that both can move together."""
+    if "://" in data:
+        return data
+    path = Path(data).resolve()
+    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
 
 @app.command()

@@ -29,7 +29,7 @@ Exit code 0 for a finished run whatever its verdict, 2 for what is refused."""
 GROUPED, SINGLE = "Data, models and delivery", "Single stages"
 GROUPS = {
     "data": "Check a data set before training.",
-    "models": "List, show, compare and fetch versions in the model repository.",
+    "models": "List, show, compare, fetch and push versions in the model repository.",
     "deliver": "Continuous delivery: train, judge and serve when data, settings or code change.",
     "deploy": "Move versions on and off the targets by hand.",
     "pipeline": "The pipeline on Kubeflow: compile, submit, schedule, status.",

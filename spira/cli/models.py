@@ -10,12 +10,13 @@ import typer
 
 from spira.cli.console import out, print_json, print_line, say
 from spira.cli.options import DEFAULT_WORK, Json, MLflow, Out, Work
+from spira.cli.push import push
 from spira.errors import SpiraError
 
 if TYPE_CHECKING:
     from spira.registry import RegisteredVersion, Registry
 
-app = typer.Typer(no_args_is_help=True, help="List, show, compare and fetch versions in the model repository.")
+app = typer.Typer(no_args_is_help=True, help="List, show, compare, fetch and push versions in the model repository.")
 
 VersionName = Annotated[str, typer.Argument(metavar="VERSION", help="Number of a version, or an alias: champion.")]
 
@@ -122,6 +123,9 @@ def compare(
     for difference in open_registry(work, mlflow).compare(a, b):
         table.add_row(difference.kind, difference.name, str(difference.a), str(difference.b))
     out.print(table if table.row_count else "no differences")
+
+
+app.command()(push)
 
 
 ANY_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True}

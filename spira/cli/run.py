@@ -50,7 +50,7 @@ def run(
     resolved, rules = resolve_config(config, setting, seed), load(gate)
     if demo == bool(data):
         raise SpiraError("give --data DIR, or --demo: one of the two")
-    preflight.check_run(data, work, device, require_gpu)
+    preflight.check_run(data, work, device, require_gpu, mlflow)
     from pipelines import local
 
     with ending_everything("finished stages and epochs are kept: run the same command again to resume"):

@@ -34,14 +34,15 @@ def show(summary: RunSummary, work: str, console: Console) -> None:
 
 
 def _verdict(summary: RunSummary) -> Text:
+    warnings = "".join(f"warning: {warning}\n" for warning in summary.warnings)
     if summary.approved:
         headline = f"APPROVED: version {summary.model_version} serves and is champion\n"
-        return Text(headline, style="bold green")
+        return Text.assemble((headline, "bold green"), warnings)
     reasons = summary.reasons[:MAX_REASONS]
     hidden = len(summary.reasons) - len(reasons)
     more = f"\n  and {hidden} more, in the report" if hidden else ""
     lines = "".join(f"\n  - {reason}" for reason in reasons) + more
-    return Text.assemble(("NOT APPROVED, no version registered. Reasons:", "bold red"), lines, "\n")
+    return Text.assemble(("NOT APPROVED, no version registered. Reasons:", "bold red"), lines, f"\n{warnings}")
 
 
 def _trained(summary: RunSummary) -> Text:

@@ -19,6 +19,7 @@ from spira import files
 from spira.deployment.target import DeploymentError, Plan, Release, Status
 from spira.deployment.version_stack import Change, current_and_previous, read_history, to_json
 from spira.packaging import verify
+from spira.packaging.verify import PackageError
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +33,23 @@ class Local:
         self.serving = serving
 
     def status(self) -> Status:
-        """See :class:`~spira.deployment.target.Target`.
+        """See :class:`~spira.deployment.target.Target`; the package that the pointer names must exist.
 
         Raises:
             DeploymentError: the pointer is damaged.
         """
         history = _read(self.serving)
-        return Status(*current_and_previous(history), history=history)
+        version, previous = current_and_previous(history)
+        problem = self._problem(version) if version else ""
+        return Status(version, previous, ready=not problem, message=problem, history=history)
+
+    def _problem(self, version: str) -> str:
+        """Return why the package of a version cannot be served; empty if its files exist."""
+        try:
+            verify.check_complete(self._version_folder(version))
+        except PackageError:
+            return f"{self._version_folder(version)} is missing or incomplete: remove it and apply the version again"
+        return ""
 
     @property
     def package(self) -> Path | None:
@@ -117,7 +128,7 @@ class Local:
             raise DeploymentError(f"version {version!r}: use letters, digits, - and _ only")
         return self.serving / "versions" / version
 
-    def _lock(self) -> AbstractContextManager[None]:
+    def _lock(self) -> AbstractContextManager[object]:
         """Allow one change at a time; the kernel releases the lock when the process ends."""
         return files.lock(self.serving / ".lock")
 

@@ -12,10 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
 from spira.config import ConfigError, FrozenModel, explain
 from spira.deployment.target import DeploymentError, Target
+
+SUBJECT = r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*"
+"""NATS subject without wildcards."""
+
+RESERVED = {"model_path", "receiving_channel", "central_channel"}
+"""Variables that the target sets for each process."""
 
 
 class LocalTarget(FrozenModel):
@@ -64,8 +70,27 @@ class InferenceServiceTarget(FrozenModel):
     """Environment variable with the secret key."""
     bucket: str = "audio-files"
     """Name of the bucket with the recordings."""
+    model: str = Field("spira", pattern=r"^[a-zA-Z0-9_-]+$")
+    """Name of the registered model, in requests and in the address of a version."""
+    receiving_channel: str = Field("", pattern=rf"^({SUBJECT})?$")
+    """NATS subject of the clients' requests; empty for ``<model>-topic``. SPIRA's deployment has ``model_channel``."""
+    central_channel: str = Field("result_updates", pattern=f"^{SUBJECT}$")
+    """NATS subject of the answers to clients."""
+    start_seconds: float = Field(120.0, gt=0)
+    """Maximum time from the start of a process until it listens."""
+    answer_seconds: float = Field(30.0, gt=0)
+    """Maximum time for the answer to one request."""
+    stop_seconds: float = Field(30.0, gt=0)
+    """Time for a process to end before it is killed."""
     variables: dict[str, str] = Field(default_factory=dict)
     """Additional variables for the service's environment."""
+
+    @field_validator("variables")
+    @classmethod
+    def _no_setting(cls, variables: dict[str, str]) -> dict[str, str]:
+        if named := sorted(RESERVED & variables.keys()):
+            raise ValueError(f"{', '.join(named)} would have no effect: use the setting of the target instead")
+        return variables
 
 
 AnyTarget = Annotated[LocalTarget | KServeTarget | InferenceServiceTarget, Field(discriminator="kind")]
@@ -141,7 +166,13 @@ def _inference_service(target: InferenceServiceTarget, registry: str) -> Target:
         access_key=keys[0],
         secret_key=keys[1],
         bucket=target.bucket,
+        model=target.model,
+        receiving_channel=target.receiving_channel,
+        central_channel=target.central_channel,
         variables=target.variables,
+        start_seconds=target.start_seconds,
+        answer_seconds=target.answer_seconds,
+        stop_seconds=target.stop_seconds,
     )
     return InferenceService(_folder(target.folder, "folder"), service)
 

@@ -31,6 +31,37 @@ def data_checks(gate: Gate, counts: Mapping[str, Mapping[str, int]]) -> list[Che
     ]
 
 
+def leakage_checks(shared_files: int, shared_speakers: Sequence[str]) -> list[Check]:
+    """Check that the test split was not used in training; ``shared_...`` are the recordings and speakers that were."""
+    return [
+        fact(
+            "test_files_unseen",
+            "No test recording was used in training",
+            not shared_files,
+            f"{shared_files} test recordings were used in training: leakage",
+        ),
+        fact(
+            "test_speakers_unseen",
+            "No test speaker was used in training",
+            not shared_speakers,
+            f"{len(shared_speakers)} test speakers were used in training: leakage ({', '.join(shared_speakers[:5])})",
+        ),
+    ]
+
+
+def unknown_training_data(gate: Gate, origin: str | None) -> Check:
+    """Return the check in place of the leakage checks for a checkpoint that does not record its training data."""
+    return Check(
+        name="training_data_known",
+        title="Leakage: the training data are not known",
+        kind=CheckKind.FACT,
+        passed=not gate.require_known_training_data,
+        is_warning=not gate.require_known_training_data,
+        message=f"the training data of {origin or 'the checkpoint'} are not known: test recordings or speakers may "
+        "have been used in training (leakage), and then every figure is too good",
+    )
+
+
 def performance_checks(gate: Gate, conditions: Mapping[str, Condition]) -> list[Check]:
     """Check minimum rates, shortcuts, calibration and coverage, by file of each condition."""
     noisy, clean, room = (conditions[name].by_file for name in ("noisy", "clean", "background"))

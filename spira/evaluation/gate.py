@@ -102,6 +102,9 @@ class Gate(FrozenModel):
     abstention: Abstention
     slices: Slices
     champion: ChampionRules
+    # Left out where it is false, so that gates of earlier versions keep their digest.
+    require_known_training_data: bool = Field(False, exclude_if=lambda is_required: not is_required)
+    """Whether a checkpoint that does not record its training data, such as an imported one, is rejected."""
 
     def digest(self) -> str:
         """Return the SHA-256 of the canonical form, which no comment changes."""

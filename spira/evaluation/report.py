@@ -296,6 +296,11 @@ def about_training(verdict: Verdict, trained: Checkpoint) -> list[str]:
     if not noise.train_controls + noise.train_patients:
         inserted = "no noise inserted: the network may have learnt the ward instead of the voice"
     seeds = ", ".join(verdict.training)
+    if info.imported_from:
+        return [
+            f"Imported from {info.imported_from} (SHA-256 {info.imported_sha256}), {info.step or 0} optimiser steps.",
+            "Its training data are not recorded.",
+        ]
     return [
         f"Seed {info.seed}, one of {seeds}; chosen by {verdict.chosen_by}, without using the test split.",
         f"{info.epochs} epochs, best at {info.best_epoch}, on {info.device}; {inserted}.",
@@ -316,4 +321,4 @@ def limits(verdict: Verdict, corpus: Corpus) -> list[str]:
         lines.append(f"Slices not checked, because they hold fewer than {min_files} recordings: {small}.")
     if not verdict.slices:
         lines.append("Sex, age and similar properties are not known or were not measured.")
-    return [*lines, *corpus.quality.warnings]
+    return [*lines, *verdict.warnings, *corpus.quality.warnings]

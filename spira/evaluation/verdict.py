@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, StrictBool, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
 from spira import files
 from spira.config import Config, FrozenModel, JsonObject, explain
@@ -84,6 +84,8 @@ class Check(Record):
     limit: Number = None
     message: str = ""
     """The numbers and the rule, after the reason if the check failed."""
+    is_warning: StrictBool = Field(False, exclude_if=lambda is_warning: not is_warning)
+    """Whether the check only passes because the gate does not require what it could not establish."""
 
     @model_validator(mode="before")
     @classmethod
@@ -243,6 +245,8 @@ class Verdict(Record):
     approved: StrictBool
     reasons: tuple[str, ...]
     """Messages of the failed checks."""
+    warnings: tuple[str, ...] = Field((), exclude_if=lambda warnings: not warnings)
+    """Messages of the checks that could not be made and do not reject."""
     checks: tuple[Check, ...]
 
     def to_json(self) -> JsonObject:

@@ -20,7 +20,7 @@ from torch import Tensor
 from spira.config import PAPER_MODEL, PAPER_TRAINING, SAMPLE_RATE_HZ, Config, Features, Windows, from_dict
 from spira.errors import SpiraError
 from spira.models import checkpoint, networks
-from spira.models.checkpoint import Checkpoint
+from spira.models.checkpoint import Checkpoint, CheckpointInfo
 
 log = logging.getLogger(__name__)
 
@@ -58,21 +58,23 @@ def convert(path: Path, out: Path, settings: Sequence[str] = ()) -> Checkpoint:
     config = configuration(path, content["model"], printed, settings)
     weights = check_weights(path, content["model"], checkpoint.build_network(config).state_dict())
     seed = integer(printed, "seed") or config.training.seeds[0]
-    info: dict[str, Any] = {
-        "imported_from": path.name,
-        "imported_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "step": integer(content, "step"),
-        "best_epoch": 0,
-        "best_eval_loss": None,
-        "epochs": 0,
-        "device": "imported",
-        "train_files": [],
-        "train_speakers": None,
-        "seconds": 0.0,
-    }
     log.info("%s: %s, windows of %g s", path.name, config.model.architecture, config.windows.window_seconds)
-    identity = checkpoint.TrainingIdentity.of(config, seed, "imported")
-    return checkpoint.save(out, weights, [], config, checkpoint.CheckpointInfo(**identity.model_dump(), **info))
+    info = CheckpointInfo(
+        config_digest=config.digest(),
+        seed=seed,
+        corpus_digest="imported",
+        best_epoch=0,
+        best_eval_loss=None,
+        epochs=0,
+        seconds=0.0,
+        device="imported",
+        train_files=(),
+        train_speakers=None,
+        imported_from=path.name,
+        imported_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        step=integer(content, "step"),
+    )
+    return checkpoint.save(out, weights, [], config, info)
 
 
 def read_file(path: Path) -> dict[str, Any]:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import mlflow.artifacts
 import mlflow.pyfunc
+import yaml
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import Model
+from mlflow.models.model import MLMODEL_FILE_NAME
 
 from spira.packaging.verify import CODE, DESCRIPTION
 from spira.registry.store import ModelStore
@@ -46,7 +48,10 @@ def download(store: ModelStore, entity: ModelVersion, temporary: Path) -> Path:
     model = Path(
         mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(temporary), tracking_uri=store.tracking_uri)
     )
-    data = Model.load(str(model)).flavors["python_function"]["data"]
+    # Not Model.load: it takes a folder with a percent sign in its name for a URL.
+    data = Model.from_dict(yaml.safe_load((model / MLMODEL_FILE_NAME).read_text("utf-8"))).flavors["python_function"][
+        "data"
+    ]
     package = temporary / "package"
     package.mkdir()
     (model / data).rename(package / "data")

@@ -161,6 +161,8 @@ class Registry:
         digest = package_digest(package)
         tags = {**tags, "approved": runs.approval(verdict), "reasons": "; ".join(verdict.reasons)}
         tags |= {"verdict_run": run_id, "package_digest": digest}
+        if verdict.warnings:
+            tags["warnings"] = "; ".join(verdict.warnings)
         same = self._store.search(f"tag.package_digest = '{digest}'")
         if same:
             entity = same[0]

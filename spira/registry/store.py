@@ -8,15 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlflow.entities import Experiment
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from spira.errors import SpiraError
-from spira.registry import database
-
-SQLITE = "sqlite:///"
+from spira.registry import database, server
 
 
 class RegistryError(SpiraError):
@@ -28,9 +27,20 @@ def explained(problem: str) -> Iterator[None]:
     """Turn an error of MLflow, its database or the disk into one line, without the password of a URL."""
     try:
         yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    except ModuleNotFoundError as error:
+        # SQLAlchemy's own choice for postgresql:// is psycopg 3; the extra installs psycopg2.
+        remedy = (
+            "install it, or for PostgreSQL pip install 'spira[server]' and begin the URL with postgresql+psycopg2://"
+        )
+        message = f"{problem}: the database driver {error.name} is not installed: {remedy}"
+        raise RegistryError(_without_password(message)) from error
+    except (MlflowException, SQLAlchemyError, OSError, UnicodeEncodeError) as error:
         first_line = str(error).strip().partition("\n")[0]
-        raise RegistryError(re.sub(r"//[^/@\s]*@", "//", f"{problem}: {first_line}")) from error
+        raise RegistryError(_without_password(f"{problem}: {first_line}")) from error
+
+
+def _without_password(message: str) -> str:
+    return re.sub(r"//[^/@\s]*@", "//", message)
 
 
 @contextmanager
@@ -45,7 +55,7 @@ def unless_exists() -> Iterator[None]:
 
 def local_uri(work: Path) -> str:
     """Return the MLflow URI of a work folder: SQLite, with the artifacts in ``mlartifacts`` beside it."""
-    return f"{SQLITE}{work.resolve()}/mlflow.db"
+    return database.uri(work.resolve() / "mlflow.db")
 
 
 @dataclass(frozen=True)
@@ -65,13 +75,18 @@ class ModelStore:
                 f"model name {model_name!r}: use letters, digits, - and _ only (the Inference Service's rule)"
             )
         with explained(f"the MLflow store {tracking_uri} cannot be used"):
-            artifacts = None  # an MLflow server chooses the folder
-            if tracking_uri.startswith(SQLITE):
-                file = Path(tracking_uri.removeprefix(SQLITE))
-                artifacts = file.parent / "mlartifacts"
-                database.create(file, artifacts)
+            file = database.file_of(tracking_uri)
+            if file:
+                database.create(file)
+                database.rebind(file)
+            elif is_server(tracking_uri):
+                server.check_version(tracking_uri)
             client = MlflowClient(tracking_uri, registry_uri=tracking_uri)
-            return cls(client, tracking_uri, model_name, _experiment(client, model_name, artifacts))
+            location = database.artifact_location(file) if file else None  # a server chooses the folder
+            experiment = _experiment(client, model_name, location)
+            if is_server(tracking_uri):
+                server.check_artifacts(tracking_uri, experiment)
+            return cls(client, tracking_uri, model_name, experiment.experiment_id)
 
     def search(self, condition: str | None = None) -> list[ModelVersion]:
         """Return versions, newest first, with their aliases (MLflow's own search leaves them out)."""
@@ -142,11 +157,15 @@ class ModelStore:
                 self.client.delete_model_version_tag(self.model_name, str(entity.version), key)
 
 
-def _experiment(client: MlflowClient, name: str, artifacts: Path | None) -> str:
+def is_server(tracking_uri: str) -> bool:
+    """Return whether a URI is that of an MLflow server."""
+    return tracking_uri.startswith(("http://", "https://"))
+
+
+def _experiment(client: MlflowClient, name: str, location: str | None) -> Experiment:
     if client.get_experiment_by_name(name) is None:
-        location = str(artifacts.resolve()) if artifacts else None
         with unless_exists():
             client.create_experiment(name, artifact_location=location)
     experiment = client.get_experiment_by_name(name)
     assert experiment is not None  # just created, here or by another process
-    return experiment.experiment_id
+    return experiment

@@ -71,6 +71,8 @@ def evaluate(
     log.info("evaluate: the candidate is %s", "approved" if verdict.approved else "NOT approved")
     for reason in verdict.reasons:
         log.info("evaluate: %s", reason)
+    for warning in verdict.warnings:
+        log.warning("evaluate: %s", warning)
     return {"verdict": verdict}
 
 

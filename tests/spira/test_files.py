@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -259,3 +261,41 @@ def test_a_killed_process_releases_its_lock(tmp_path: Path):
         process.wait()
         with files.lock(tmp_path / "lock", wait=False):
             pass
+
+
+def test_a_lock_lives_as_long_as_a_child_that_inherits_it(tmp_path: Path):
+    """And can be looked at without taking or creating it."""
+    path = tmp_path / "log"
+    assert not files.is_locked(path)
+    assert not path.exists()
+    with files.lock(path) as file:
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stdout=file)
+        assert files.is_locked(path)
+    assert files.is_locked(path)
+    child.communicate(b"\n")
+    assert not files.is_locked(path)
+
+
+@pytest.mark.parametrize(
+    ("error", "problem"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "no space left in {full}: "),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "no space left in {full}: "),
+        (OSError(errno.EROFS, "Read-only file system", "{full}/a/b"), "{full} is on a read-only file system: "),
+        (PermissionError(errno.EACCES, "Permission denied", "{full}/a"), "{full} is without permission"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "x"), None),
+        (ValueError("row 3 is bad"), None),
+    ],
+)
+def test_a_disk_problem_names_the_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, problem: str | None
+):
+    """Of several folders in which the program writes, the full one, although the kernel's error names none."""
+    other, full = tmp_path / "other", tmp_path / "full"
+    other.mkdir()
+    full.mkdir()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 0 if path == full else 10**9))
+    if isinstance(error, OSError) and error.filename:
+        error.filename = error.filename.format(full=full)
+    message = files.disk_problem(error, other / "missing", full / "corpus")
+    assert message is None if problem is None else str(message).startswith(problem.format(full=full))

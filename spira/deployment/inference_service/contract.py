@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from spira.deployment.target import DeploymentError
 
@@ -56,6 +56,8 @@ class Service:
     """Name of the bucket with the recordings."""
     model: str = "spira"
     """Name of the registered model."""
+    receiving_channel: str = ""
+    """NATS subject of the clients' requests; empty for ``<model>-topic``."""
     central_channel: str = "result_updates"
     """NATS subject of the answers to clients."""
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -70,11 +72,17 @@ class Service:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-zA-Z0-9_-]+", self.model):
             raise DeploymentError(f"model {self.model!r}: use letters, digits, - and _ only")
+        names = [*self.channels, *self.probe_channels]
+        if len(set(names)) < len(names):  # a golden recording would be a client's request, or an answer a request
+            raise DeploymentError(
+                f"receiving_channel {self.channels.receiving} and central_channel {self.channels.central} must differ "
+                f"from each other, and from {' and '.join(self.probe_channels)}, which the golden check uses"
+            )
 
     @property
     def channels(self) -> Channels:
         """Channels of the clients' requests and answers."""
-        return Channels(f"{self.model}-topic", self.central_channel)
+        return Channels(self.receiving_channel or f"{self.model}-topic", self.central_channel)
 
     @property
     def probe_channels(self) -> Channels:
@@ -143,8 +151,17 @@ def request(inference_id: str, model: str) -> bytes:
     return json.dumps(inference).encode()
 
 
-def read_answer(message: bytes, inference_id: str) -> dict[str, Any] | None:
-    """Return the probability in the answer to an inference, or its error; None for the answer to another inference."""
+@dataclass(frozen=True)
+class Answer:
+    """Result of one process for one inference: a probability, or an error."""
+
+    probability: float | None = None
+    error: str = ""
+    """What is wrong with the answer; empty if it has a probability."""
+
+
+def read_answer(message: bytes, inference_id: str) -> Answer | None:
+    """Return the result in the answer to an inference; None for the answer to another inference."""
     try:
         answer = json.loads(message)
     except ValueError:
@@ -153,5 +170,5 @@ def read_answer(message: bytes, inference_id: str) -> dict[str, Any] | None:
         return None
     match answer:
         case {"output": [float(probability)], "diagnosis": str(diagnosis)} if diagnosis in DIAGNOSES:
-            return {"probability": probability} if math.isfinite(probability) else {"error": "no number"}
-    return {"error": f"output {answer.get('output')!r} with diagnosis {answer.get('diagnosis')!r}"}
+            return Answer(probability) if math.isfinite(probability) else Answer(error="no number")
+    return Answer(error=f"output {answer.get('output')!r} with diagnosis {answer.get('diagnosis')!r}")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from spira import files
 from spira.deployment.inference_service.contract import (
     RECORDINGS,
+    Answer,
     Channels,
     Service,
     new_id,
@@ -45,24 +46,24 @@ class Messages:
             DeploymentError: no answer came in time, or NATS or the bucket is unreachable.
             PackageError: a probability differs by more than 1e-5, or an answer violates the contract.
         """
-        golden = json.loads((package / "data" / "golden.json").read_text())[:count]
         compared = []
-        for entry in golden:
-            answers = self._ask_all(channels, (package / "data" / entry["file"]).read_bytes(), replies)
+        for golden in read_golden(package)[:count]:
+            answers = self._ask_all(channels, (package / "data" / golden.file).read_bytes(), replies)
             if not answers:
                 seconds = self.service.answer_seconds
-                raise DeploymentError(f"no answer to {entry['file']} came on {channels.central} within {seconds:g} s")
-            nearest = nearest_answer(answers, entry["probability"])
-            compared.append(nearest | {"file": entry["file"], "expected": entry["probability"]})
+                raise DeploymentError(f"no answer to {golden.file} came on {channels.central} within {seconds:g} s")
+            nearest = nearest_answer(answers, golden.probability)
+            result = {"error": nearest.error} if nearest.probability is None else {"probability": nearest.probability}
+            compared.append({"file": golden.file, "expected": golden.probability, **result})
         return verify.largest_difference(compared)
 
-    def _ask_all(self, channels: Channels, wav: bytes, replies: int) -> list[dict[str, Any]]:
+    def _ask_all(self, channels: Channels, wav: bytes, replies: int) -> list[Answer]:
         """Repeat a request, at most once per process, until all processes have answered the same request.
 
         SPIRA's API deletes the recordings of an inference after the first answer. A process that is still busy with
         clients' messages then finds no recording and does not answer, but it has caught up by the next request.
         """
-        collected: list[dict[str, Any]] = []
+        collected: list[Answer] = []
         for _ in range(replies):
             answers = self.ask(channels, wav, replies)
             collected += answers
@@ -70,7 +71,7 @@ class Messages:
                 break
         return collected
 
-    def ask(self, channels: Channels, wav: bytes, replies: int = 1) -> list[dict[str, Any]]:
+    def ask(self, channels: Channels, wav: bytes, replies: int = 1) -> list[Answer]:
         """Send one request; return its answers once all have come, or those that came within ``answer_seconds``.
 
         Args:
@@ -88,7 +89,7 @@ class Messages:
         with self._stored(inference_id, wav):
             return asyncio.run(self._exchange(channels, inference_id, replies))
 
-    async def _exchange(self, channels: Channels, inference_id: str, replies: int) -> list[dict[str, Any]]:
+    async def _exchange(self, channels: Channels, inference_id: str, replies: int) -> list[Answer]:
         import nats
 
         try:
@@ -105,9 +106,9 @@ class Messages:
         except (OSError, nats.errors.Error) as error:
             raise DeploymentError(f"NATS cannot be reached, check nats_url: {error}") from error
 
-    async def _collect(self, messages: Any, inference_id: str, replies: int) -> list[dict[str, Any]]:
+    async def _collect(self, messages: Any, inference_id: str, replies: int) -> list[Answer]:
         """Return the answers to an inference; other clients' answers on the channel are skipped."""
-        collected: list[dict[str, Any]] = []
+        collected: list[Answer] = []
         with suppress(TimeoutError):
             async with asyncio.timeout(self.service.answer_seconds):
                 while len(collected) < replies:
@@ -157,6 +158,25 @@ async def _ignore(error: Exception) -> None:
     """Drop an error of the connection: the failing call raises it, and nats-py would log it as well."""
 
 
-def nearest_answer(answers: list[dict[str, Any]], expected: float) -> dict[str, Any]:
+def nearest_answer(answers: Sequence[Answer], expected: float) -> Answer:
     """Return the answer with the probability nearest to the expected one; answers do not name their process."""
-    return min(answers, key=lambda answer: abs(answer.get("probability", math.inf) - expected))
+
+    def distance(answer: Answer) -> float:
+        return math.inf if answer.probability is None else abs(answer.probability - expected)
+
+    return min(answers, key=distance)
+
+
+class GoldenRecording(NamedTuple):
+    """An entry of a package's ``golden.json``."""
+
+    file: str
+    """Path below ``data``."""
+    probability: float
+    """Torch's probability."""
+
+
+def read_golden(package: Path) -> list[GoldenRecording]:
+    """Return the golden recordings of a package."""
+    entries = files.read_json(package / "data" / "golden.json")
+    return [GoldenRecording(entry["file"], entry["probability"]) for entry in entries]

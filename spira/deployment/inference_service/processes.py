@@ -12,7 +12,6 @@ either a process with a folder or no process. Linux only.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import signal
@@ -50,14 +49,7 @@ class Process:
     @property
     def is_alive(self) -> bool:
         """Whether the process or one of its children runs."""
-        try:
-            with self.log.open() as log:
-                fcntl.flock(log, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False  # the program was killed before the start
-        except BlockingIOError:
-            return True
-        return False
+        return files.is_locked(self.log)  # no log: the program was killed before the start
 
     @property
     def pid(self) -> int | None:
@@ -164,9 +156,7 @@ def start(root: Path, command: Sequence[str], environment: Mapping[str, str]) ->
     files.write_text(env_file, "".join(f"{name}={value}\n" for name, value in environment.items()))
     arguments = [part.replace(ENV_FILE, str(env_file)) for part in command]
     launch = ["sh", "-c", DETACH, BECOME, str(process.folder / "pid"), *arguments]
-    # No files.lock: the process inherits this descriptor, so the lock lives as long as the process does.
-    with process.log.open("a") as log:
-        fcntl.flock(log, fcntl.LOCK_EX)
+    with files.lock(process.log) as log:  # the process inherits it, so the lock lives as long as the process does
         try:
             subprocess.run(launch, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         except OSError as error:

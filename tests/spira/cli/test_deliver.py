@@ -31,14 +31,18 @@ def approve_third(local_delivery: LocalDelivery) -> None:
 
 
 def test_init_writes_a_valid_settings_file(tmp_path: Path, deliver: Callable[..., Any], monkeypatch) -> None:
-    """It has the absolute path of the data; an existing file is never overwritten."""
+    """Data beside the file are relative to it, others absolute; an existing file is never overwritten."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my voices #1").mkdir()
     result = deliver("init", "--data", "my voices #1")
     assert (result.exit_code, result.stdout) == (0, "")
     assert f"wrote {tmp_path / 'delivery.yaml'}; next: spira deliver tick --wait" in result.stderr
-    assert yaml.safe_load((tmp_path / "delivery.yaml").read_text())["data"] == str(tmp_path / "my voices #1")
+    assert yaml.safe_load((tmp_path / "delivery.yaml").read_text())["data"] == "my voices #1"
     assert deliver("status", "--json").exit_code == 0
+    (tmp_path / "sub").mkdir()
+    elsewhere = tmp_path / "sub" / "delivery.yaml"
+    CliRunner().invoke(app, ["deliver", "init", "--data", "my voices #1", f"--settings={elsewhere}"])
+    assert yaml.safe_load(elsewhere.read_text())["data"] == str(tmp_path / "my voices #1")
     refused = deliver("init", "--data", "elsewhere")
     assert refused.exit_code == 2
     assert "exists already: change it, or name another file with --settings" in refused.stderr

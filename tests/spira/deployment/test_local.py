@@ -76,6 +76,18 @@ def test_an_applied_version_serves(applied: Path, packages: tuple[Path, Path]) -
     assert Local(applied).verify() <= 1e-5
 
 
+@pytest.mark.parametrize("part", ["", "package.json", "data/config.json"])
+def test_a_package_that_is_missing_is_not_ready(serving: Path, packages: tuple[Path, Path], part: str) -> None:
+    """The pointer alone serves nothing; the message has a remedy that works."""
+    lost = serving / "versions" / "2" / part
+    shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
+    status = Local(serving).status()
+    assert (status.version, status.ready) == ("2", False)
+    assert "versions/2 is missing or incomplete: remove it and apply the version again" in status.message
+    shutil.rmtree(serving / "versions" / "2", ignore_errors=True)
+    assert Local(serving).apply(Release("2", packages[1])).ready
+
+
 def test_a_rollback_for_a_bad_version_happens_once(serving: Path) -> None:
     """The previous version serves, the history has the reason, and the call can be repeated for the bad version."""
     status = Local(serving).rollback("too many alarms", bad="2")

@@ -8,6 +8,7 @@ import pytest
 
 from spira.config import ConfigError
 from spira.deployment import targets
+from spira.deployment.inference_service.contract import Service
 from spira.deployment.inference_service.target import InferenceService
 from spira.deployment.kserve.target import KServe
 from spira.deployment.local import Local
@@ -84,3 +85,47 @@ def test_the_inference_service_is_connected(tmp_path: Path, monkeypatch: pytest.
     assert (connected.service.mlflow_uri, connected.service.secret_key) == ("http://mlflow:5000", "secret")
     with pytest.raises(DeploymentError, match="the target has no folder: name the folder"):
         targets.connect(targets.read(SERVICE % ""), "http://mlflow:5000", package)
+
+
+def test_the_settings_of_the_service_reach_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Model, channels and time limits; the defaults are those of the contract."""
+    monkeypatch.setenv("MINIO_ACCESS_KEY", "key")
+    monkeypatch.setenv("MINIO_SECRET_KEY", "secret")
+
+    def service(more: str) -> Service:
+        connected = targets.connect(targets.read(SERVICE % f', "folder": "{tmp_path}"{more}'), "http://m", package)
+        assert isinstance(connected, InferenceService)
+        return connected.service
+
+    default = service("")
+    assert default.channels == ("spira-topic", "result_updates")
+    own = service(
+        ', "receiving_channel": "model_channel", "central_channel": "a.b", "model": "m", "start_seconds": 1, '
+        '"answer_seconds": 2, "stop_seconds": 3'
+    )
+    assert (own.channels, own.model_path("3")) == (("model_channel", "a.b"), "models:/m/3")
+    assert (own.start_seconds, own.answer_seconds, own.stop_seconds) == (1, 2, 3)
+    with pytest.raises(DeploymentError, match="must differ from each other"):
+        service(', "receiving_channel": "same", "central_channel": "same"')
+    with pytest.raises(DeploymentError, match="which the golden check uses"):
+        service(', "receiving_channel": "spira-probe-topic"')
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ('"receiving_channel": "a.*"', "receiving_channel"),
+        ('"receiving_channel": "two words"', "receiving_channel"),
+        ('"central_channel": ""', "central_channel"),
+        ('"central_channel": "a..b"', "central_channel"),
+        ('"central_channel": "a\\n"', "central_channel"),
+        ('"model": "spira/eu"', "model"),
+        ('"answer_seconds": 0', "answer_seconds"),
+        ('"start_seconds": -1', "start_seconds"),
+        ('"variables": {"receiving_channel": "x"}', "receiving_channel would have no effect"),
+    ],
+)
+def test_invalid_settings_of_the_service_are_refused(setting: str, words: str) -> None:
+    """Wildcards, blanks and empty parts are no subject of one channel; a time limit is positive."""
+    with pytest.raises(ConfigError, match=words):
+        targets.read(SERVICE % f", {setting}")

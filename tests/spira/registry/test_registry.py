@@ -519,7 +519,7 @@ def test_a_store_whose_creation_was_killed_is_created_again(tmp_path: Path) -> N
         "import os, sys; from pathlib import Path; from spira.registry import database\n"
         "import mlflow.store.db.utils as tables\n"
         "tables._upgrade_db = lambda engine: os._exit(9)\n"
-        "database.create(Path(sys.argv[1]) / 'mlflow.db', Path(sys.argv[1]))"
+        "database.create(Path(sys.argv[1]) / 'mlflow.db')"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == 9
     assert not (tmp_path / "mlflow.db").exists()

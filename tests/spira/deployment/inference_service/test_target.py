@@ -77,7 +77,27 @@ def test_an_applied_version_answers_the_golden_recordings(world: ServiceWorld, p
     assert environment["MLFLOW_TRACKING_URI"] == target.service.mlflow_uri
     assert target.verify() <= 1e-5
     answer = Messages(target.service).ask(target.service.channels, (packages[0] / "data/golden/noise.wav").read_bytes())
-    assert answer[0].keys() == {"probability"}
+    assert answer[0].probability is not None
+    assert answer[0].error == ""
+
+
+def test_channels_are_those_of_the_settings(
+    servers: tuple[str, str], packages: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """SPIRA's own deployment has the channel model_channel; the golden check stays apart from it."""
+    world = ServiceWorld(tmp_path, *servers, "own", packages)
+    target = world.target(receiving_channel="model_channel", central_channel="hospital.results")
+    try:
+        status = target.apply(world.release("1"))
+        assert status.message.endswith("serves models:/own/1 on model_channel")
+        environment = world.running()[0].running_environment
+        assert (environment["receiving_channel"], environment["central_channel"]) == (
+            "model_channel",
+            "hospital.results",
+        )
+        assert target.verify() <= 1e-5
+    finally:
+        world.stop()
 
 
 def test_only_the_owner_can_read_the_secrets(world: ServiceWorld) -> None:
