@@ -36,7 +36,8 @@ class LimitedConnection(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.head_timer: asyncio.TimerHandle | None = None
-        self.head_bytes = 0
+        self.overhead_bytes = 0
+        """Bytes since the end of the last head or the last byte of a body: an incomplete head, or trailers."""
 
     @property
     def waiting(self) -> bool:
@@ -53,16 +54,21 @@ class LimitedConnection(HttpToolsProtocol):
             oldest.transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Parse data; refuse a head that is too large."""
+        """Parse data; refuse a head, or trailers after a body, that are too large."""
+        self.overhead_bytes += len(data)
         super().data_received(data)
-        if self.head_timer is not None:
-            self.head_bytes += len(data)
-            if self.head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-                self.send_400_response(f"The headers have more than {MAX_HEAD_BYTES} bytes.")
+        if self.overhead_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response(f"The headers have more than {MAX_HEAD_BYTES} bytes.")
+
+    def on_body(self, body: bytes) -> None:
+        """Receive a part of a body; the guard limits its size."""
+        self.overhead_bytes = 0
+        super().on_body(body)
 
     def on_headers_complete(self) -> None:
-        """Stop the time limit for the head of a request; the guard limits the time for a body."""
+        """Stop the limits for the head of a request; the guard limits the time for a body."""
         self._stop_timer()
+        self.overhead_bytes = 0
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:
@@ -81,7 +87,7 @@ class LimitedConnection(HttpToolsProtocol):
         self._stop_timer()
         self.by_age.pop(self, None)
         self.by_age[self] = None
-        self.head_bytes = 0
+        self.overhead_bytes = 0
         self.head_timer = self.loop.call_later(IDLE_SECONDS, self.transport.abort)
 
     def _stop_timer(self) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.spira.serving.requests import refusal, voice
 from tests.support.server_process import V1, V2, Reply, Server, prefixed, v1, v2_base64
+from tests.support.server_requests import refusal, voice
 
 pytestmark = pytest.mark.integration
 
@@ -135,11 +135,12 @@ def test_a_request_that_contradicts_itself_is_refused(server: Server, name: str)
     assert refusal(server.post(V2, body, **headers), 400)["code"] == code
 
 
-@pytest.mark.parametrize("value", ["²", "-1", "+5", " 5 5", "1e3", "٣", "0x10", "9" * 5000, ""])
+@pytest.mark.parametrize("value", ["\xb2", "5\xb9", "٣", "-1", "+5", "5 5", "1e3", "0x10", "9" * 5000, ""])
 def test_a_length_that_is_no_number_is_refused(server: Server, value: str) -> None:
     """Only ASCII digits: int() accepts others, and isdigit() accepts what int() does not."""
-    headers = {"Inference_Header_Content_Length": value.encode().decode("latin-1")}
-    assert refusal(server.post(V2, v2_base64(A), **headers), 400, "whole number")["code"] == "content_length"
+    for sent in (value.encode(), value.encode("latin-1", "ignore")):
+        headers = {"Inference_Header_Content_Length": sent.decode("latin-1")}
+        assert refusal(server.post(V2, v2_base64(A), **headers), 400, "whole number")["code"] == "content_length"
 
 
 OUTPUTS = [

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from spira.serving import bodies, headers, messages
 from spira.serving.errors import RequestError
-from tests.spira.serving.requests import voice
 from tests.support.server_process import V1, V2, Server, prefixed, v1, v2_base64
+from tests.support.server_requests import voice
 
 SHORT = st.binary(min_size=1, max_size=6)
 SHAPES = st.lists(st.integers(-1, 8), min_size=0, max_size=5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
 import resource
@@ -20,54 +19,14 @@ import uvicorn
 
 from spira.serving import connections, detector, messages
 from spira.serving.errors import RequestError
-from tests.spira.serving.requests import metrics, refusal, voice, wav
+from tests.support.large_bodies import CONTAINER_BYTES, LARGE_BODIES, MAX_BYTES, pcm
 from tests.support.packages import signal
-from tests.support.server_process import V1, V2, Server, free_port, v1, v2, v2_binary
+from tests.support.server_process import V1, Server, free_port, v1
+from tests.support.server_requests import metrics, refusal, voice, wav
 
 pytestmark = pytest.mark.integration
 
-MAX_BYTES = 32 * 2**20
-CONTAINER_BYTES = 2**30
-"""Memory limit of the container in ``manifests/base/serving/runtime.yaml``, which has one thread."""
 DESCRIPTORS = 1024
-
-
-def filled(head: bytes, part: bytes, tail: bytes) -> bytes:
-    """Return a body of the largest size that repeats a part."""
-    return head + part * ((MAX_BYTES - len(head) - len(tail)) // len(part)) + tail
-
-
-def pcm(seconds: float, rate: int, channels: int, dtype: str) -> bytes:
-    """Return a loud WAV file."""
-    noise = np.random.default_rng(0).integers(0, 200, (int(seconds * rate), channels))
-    return wav(noise.astype(dtype), rate)
-
-
-LARGE_BODIES: dict[str, Callable[[], tuple[str, bytes, dict[str, str]]]] = {
-    "objects": lambda: (V1, filled(b'{"instances":[', b"{},", b"{}]}"), {}),
-    "lists": lambda: (V1, filled(b'{"instances":[', b"[],", b"[]]}"), {}),
-    "named values": lambda: (V1, filled(b'{"instances":[', b'{"a":1},', b"{}]}"), {}),
-    "strings": lambda: (V1, filled(b'{"instances":[', b'"ab",', b"1]}"), {}),
-    "numbers": lambda: (V1, filled(b'{"instances":[', b"1,", b"1]}"), {}),
-    "wide numbers": lambda: (V1, filled(b'{"instances":[', b"1234567,", b"1]}"), {}),
-    "fractions": lambda: (V1, filled(b'{"instances":[', b"1.23456,", b"1]}"), {}),
-    "as many numbers as allowed": lambda: (V2, v2("UINT8", [200] * 4_000_000), {}),
-    "text that is not ASCII": lambda: (V1, filled('{"a":"\U0001f600'.encode(), b"a", b'"}'), {}),
-    "base64": lambda: (V1, v1(bytes(MAX_BYTES * 3 // 4 - 100)), {}),
-    "8-bit samples": lambda: (V1, v1(pcm(60, 192_000, 2, "u1")), {}),
-    "8-bit samples of 64 channels": lambda: (V1, v1(pcm(8, 48_000, 60, "u1")), {}),
-    "a long recording": lambda: (V1, v1(pcm(119, 192_000, 1, "u1")), {}),
-    "binary": lambda: v2_request("UINT8", pcm(119, 192_000, 1, "u1")),
-    "gzip of objects": lambda: (V1, gzip.compress(filled(b'{"instances":[', b"{},", b"{}]}"), 1), GZIP),
-    "gzip of a recording": lambda: (V1, gzip.compress(v1(pcm(119, 192_000, 1, "u1")), 1), GZIP),
-    "gzip of zeros": lambda: (V1, gzip.compress(bytes(2**30), 1), GZIP),
-}
-GZIP = {"Content_Encoding": "gzip"}
-
-
-def v2_request(datatype: str, raw: bytes) -> tuple[str, bytes, dict[str, str]]:
-    body, headers = v2_binary(datatype, raw)
-    return V2, body, headers
 
 
 def peak_bytes(server: Server) -> int:
@@ -83,7 +42,9 @@ def send_large_bodies(server: Server) -> None:
         assert len(body) <= MAX_BYTES, name
         assert server.post(path, body, **headers).status in (200, 400, 413, 422), name
         assert peak_bytes(server) < CONTAINER_BYTES, name
-    hardest = [requests[name] for name in ("wide numbers", "text that is not ASCII", "binary", "8-bit samples")]
+    hardest = [
+        requests[name] for name in ("wide numbers", "text that is not ASCII", "binary", "a long recording in FLAC")
+    ]
     with ThreadPoolExecutor(4) as clients:
         for path, body, headers in hardest:
             replies = [clients.submit(server.post, path, body, **headers) for _ in range(4)]
@@ -223,10 +184,15 @@ def test_a_slow_head_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "head",
-    [b"GET /" + b"a" * 10**6, b"GET / HTTP/1.1\r\nA: " + b"a" * 10**6, b"GET / HTTP/1.1\r\n" + b"A: a\r\n" * 200_000],
+    [
+        b"GET /" + b"a" * 10**6,
+        b"GET / HTTP/1.1\r\nA: " + b"a" * 10**6,
+        b"GET / HTTP/1.1\r\n" + b"A: a\r\n" * 200_000,
+        f"POST {V1} HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{{\r\n0\r\nA: ".encode() + b"a" * 10**6,
+    ],
 )
-def test_a_large_head_is_refused(server: Server, head: bytes) -> None:
-    """Its memory would not be limited by the size of the body."""
+def test_large_headers_are_refused(server: Server, head: bytes) -> None:
+    """Before a body and after it, whose size does not limit them."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
         with suppress(ConnectionError):
             client.sendall(head)

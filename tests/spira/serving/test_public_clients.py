@@ -15,8 +15,8 @@ from kserve.protocol.infer_type import RequestedOutput
 from tritonclient import http as triton
 from tritonclient.utils import InferenceServerException
 
-from tests.spira.serving.requests import voice
 from tests.support.server_process import V1, Server, v1
+from tests.support.server_requests import voice
 
 pytestmark = pytest.mark.integration
 
@@ -94,7 +94,7 @@ def test_kserves_client_speaks_v1(server: Server, expected: list[float]) -> None
 
 def test_kserves_client_shows_a_refusal(server: Server) -> None:
     """The reason is in the client's exception."""
-    with pytest.raises(httpx.HTTPStatusError, match="WAV"):
+    with pytest.raises(httpx.HTTPStatusError, match="recording 0"):
         ask_kserve(server, kserve_request(elements(b"I am no WAV"), "BYTES", True))
 
 

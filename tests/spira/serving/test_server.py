@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from spira.packaging import verify
-from tests.spira.serving.requests import RATE, metrics, refusal, voice, wav
 from tests.support.packages import signal
 from tests.support.server_process import V1, V2, Reply, Server, prefixed, v1, v2, v2_base64, v2_binary
+from tests.support.server_requests import RATE, metrics, refusal, voice, wav
 
 pytestmark = pytest.mark.integration
 
