@@ -17,6 +17,9 @@ import numpy as np
 import pytest
 import uvicorn
 
+from spira.config import Preprocess
+from spira.data import decoding
+from spira.inference.wav import AudioError
 from spira.serving import connections, detector, messages
 from spira.serving.errors import RequestError
 from tests.support.large_bodies import CONTAINER_BYTES, LARGE_BODIES, MAX_BYTES, pcm
@@ -73,6 +76,15 @@ def test_a_rate_that_is_costly_to_resample_is_refused(server: Server, rate: int)
     before = cpu_seconds(server)
     refusal(server.post(V1, v1(*[pcm(0.55, rate, 1, "<i2")] * 4)), 422, f"{rate} Hz.*multiple of 100 Hz")
     assert cpu_seconds(server) - before < 1
+
+
+@pytest.mark.parametrize("rate", [383_999, 95_999, 48_001])
+def test_training_refuses_the_same_rates(tmp_path: Path, rate: int) -> None:
+    """What the server cannot answer is not trained on."""
+    file = tmp_path / "recording.wav"
+    file.write_bytes(pcm(0.55, rate, 1, "<i2"))
+    with pytest.raises(AudioError, match=f"has a sample rate of {rate} Hz, which is too costly to resample"):
+        decoding.decode(file, Preprocess(), 120.0)
 
 
 @pytest.mark.parametrize("rate", [8000, 11_025, 22_050, 44_100, 44_101, 47_999, 96_000, 176_400, 352_800, 384_000])
