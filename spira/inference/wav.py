@@ -16,6 +16,12 @@ from scipy.signal import resample_poly
 MAX_SECONDS = 120.0
 MAX_CHANNELS = 64
 MIN_SAMPLE_RATE_HZ, MAX_SAMPLE_RATE_HZ = 4000, 384000
+MAX_RESAMPLING_FACTOR = 48000
+"""Largest factor of the resampling, which bounds its cost: the filter has 20 coefficients for each unit.
+
+The factors are the two rates divided by their greatest common divisor. Every rate up to 48 kHz is within the limit, and
+88.2, 96, 176.4, 192, 352.8 and 384 kHz; 383,999 Hz is not.
+"""
 
 PCM, IEEE_FLOAT, EXTENSIBLE = 0x0001, 0x0003, 0xFFFE
 EXTENSIBLE_GUID_TAIL = bytes.fromhex("000000001000800000aa00389b71")
@@ -76,10 +82,19 @@ def mono(frames: np.ndarray) -> np.ndarray:
 
 
 def resample(samples: np.ndarray, rate: int, target: int = 16000) -> np.ndarray:
-    """Resample by polyphase filtering: float32 [samples] at ``rate`` Hz -> [ceil(samples * target / rate)]."""
+    """Resample by polyphase filtering: float32 [samples] at ``rate`` Hz -> [ceil(samples * target / rate)].
+
+    Raises:
+        AudioError: the resampling would cost too much; the message follows a file's name.
+    """
     if rate == target:
         return samples
     divisor = math.gcd(rate, target)
+    if max(rate, target) // divisor > MAX_RESAMPLING_FACTOR:
+        raise AudioError(
+            "has a sample rate of %d Hz, which is too costly to resample: use a multiple of 100 Hz, or at most %d Hz"
+            % (rate, MAX_RESAMPLING_FACTOR)
+        )
     return resample_poly(samples, target // divisor, rate // divisor).astype(np.float32, copy=False)
 
 
