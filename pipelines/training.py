@@ -93,7 +93,7 @@ def pipeline(options: CompileOptions) -> GraphComponent:
         """Train one detector per seed, evaluate them by the gate, and register and deploy the best if it is approved.
 
         Args:
-            data: Data set: folder or gs:// prefix, such as gs://bucket/voices.
+            data: Data set: folder, gs:// or s3:// prefix, such as gs://bucket/voices.
             data_digest: SHA-256 digest that the data set must have; empty to accept any. Required where tasks are
                 cached, as the cache compares parameters and not the data.
             code_digest: Digest of the code, used only in the cache key, as the name of an image does not identify code.

@@ -79,7 +79,9 @@ class KubeflowSettings(FrozenModel):
                 f"registry_uri {self.registry_uri or 'is empty'}: give the URL of MLflow for pods, http://…"
             )
         if "://" not in data and not data.startswith(f"{STATE}/"):
-            raise RunnerError(f"data {data or 'is missing'}: pods cannot reach this machine; give a prefix gs://…")
+            raise RunnerError(
+                f"data {data or 'is missing'}: pods cannot reach this machine; give a prefix gs://… or s3://…"
+            )
         if version.claim not in (None, self.claim):
             raise RunnerError(
                 f"version {version.name} mounts claim {version.claim or 'none'}, and the cluster's is "

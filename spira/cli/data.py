@@ -23,7 +23,7 @@ def data() -> None:
 
 @app.command()
 def check(
-    data: Annotated[str, typer.Argument(metavar="DIR", help="Data set: folder or gs:// prefix.")],
+    data: Annotated[str, typer.Argument(metavar="DIR", help="Data set: folder, gs:// or s3:// prefix.")],
     csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write one row a recording.")] = None,
     config: ConfigFile = None,
     setting: ConfigValues = [],  # noqa: B006 (typer makes a new list)

@@ -52,7 +52,7 @@ Host = Annotated[
     typer.Option("--host", envvar="KF_PIPELINES_ENDPOINT", help="URL of Kubeflow Pipelines, over the cluster file's."),
 ]
 Data = Annotated[
-    str, typer.Option("--data", help="Data set: gs:// prefix, or a folder of the mounted claim, /state/….")
+    str, typer.Option("--data", help="Data set: gs:// or s3:// prefix, or a folder of the mounted claim, /state/….")
 ]
 Digest = Annotated[
     str,

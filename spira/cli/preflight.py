@@ -12,14 +12,14 @@ def check_run(data: str, work: Path, device: str, require_gpu: bool) -> None:
     """Refuse a run that could only fail later.
 
     Args:
-        data: Folder or ``gs://`` prefix; empty for the demo data set.
+        data: Folder, ``gs://`` or ``s3://`` prefix; empty for the demo data set.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
         SpiraError: the data folder does not exist, the work folder cannot be written, or the device does not exist.
     """
     if data and "://" not in data and not Path(data).is_dir():
-        raise SpiraError(f"--data {data}: no such folder; give a folder or a gs:// prefix in SPIRA's layout")
+        raise SpiraError(f"--data {data}: no such folder; give a folder or a gs:// or s3:// prefix in SPIRA's layout")
     check_writable(work)
     if device not in ("auto", "cpu") or require_gpu:  # importing torch takes seconds, so only where it can refuse
         from spira.training.device import choose_device
