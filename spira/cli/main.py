@@ -28,7 +28,7 @@ HELP = """SPIRA's detector of respiratory insufficiency: train, judge, keep and 
 Exit code 0 for a finished run whatever its verdict, 2 for what is refused."""
 GROUPED, SINGLE = "Data, models and delivery", "Single stages"
 GROUPS = {
-    "data": "Check a data set before training.",
+    "data": "Check a data set before training, and upload it.",
     "models": "List, show, compare and fetch versions in the model repository.",
     "deliver": "Continuous delivery: train, judge and serve when data, settings or code change.",
     "deploy": "Move versions on and off the targets by hand.",
