@@ -10,13 +10,20 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from spira.cli.extras import explain_missing
 from spira.errors import SpiraError
 
 out, err = Console(), Console(stderr=True)
 
 
 class ErrorHandlingGroup(TyperGroup):
-    """A group of commands whose :class:`SpiraError` becomes one line on standard error and exit code 2."""
+    """A group of commands whose :class:`SpiraError` becomes one line on standard error and exit code 2.
+
+    So does a module of an extra that is not installed.
+    """
+
+    loading = ""
+    """Name of the group whose module is being imported."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -24,6 +31,12 @@ class ErrorHandlingGroup(TyperGroup):
         except SpiraError as error:
             if not error.logged:  # a stage has logged it already
                 err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(2) from None
+        except ModuleNotFoundError as error:
+            line = explain_missing(error, ctx.invoked_subcommand or self.loading)
+            if line is None:
+                raise
+            err.print(f"error: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(2) from None
 
 

@@ -50,6 +50,7 @@ class LazyGroup(ErrorHandlingGroup):
             return super().get_command(ctx, cmd_name)
         if self._shows_help:  # one line of help is no reason to import the module
             return typer.core.TyperGroup(name=cmd_name, help=GROUPS[cmd_name], rich_help_panel=GROUPED)
+        self.loading = cmd_name
         return typer.main.get_group(import_module(f"spira.cli.{cmd_name}").app)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
