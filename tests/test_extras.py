@@ -118,7 +118,7 @@ def test_a_command_names_the_extra_that_it_needs(arguments: list[str], extra: st
     assert result.returncode == 2, result.stderr
     assert result.stderr.count("\n") == 1
     assert f"spira {arguments[0]} needs " in result.stderr
-    assert result.stderr.endswith(f"pip install 'spira[{extra}]'\n")
+    assert result.stderr.endswith(f"pip install '.[{extra}]'\n")
 
 
 def test_the_base_alone_shows_help(tmp_path: Path):
