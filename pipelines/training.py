@@ -46,6 +46,9 @@ LIMITS = dsl.PipelineConfig(active_deadline_seconds=48 * HOUR, ttl_seconds_after
 """A run is ended after two days, as a pod that no node can take would otherwise wait for ever. Its pods and their logs
 are removed a week after its end."""
 
+STORE_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+"""Keys of the Secret, and environment variables of preprocess (:mod:`spira.data.storage.s3`)."""
+
 
 @dataclass(frozen=True)
 class CompileOptions:
@@ -53,6 +56,8 @@ class CompileOptions:
 
     claim: str = ""
     """PersistentVolumeClaim for the state of preprocess and train; none if empty. Kubeflow refuses an empty name."""
+    secret: str = ""
+    """Secret in the namespace of the pods with address and keys of the S3 store of the data set; none if empty."""
     cached: bool = True
     """Whether the cache may answer preprocess and train. Must be False where no digest pins the data."""
     notifies: bool = False
@@ -129,6 +134,7 @@ def pipeline(options: CompileOptions) -> GraphComponent:
                 ),
                 options,
             ).set_display_name("Preprocess")
+            with_store_keys(preprocess_task, options)
             with_timeout(preprocess_task.set_cpu_request("500m").set_memory_request("1Gi"), 6)
             corpus = preprocess_task.outputs["corpus"]
             with dsl.ParallelFor(seeds, name="seeds") as seed:  # list[int]: from a bare list a seed arrives as text
@@ -202,6 +208,12 @@ def with_cache_and_state(task: dsl.PipelineTask, options: CompileOptions) -> dsl
     if options.claim:
         kubernetes.mount_pvc(task, options.claim, STATE)
     return task.set_caching_options(options.cached)
+
+
+def with_store_keys(task: dsl.PipelineTask, options: CompileOptions) -> None:
+    """Set a task's environment to the keys of the data set's store; a Secret may lack those that are not needed."""
+    if options.secret:
+        kubernetes.use_secret_as_env(task, options.secret, {name: name for name in STORE_VARIABLES}, optional=True)
 
 
 def without_cache(task: dsl.PipelineTask) -> dsl.PipelineTask:

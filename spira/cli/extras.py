@@ -36,4 +36,7 @@ def explain_missing(error: ModuleNotFoundError, command: str) -> str | None:
         return None
     # One line for all that the command needs, even if a module of a smaller extra is the first that is missing.
     needed = max(extra, COMMANDS.get(command, "train") if command else extra, key=list(EXTRAS).index)
-    return f"spira {command}".strip() + f" needs {module}, which is not installed: in the source tree, pip install '.[{needed}]'"
+    return (
+        f"spira {command}".strip()
+        + f" needs {module}, which is not installed: in the source tree, pip install '.[{needed}]'"
+    )
