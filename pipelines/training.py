@@ -20,6 +20,7 @@ run that failed or was preempted, start it again: the cache returns finished tas
 folder, which is a mounted volume (``CompileOptions.claim``).
 """
 
+import re
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -262,5 +263,8 @@ def compile_pipeline(
         kubernetes_manifest_options=manifest,
     )
     text = temporary.read_text().replace(f"image: {IMAGE}\n", f"image: {image}\n")
+    if manifest:
+        # kfp always writes it, and an API server whose definition of Pipeline lacks it refuses the resource
+        text = re.sub(r"^  displayName: .*\n(?=---$)", "", text, count=1, flags=re.MULTILINE)
     temporary.write_text(text)
     temporary.replace(out)
