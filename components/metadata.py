@@ -1,0 +1,35 @@
+"""The metadata of the components, which their catalogue shows: metadata.yaml."""
+
+from datetime import date
+from importlib import import_module
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from kfp.dsl import base_component
+
+from spira.config import FrozenModel
+
+FILE = Path(__file__).with_suffix(".yaml")
+
+
+class ComponentMetadata(FrozenModel):
+    """What a component's code does not say."""
+
+    owner: str
+    """Who answers questions about it."""
+    stability: Literal["alpha", "beta", "stable"]
+    kfp: str
+    """Version of Kubeflow Pipelines of the last run on a real cluster."""
+    verified: date
+    """Day of that run."""
+
+
+def load() -> dict[str, ComponentMetadata]:
+    """Return name -> metadata of every component, in the order of the flow."""
+    return {name: ComponentMetadata.model_validate(value) for name, value in yaml.safe_load(FILE.read_text()).items()}
+
+
+def component(name: str) -> base_component.BaseComponent:
+    """Return the component of a name."""
+    return getattr(import_module(f"components.{name}"), name)
