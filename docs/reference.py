@@ -12,7 +12,7 @@ from mkdocs.structure.files import File, Files
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from components import metadata
+from pipelines import catalogue
 from spira.cli.main import app
 from spira.config import Config
 from spira.delivery.settings import Settings
@@ -106,13 +106,13 @@ def components_page() -> str:
         "| component | owner | stability | verified with kfp | on |",
         "|---|---|---|---|---|",
     ]
-    entries = metadata.load()
+    entries = catalogue.load()
     parts += [
         f"| [`{name}`](#{name}) | {one.owner} | {one.stability} | {one.kfp} | {one.verified} |"
         for name, one in entries.items()
     ]
     for name in entries:
-        spec = metadata.component(name).component_spec
+        spec = catalogue.component(name).component_spec
         parts += [f"\n## `{name}`\n", f"{_plain(spec.description or '')}\n"]
         for title, values in (("input", spec.inputs), ("output", spec.outputs)):
             if values:

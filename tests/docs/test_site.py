@@ -11,7 +11,7 @@ import pytest
 import typer
 import yaml
 
-from components import metadata
+from pipelines import catalogue
 from spira.cli.main import app
 from spira.config import Config
 from spira.delivery.settings import Settings
@@ -51,8 +51,8 @@ def test_the_configuration_page_has_every_setting(site: Path):
 def test_the_components_page_has_every_component(site: Path):
     """With its inputs and outputs."""
     page = (site / "components.html").read_text()
-    for name in metadata.load():
-        spec = metadata.component(name).component_spec
+    for name in catalogue.load():
+        spec = catalogue.component(name).component_spec
         parts = {name, *(spec.inputs or {}), *(spec.outputs or {})}
         assert {part for part in parts if f"<code>{part}</code>" not in page} == set()
 

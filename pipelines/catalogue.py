@@ -1,4 +1,4 @@
-"""The metadata of the components, which their catalogue shows: metadata.yaml."""
+"""The catalogue of the components: their metadata, from ``components/metadata.yaml``."""
 
 from datetime import date
 from importlib import import_module
@@ -8,9 +8,10 @@ from typing import Literal
 import yaml
 from kfp.dsl import base_component
 
+import components
 from spira.config import FrozenModel
 
-FILE = Path(__file__).with_suffix(".yaml")
+FILE = Path(components.__file__).with_name("metadata.yaml")
 
 
 class ComponentMetadata(FrozenModel):
