@@ -100,7 +100,7 @@ def components_page() -> str:
     """Return every component with its metadata, inputs and outputs."""
     parts = [
         "# Components\n",
-        "This page is generated from the components' signatures and docstrings, and from `components/metadata.yaml`.\n",
+        "This page is generated from the components' signatures and docstrings, and from `components/metadata.toml`.\n",
         "Import one in a pipeline of your own: `from components.train import train`. All of them run in the image of "
         "`Dockerfile.train`, which `spira pipeline compile --image` names.\n",
         "| component | owner | stability | verified with kfp | on |",

@@ -1,17 +1,17 @@
-"""The catalogue of the components: their metadata, from ``components/metadata.yaml``."""
+"""The catalogue of the components: their metadata, from ``components/metadata.toml``."""
 
+import tomllib
 from datetime import date
 from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from kfp.dsl import base_component
 
 import components
 from spira.config import FrozenModel
 
-FILE = Path(components.__file__).with_name("metadata.yaml")
+FILE = Path(components.__file__).with_name("metadata.toml")
 
 
 class ComponentMetadata(FrozenModel):
@@ -28,7 +28,7 @@ class ComponentMetadata(FrozenModel):
 
 def load() -> dict[str, ComponentMetadata]:
     """Return name -> metadata of every component, in the order of the flow."""
-    return {name: ComponentMetadata.model_validate(value) for name, value in yaml.safe_load(FILE.read_text()).items()}
+    return {name: ComponentMetadata.model_validate(value) for name, value in tomllib.loads(FILE.read_text()).items()}
 
 
 def component(name: str) -> base_component.BaseComponent:
