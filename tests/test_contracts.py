@@ -25,7 +25,7 @@ BROKEN = [
     ("spira/inference/model.py", "from spira.errors import SpiraError", INFERENCE),
     ("spira/inference/wav.py", "import soundfile", INFERENCE),
     ("spira/data/corpus.py", "import spira.training.train", INSIDE),
-    ("spira/data/storage.py", "import spira.models.networks", INSIDE),
+    ("spira/data/storage/store.py", "import spira.models.networks", INSIDE),
     ("spira/packaging/build.py", "import spira.paper.experiments", INSIDE),
     ("spira/stages/train.py", "import spira.delivery.ledger", INSIDE),
     ("spira/deployment/local.py", "import spira.stages.deploy", INSIDE),

@@ -1,4 +1,4 @@
-"""``spira data``: checks of a data set before it is trained on."""
+"""``spira data``: checks of a data set before it is trained on, and its upload into a bucket."""
 
 from __future__ import annotations
 
@@ -13,17 +13,15 @@ from spira.cli.options import ConfigFile, ConfigValues, Json, absolute, resolve_
 if TYPE_CHECKING:
     from spira.data.corpus import Inspection
 
-app = typer.Typer(no_args_is_help=True, help="Check a data set before training.")
+PROGRESS_SECONDS = 2.0
+"""Shortest time between two lines of progress."""
 
-
-@app.callback()
-def data() -> None:
-    """Keep ``check`` a verb of its own: a group of one command would lose its name."""
+app = typer.Typer(no_args_is_help=True, help="Check a data set before training, and upload it.")
 
 
 @app.command()
 def check(
-    data: Annotated[str, typer.Argument(metavar="DIR", help="Data set: folder or gs:// prefix.")],
+    data: Annotated[str, typer.Argument(metavar="DIR", help="Data set: folder, gs:// or s3:// prefix.")],
     csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write one row a recording.")] = None,
     config: ConfigFile = None,
     setting: ConfigValues = [],  # noqa: B006 (typer makes a new list)
@@ -48,6 +46,44 @@ def check(
         show(inspection)
     if inspection.problems:
         raise typer.Exit(2)
+
+
+@app.command()
+def upload(
+    data: Annotated[Path, typer.Argument(metavar="DIR", help="Data set: folder.")],
+    uri: Annotated[str, typer.Argument(metavar="URI", help="gs://bucket/prefix or s3://bucket/prefix.")],
+    replace: Annotated[bool, typer.Option("--replace", help="Replace recordings that are there and differ.")] = False,
+    config: ConfigFile = None,
+    setting: ConfigValues = [],  # noqa: B006 (typer makes a new list)
+    as_json: Json = False,
+) -> None:
+    """Check a data set, and upload what its tables name into a bucket. Repeat the command to continue an upload.
+
+    Files that are there with the same content are skipped, tables go last, and every object is verified at the end.
+    Exit code 2 if the data set is refused, or the bucket.
+    """
+    from spira.data.corpus import inspect
+    from spira.data.upload import upload as upload_dataset
+    from spira.stage_logging import progress_log, stage_logging
+
+    settings = resolve_config(config, setting, []).preprocess
+    with stage_logging():
+        inspection = inspect(str(data), settings, progress_log("check", "recordings", every=PROGRESS_SECONDS))
+        if inspection.problems:
+            show(inspection)
+            raise typer.Exit(2)
+        report = progress_log("upload", "files", every=PROGRESS_SECONDS)
+        summary = upload_dataset(data, uri, replace=replace, progress=report)
+    if as_json:
+        print_json(summary.model_dump())
+        return
+    print_line(
+        f"{summary.uri}: {summary.files} files verified; {summary.uploaded} uploaded "
+        f"({summary.uploaded_bytes / 1e6:.1f} MB), {summary.files - summary.uploaded} were there"
+    )
+    if summary.others:
+        print_line(f"{summary.others} other objects are there; no run reads them")
+    print_line(f"data digest: {summary.digest}")
 
 
 def to_json(inspection: Inspection) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class CorpusManifest(FrozenModel):
     preprocess: dict[str, Any]
     """Settings as they were written; a later version of the code may have others."""
     uri: str
-    """Folder or ``gs://`` prefix of the data set."""
+    """Folder, ``gs://`` or ``s3://`` prefix of the data set."""
     files: dict[str, Hashed]
     """Path -> content hash, of CSVs, recordings and noises."""
 
@@ -155,7 +155,7 @@ def build(
     """Build the corpus of a data set in the folder ``out``, or return the report of the one that is there already.
 
     Args:
-        dataset_uri: folder or ``gs://`` prefix in one of the layouts of :mod:`spira.data.metadata`.
+        dataset_uri: folder, ``gs://`` or ``s3://`` prefix in one of the layouts of :mod:`spira.data.metadata`.
         out: appears when it is complete; a complete corpus of the same content and settings is kept.
         preprocess: rules for recordings.
         skip_bad: leave bad recordings out and list them in the report, instead of refusing the data set.

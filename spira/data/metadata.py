@@ -58,7 +58,7 @@ class Dataset:
     """A data set with valid metadata; its audio has not been read yet."""
 
     root: str
-    """Folder or ``gs://`` prefix."""
+    """Folder, ``gs://`` or ``s3://`` prefix."""
     recordings: pd.DataFrame
     """One row per recording: file_path, class (int), split, then speaker and other optional columns as text."""
     noises: list[str]
@@ -73,7 +73,7 @@ def read_dataset(root: Path | str | Store, preprocess: Preprocess | None = None,
     """Read and validate the metadata of a data set.
 
     Args:
-        root: folder, ``gs://`` prefix, or an open store.
+        root: folder, ``gs://`` or ``s3://`` prefix, or an open store.
         preprocess: fractions and seed for the split of a single metadata.csv.
         missing_ok: accept missing files; the caller skips and reports them.
 

@@ -12,6 +12,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from spira.cli.main import app
+from spira.data.storage import open_store
 
 
 def check(*arguments: object) -> Result:
@@ -84,3 +85,27 @@ def test_a_split_without_a_class_is_a_problem(voices: Path):
     result = check(voices, "--json")
     assert result.exit_code == 2
     assert any("eval" in problem and "after skipping" in problem for problem in json.loads(result.stdout)["problems"])
+
+
+def test_an_upload_prints_what_it_did(voices: Path, bucket: str):
+    """And the digest that a run can be pinned to."""
+    result = CliRunner().invoke(app, ["data", "upload", str(voices), bucket])
+    assert result.exit_code == 0, result.output
+    assert f"{bucket}: " in result.stdout
+    assert "files verified" in result.stdout
+    again = CliRunner().invoke(app, ["data", "upload", str(voices), bucket, "--json"])
+    summary = json.loads(again.stdout)
+    assert summary["uploaded"] == 0
+    assert f"data digest: {summary['digest']}" in result.stdout
+
+
+def test_an_upload_refuses_what_a_check_refuses(voices: Path, gs_bucket: str):
+    """In the same words, and before anything is uploaded."""
+    (voices / "train_0_0.wav").write_bytes(b"RIFF")
+    checked = check(voices)
+    result = CliRunner().invoke(app, ["data", "upload", str(voices), gs_bucket])
+    assert result.exit_code == 2
+    assert [line for line in checked.stdout.splitlines() if line.startswith("refused: ")] == [
+        line for line in result.stdout.splitlines() if line.startswith("refused: ")
+    ]
+    assert open_store(gs_bucket).list() == []
