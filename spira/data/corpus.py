@@ -24,10 +24,11 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 import pandas as pd
 
+from spira.audio import DecodedAudio
 from spira.config import SAMPLE_RATE_HZ, FrozenModel, Preprocess
 from spira.data import content_hash, metadata
 from spira.data.content_hash import Hashed
-from spira.data.decoding import DecodedAudio, check, decode, measure
+from spira.data.decoding import check, decode, measure
 from spira.data.metadata import DataError, Dataset, read_dataset
 from spira.data.quality import CorpusQuality, SkippedRecording, quality_report
 from spira.data.storage import Store, open_store
