@@ -148,6 +148,11 @@ def is_read_by_package(encoding: str) -> bool:
     return encoding in {f"WAV {name}" for name in WAV_ENCODINGS.values()}
 
 
+def needs_pyav(encoding: str) -> bool:
+    """Return whether only FFmpeg's libraries read an encoding of :class:`DecodedAudio`."""
+    return encoding.startswith(tuple(container.name for container in CONTAINERS))
+
+
 @contextmanager
 def _opened(file: BinaryIO) -> Iterator[Source]:
     """Choose the decoder of a recording by its first bytes."""

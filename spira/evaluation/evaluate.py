@@ -109,7 +109,7 @@ def evaluate(
         evaluator = TestSetEvaluator(corpus, candidate.config, gate)
         predictions = evaluator.predictions(candidate)
         measured = evaluator.measure(candidate, trained, predictions, champion)
-        checks += performance_checks(gate, measured)
+        checks += performance_checks(gate, measured, classes)
     approved, reasons = decide(checks)
     result = Verdict(
         candidate=Candidate(seed=candidate.info.seed, best_eval_loss=candidate.info.best_eval_loss),
@@ -147,9 +147,9 @@ def decide(checks: Sequence[Check]) -> tuple[bool, tuple[str, ...]]:
     return bool(checks) and not reasons, reasons
 
 
-def performance_checks(gate: Gate, measured: Measurements) -> list[Check]:
-    """Apply the gate to the measurements of a candidate."""
-    checks = gate_checks.performance_checks(gate, measured.conditions)
+def performance_checks(gate: Gate, measured: Measurements, classes: Mapping[str, Mapping[str, int]]) -> list[Check]:
+    """Apply the gate to the measurements of a candidate; ``classes`` is :func:`class_counts` of the test split."""
+    checks = gate_checks.performance_checks(gate, measured.conditions, classes)
     checks += gate_checks.slice_checks(gate, measured.slices)
     if measured.champion:
         checks.append(gate_checks.champion_check(gate, measured.champion.difference))
@@ -365,13 +365,20 @@ def roc(scores: Scores) -> RocCurve:
 
 
 def slices(rows: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
-    """Return (column, value, rows) for every value of an optional column; numeric columns are cut into thirds."""
+    """Return (column, value, rows) for every value of an optional column; numeric columns are cut into thirds.
+
+    A text column with another value for every recording is a name or a note, not a group.
+    """
     columns = [str(column) for column in rows if column not in NOT_SLICED | {"condition", "draw", "probability"}]
     parts: list[tuple[str, str, pd.DataFrame]] = []
     for column in columns:
         values = rows[column]
         if pd.api.types.is_numeric_dtype(values) and values.nunique() > MAX_DISTINCT_NUMBERS:
             values = thirds(values)
+        elif not pd.api.types.is_numeric_dtype(values):
+            present = rows[values.notna() & (values != "")]
+            if present[column].nunique() == present["file_path"].nunique():
+                continue
         parts += [(column, str(value), rows[values == value]) for value in values.dropna().unique()]
     return sorted(parts, key=lambda part: part[:2])
 

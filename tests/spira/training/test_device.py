@@ -31,6 +31,30 @@ def test_the_cpu_does_not_satisfy_require_gpu() -> None:
         choose_device("cpu", require_gpu=True)
 
 
+@pytest.fixture
+def unusable_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU that torch sees and cannot compute with: here, there is none behind it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+
+@without_gpu
+@pytest.mark.usefixtures("unusable_gpu")
+def test_auto_falls_back_from_a_gpu_that_cannot_be_used(caplog: pytest.LogCaptureFixture) -> None:
+    """With a warning that gives torch's reason."""
+    assert choose_device("auto").type == "cpu"
+    assert "the GPU is seen and cannot be used (" in caplog.text
+
+
+@without_gpu
+@pytest.mark.usefixtures("unusable_gpu")
+@pytest.mark.parametrize(("name", "require_gpu"), [("cuda", False), ("cuda:1", False), ("auto", True)])
+def test_a_named_gpu_that_cannot_be_used_is_refused_in_one_line(name: str, require_gpu: bool) -> None:
+    """Before anything is trained; never by a traceback."""
+    with pytest.raises(SpiraError, match=r"cuda.*seen and cannot be used \(.+\).*device=cpu") as error:
+        choose_device(name, require_gpu)
+    assert len(str(error.value).splitlines()) == 1
+
+
 def test_an_unknown_device_is_refused_by_name() -> None:
     """The message lists the valid names."""
     with pytest.raises(SpiraError, match="'gpu': must be auto, cpu, cuda or cuda:N"):
