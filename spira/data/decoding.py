@@ -52,9 +52,13 @@ def check(audio: DecodedAudio, settings: Preprocess) -> DecodedAudio:
 
 
 def frame_levels(samples: np.ndarray) -> np.ndarray:
-    """Return the RMS level of each 20 ms frame in dBFS, at least -120: [samples] -> [frames]."""
+    """Return the RMS level of each 20 ms frame in dBFS, at least -120, without the frame's mean: [samples] -> [frames].
+
+    An offset of the microphone is no sound. Without the mean of the whole recording instead, an offset of the speech
+    alone would turn digital silence between the words into a background.
+    """
     frames = samples[: len(samples) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES)
-    return _dbfs(np.sqrt(np.mean(frames * frames, axis=1, dtype=np.float64)))
+    return _dbfs(np.std(frames, axis=1, dtype=np.float64))
 
 
 def _dbfs(amplitude: Any) -> Any:
@@ -65,17 +69,16 @@ def measure(audio: DecodedAudio) -> dict[str, Any]:
     """Return the measures of a recording.
 
     Background is the 10th percentile of the levels of 20 ms frames; speech is more than 10 dB above it. Levels are
-    measured without the mean of the recording: a constant offset of the microphone is no sound.
+    measured without the mean, since an offset of the microphone is no sound; the peak is that of the samples.
     """
-    sound = audio.samples - np.mean(audio.samples, dtype=np.float64).astype(np.float32)
-    levels = frame_levels(sound)
+    levels = frame_levels(audio.samples)
     background = np.percentile(levels, 10)
     return {
         "seconds": len(audio.samples) / SAMPLE_RATE_HZ,
         "sample_rate": audio.sample_rate,
         "channels": audio.channels,
         "peak_dbfs": float(_dbfs(np.abs(audio.samples).max())),
-        "rms_dbfs": float(_dbfs(np.sqrt(np.mean(np.square(sound), dtype=np.float64)))),
+        "rms_dbfs": float(_dbfs(np.std(audio.samples, dtype=np.float64))),
         "background_dbfs": float(background),
         "speech_fraction": float(np.mean(levels > background + SPEECH_ABOVE_BACKGROUND_DB)),
         "clipped_fraction": audio.clipped,

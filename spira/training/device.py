@@ -16,8 +16,8 @@ log = logging.getLogger(__name__)
 def choose_device(name: str = "auto", require_gpu: bool = False) -> torch.device:
     """Return the named device; ``auto`` is the first GPU, or the CPU if there is none that can be used.
 
-    A GPU is tried once with a small computation. One that is seen may still be too old for this build of torch, occupied
-    by another process, or of another driver.
+    A GPU is tried once with a small computation. One that is seen may still be too old for this build of torch, full,
+    or of another driver.
 
     Raises:
         SpiraError: the name is not that of a device, or a GPU is named or required and there is none that can be used.
@@ -40,8 +40,8 @@ def choose_device(name: str = "auto", require_gpu: bool = False) -> torch.device
         log.warning("the GPU is seen and cannot be used (%s): training goes on on the CPU", problem)
         return torch.device("cpu")
     raise SpiraError(
-        f"device {device}: the GPU is seen and cannot be used ({problem}): check its driver, its free memory and torch's "
-        "build, or train with device=cpu and require_gpu=false"
+        f"device {device}: the GPU is seen and cannot be used ({problem}): check its driver, its free memory and "
+        "torch's build, or train with device=cpu and require_gpu=false"
     )
 
 

@@ -96,6 +96,7 @@ def test_a_request_without_the_sentence_is_refused(model: Model, request_: objec
         (np.zeros(16_000 * 5, np.int16), "silent"),
         (np.full(16_000 * 5, np.nan, np.float32), "not finite"),
         (dead_microphone(), "silent"),
+        (np.linspace(9000, 12000, 5 * 16_000).astype(np.int16), "silent"),
     ],
 )
 def test_unusable_recordings_are_refused(
@@ -107,6 +108,14 @@ def test_unusable_recordings_are_refused(
         model.probability(content)
     assert model.predict([{}, {"frase": {"content": content, "filename": "x.wav"}}]) == ([], "inconclusive")
     assert message in caplog.text
+
+
+@pytest.mark.parametrize("rate", [4_000, 8_000, 11_025, 16_000, 22_050, 44_100, 48_000])
+@pytest.mark.parametrize("offset", [-0.9, 0.3, 0.9])
+def test_a_constant_offset_is_silent_at_every_sample_rate(model: Model, rate: int, offset: float) -> None:
+    """Resampling leaves ripples of the step at both ends, which are no sound."""
+    with pytest.raises(AudioError, match="silent"):
+        model.probability(wav_bytes(np.full(2 * rate, offset, np.float32), rate))
 
 
 @pytest.mark.parametrize("content", [b"", b"ID3" + bytes(1000), b"OggS" + bytes(1000), wav_bytes(signal(5.0))[:-5000]])
