@@ -186,7 +186,7 @@ class Inspection:
     """Result of checking a data set without keeping a corpus."""
 
     problems: tuple[str, ...]
-    """Everything that :func:`build` would refuse, in its words: file, row and rule. Empty if the data set is in order."""
+    """Everything that :func:`build` would refuse, in its words: file, row and rule. Empty if all is in order."""
     recordings: pd.DataFrame
     """One row a recording or noise: its row of the tables, ``accepted``, ``rule`` (that it breaks) and its measures."""
     quality: CorpusQuality | None

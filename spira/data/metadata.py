@@ -199,9 +199,9 @@ def _noise_list(stored: StoredFiles) -> str:
         if path in stored:
             return path
     raise DataError(
-        [f"no list of noise recordings found: expected {' or '.join(NOISE_LISTS)} with a column file_path. It is always "
-         "needed, also if all noise.* counts are 0: one corpus serves every configuration, and whether the ward gives the "
-         f"class away can only be tested with noise of wards{_similar(stored, 'noise.csv')}"]
+        [f"no list of noise recordings found: expected {' or '.join(NOISE_LISTS)} with a column file_path. It is "
+         "always needed, also if all noise.* counts are 0: one corpus serves every configuration, and whether the ward "
+         f"gives the class away can only be tested with noise of wards{_similar(stored, 'noise.csv')}"]
     )  # fmt: skip
 
 

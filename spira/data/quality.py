@@ -119,8 +119,8 @@ def _unreadable(encodings: pd.Series) -> Iterator[str]:
     for_ffmpeg = encodings[encodings.map(audio.needs_pyav)]
     if len(for_ffmpeg):
         yield (
-            f"{len(for_ffmpeg)} recordings are in formats that need PyAV ({_counts(for_ffmpeg)}): install spira[av] where "
-            "spira predict runs; the KServe server's image has no PyAV and refuses them with status 422"
+            f"{len(for_ffmpeg)} recordings are in formats that need PyAV ({_counts(for_ffmpeg)}): install spira[av] "
+            "where spira predict runs; the KServe server's image has no PyAV and refuses them with status 422"
         )
     for_libraries = encodings[~encodings.map(audio.is_read_by_package)]
     if len(for_libraries):

@@ -14,8 +14,8 @@ from spira.evaluation.verdict import CONDITIONS, Check, CheckKind, Condition, Es
 MIN_SPREAD = 1e-3
 """Standard deviation of the probabilities below which the output counts as constant."""
 MIN_RANKED = 4
-"""Fewest speakers (files, if speakers are not known) of each class by which a ranking is judged: a few patients rank below
-a few controls by chance."""
+"""Fewest speakers (files, if speakers are not known) of each class by which a ranking is judged: a few patients rank
+below a few controls by chance."""
 
 
 def data_checks(gate: Gate, counts: Mapping[str, Mapping[str, int]]) -> list[Check]:

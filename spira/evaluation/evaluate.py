@@ -19,6 +19,7 @@ import pandas as pd
 from spira.config import Config
 from spira.data.corpus import Corpus, Split
 from spira.data.metadata import CLASS_NAMES
+from spira.data.names import speaker_key
 from spira.errors import SpiraError
 from spira.evaluation import checks as gate_checks
 from spira.evaluation import metrics, probes, verdict
@@ -182,7 +183,8 @@ def integrity_checks(candidate: Checkpoint, corpus: Corpus, test: Split) -> list
     info = candidate.info
     shared_files = set(info.train_files) & set(test.table["sha256"])
     speakers = set(test.table["speaker"].astype(str)) if "speaker" in test.table else set()
-    shared_speakers = sorted(set(info.train_speakers or ()) & speakers)
+    trained_speakers = {speaker_key(speaker) for speaker in info.train_speakers or ()}
+    shared_speakers = sorted(speaker for speaker in speakers if speaker_key(speaker) in trained_speakers)
     return [
         gate_checks.fact(
             "weights_finite",

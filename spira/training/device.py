@@ -33,11 +33,13 @@ def choose_device(name: str = "auto", require_gpu: bool = False) -> torch.device
             "a GPU is required and torch finds none: check the node pool, the driver and nvidia.com/gpu in the "
             "pod's limits, or train with device=cpu and require_gpu=false"
         )
-    problem = _gpu_problem(device) if device.type == "cuda" else ""
+    problem = _gpu_problem(device if device.type == "cuda" else torch.device("cuda")) if has_gpu else ""
     if not problem:
         return device
-    if is_automatic and not require_gpu:
-        log.warning("the GPU is seen and cannot be used (%s): training goes on on the CPU", problem)
+    if device.type != "cuda" or (is_automatic and not require_gpu):
+        if is_automatic:
+            log.warning("the GPU is seen and cannot be used (%s): training goes on on the CPU", problem)
+        _hide_gpu()
         return torch.device("cpu")
     raise SpiraError(
         f"device {device}: the GPU is seen and cannot be used ({problem}): check its driver, its free memory and "
@@ -52,6 +54,11 @@ def _gpu_problem(device: torch.device) -> str:
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch is built without CUDA
         return (str(error).strip() or type(error).__name__).splitlines()[0]
     return ""
+
+
+def _hide_gpu() -> None:
+    """Hide the GPU from torch in this process, whose optimisers call the driver of every GPU that is seen."""
+    torch.cuda.is_available = lambda: False
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:

@@ -134,8 +134,8 @@ METADATA: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "speaker in two splits, other case": (
         replace("metadata_test.csv", "test00", "Train00"),
-        "metadata_test.csv, row 2: speaker 'Train00' is in the test split and, by metadata_train.csv, row 2, in the train "
-        "split, written 'train00' there",
+        "metadata_test.csv, row 2: speaker 'Train00' is in the test split and, by metadata_train.csv, row 2, in "
+        "the train split, written 'train00' there",
     ),
     "file name in other case": (
         replace(TRAIN, "train/00.wav", "train/00.WAV"),

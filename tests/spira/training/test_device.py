@@ -40,9 +40,20 @@ def unusable_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @without_gpu
 @pytest.mark.usefixtures("unusable_gpu")
 def test_auto_falls_back_from_a_gpu_that_cannot_be_used(caplog: pytest.LogCaptureFixture) -> None:
-    """With a warning that gives torch's reason."""
-    assert choose_device("auto").type == "cpu"
-    assert "the GPU is seen and cannot be used (" in caplog.text
+    """With one warning that gives torch's reason; the GPU is not tried again."""
+    assert [choose_device("auto").type for _ in range(3)] == ["cpu"] * 3
+    assert caplog.text.count("the GPU is seen and cannot be used (") == 1
+
+
+@without_gpu
+@pytest.mark.usefixtures("unusable_gpu")
+@pytest.mark.parametrize("name", ["auto", "cpu"])
+def test_an_optimiser_works_beside_a_gpu_that_cannot_be_used(name: str) -> None:
+    """torch's optimisers call the driver of every GPU that is seen, whatever device the weights are on."""
+    weights = torch.nn.Linear(2, 1).to(choose_device(name))
+    optimizer = torch.optim.Adam(weights.parameters())
+    weights(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
 
 
 @without_gpu
