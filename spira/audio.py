@@ -35,6 +35,13 @@ MIN_SAMPLES_SHARE = 0.99
 """Share of the samples promised by the header below which a recording is cut off."""
 MAX_KNOWN_FRAMES = 1 << 40
 """libsndfile gives a larger number of frames if the header leaves it open."""
+MP3_SAMPLE_RATES_HZ = (44_100, 48_000, 32_000)
+"""Of MPEG-1; MPEG-2 has half of them, MPEG-2.5 a quarter."""
+MP3_KBIT_PER_SECOND = {
+    True: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    False: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+"""Whether it is MPEG-1 -> bit rates of layer III, from index 1 on."""
 WAV_ENCODINGS = {wav.PCM: "PCM", wav.IEEE_FLOAT: "float", wav.MU_LAW: "mu-law", wav.A_LAW: "A-law"}
 """Encodings of a WAV that numpy can read, so that the Inference Service reads them too."""
 HEAD_BYTES = 16
@@ -197,6 +204,60 @@ def _read(source: soundfile.SoundFile) -> Iterator[np.ndarray]:
         yield block
 
 
+class Mp3Frame(NamedTuple):
+    """The header of a frame of an MP3 file."""
+
+    is_mpeg_1: bool
+    samples: int
+    """Of each channel."""
+    size: int
+    """Bytes, with the header."""
+
+
+def _mp3_frame(content: bytes, start: int) -> Mp3Frame | None:
+    """Return the frame at an offset, or None if there is none."""
+    if start + 4 > len(content):
+        return None
+    (header,) = struct.unpack_from(">I", content, start)
+    version, layer, rate, sample_rate = header >> 19 & 3, header >> 17 & 3, header >> 12 & 15, header >> 10 & 3
+    if header >> 21 != 0x7FF or version == 1 or layer != 1 or sample_rate == 3 or rate in (0, 15):
+        return None
+    is_mpeg_1 = version == 3
+    samples = 1152 if is_mpeg_1 else 576
+    bits_per_second = MP3_KBIT_PER_SECOND[is_mpeg_1][rate - 1] * 1000
+    rate_hz = MP3_SAMPLE_RATES_HZ[sample_rate] // {3: 1, 2: 2, 0: 4}[version]
+    return Mp3Frame(is_mpeg_1, samples, samples // 8 * bits_per_second // rate_hz + (header >> 9 & 1))
+
+
+def _with_xing_header(content: bytes) -> bytes:
+    """Return an MP3 with the number of its frames in a Xing header, if it has none and its frames can be counted.
+
+    A stream has no such header. libsndfile then takes the bit rate of the first frame for that of all, and either drops
+    the end of a recording of varying bit rate or takes it for cut off.
+    """
+    start = 0
+    if content[:3] == b"ID3" and len(content) >= 10:  # notes before the sound; their size has 7 bits a byte
+        start = 10 + sum(byte << 7 * (3 - place) for place, byte in enumerate(content[6:10]))
+    first = _mp3_frame(content, start)
+    if first is None or any(name in content[start : start + first.size] for name in (b"Xing", b"Info", b"VBRI")):
+        return content
+    end, count = start, 0
+    while (frame := _mp3_frame(content, end)) and end + frame.size <= len(content):
+        end, count = end + frame.size, count + 1
+    if len(content) - end > (frame or first).size and content[end : end + 3] not in (b"TAG", b"APE", b"LYR"):
+        return content  # there is a gap between the frames, after which libsndfile searches for more
+    rate = 5 if first.is_mpeg_1 else 8  # 64 kbit/s: room for the longest header
+    head = bytearray(content[start : start + 4])
+    head[1] |= 1  # without a checksum
+    head[2] = rate << 4 | head[2] & 0x0C
+    described = _mp3_frame(bytes(head), 0)
+    assert described is not None  # only the bit rate differs from that of a frame
+    is_mono = head[3] >> 6 == 3
+    side_bytes = (17 if is_mono else 32) if first.is_mpeg_1 else (9 if is_mono else 17)
+    header = bytes(head) + bytes(side_bytes) + struct.pack(">4sII", b"Xing", 1, count)
+    return header.ljust(described.size, b"\0") + content[start:end]
+
+
 def _complete(file: BinaryIO, head: bytes) -> BinaryIO:
     """Return a file whose header holds the size of its samples: the file itself, or a repaired copy of a streamed one.
 
@@ -204,6 +265,9 @@ def _complete(file: BinaryIO, head: bytes) -> BinaryIO:
         AudioError: the file is cut off.
     """
     find = next((find for magic, find in SIZE_FIELDS.items() if head.startswith(magic)), None)
+    if head.startswith(b"ID3") or _mp3_frame(head, 0):
+        file.seek(0)
+        return io.BytesIO(_with_xing_header(file.read()))
     field = find(file) if find else None
     if field:
         held = wav.file_size(file) - field.start
