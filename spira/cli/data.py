@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -87,16 +89,33 @@ def upload(
 
 
 def to_json(inspection: Inspection) -> dict[str, Any]:
-    """Return the problems, the number of accepted recordings and the quality report."""
-    accepted = int(inspection.recordings["accepted"].sum()) if len(inspection.recordings) else 0
+    """Return the problems, the number of accepted recordings, the quality report, and one object a recording."""
+    recordings = json.loads(inspection.recordings.to_json(orient="records"))
+    accepted = sum(recording["accepted"] for recording in recordings)
     quality = inspection.quality and inspection.quality.model_dump(mode="json")
-    return {"problems": list(inspection.problems), "accepted": accepted, "quality": quality}
+    return {
+        "problems": list(inspection.problems),
+        "accepted": accepted,
+        "quality": quality,
+        "recordings": recordings,
+    }
+
+
+def measured(recording: dict[Hashable, Any]) -> str:
+    """Return the measures of an accepted recording in words."""
+    return (
+        f"{recording['seconds']:.1f} s, {recording['encoding']}, {recording['sample_rate']:.0f} Hz, "
+        f"{recording['rms_dbfs']:.0f} dBFS"
+    )
 
 
 def show(inspection: Inspection) -> None:
-    """Print counts by split, warnings, problems, and the verdict."""
+    """Print one row a recording, counts by split, warnings, problems, and the verdict."""
     from rich.table import Table
 
+    for recording in inspection.recordings.to_dict("records"):
+        result = measured(recording) if recording["accepted"] else f"refused: {recording['rule']}"
+        print_line(f"{recording['split']:5}  {recording['file_path']}  {result}")
     if inspection.quality:
         table = Table("split", "recordings", "minutes", "controls", "patients", "speakers")
         for name, split in inspection.quality.splits.items():
@@ -112,6 +131,10 @@ def show(inspection: Inspection) -> None:
     for problem in inspection.problems:
         print_line(f"refused: {problem}")
     if inspection.problems:
-        print_line(f"{len(inspection.problems)} problems: correct them, or leave bad recordings out with --skip-bad")
+        count = len(inspection.problems)
+        print_line(
+            f"{count} problem{'s' * (count > 1)}: correct them. --skip-bad leaves bad and missing recordings out, "
+            "but no row of the tables"
+        )
     else:
         print_line("The data set is in order.")

@@ -15,6 +15,8 @@ is used, and a verb imports what is heavy itself, so that ``spira --help`` stays
 
 from __future__ import annotations
 
+import io
+import sys
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -77,6 +79,9 @@ def spira(
     ] = False,
 ) -> None:
     """Take the options that stand before a verb."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name with an accent is no error where the locale has none
+            stream.reconfigure(errors="backslashreplace")
 
 
 app.command("run")(run.run)

@@ -1,4 +1,4 @@
-"""The server that KServe runs: numpy, scipy and kserve only, no import of spira but ``spira.inference``.
+"""The server that KServe runs: numpy, scipy, soundfile and kserve, and of spira only ``audio`` and ``inference``.
 
     python -m spira.serving --model-dir DIR --model-name spira --http-port 8080
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from typing import Any
 
 import kserve
 
+from spira import audio
 from spira.serving import messages, package
 from spira.serving.errors import RequestError
 
@@ -71,25 +73,28 @@ class Detector(kserve.Model):
             predictions.append(self.predict_one(wav, number))
         return messages.encode_response(body.v2, self.name, self.version, request, predictions)
 
-    def predict_one(self, wav: bytes, number: int) -> messages.Prediction:
+    def predict_one(self, recording: bytes, number: int) -> messages.Prediction:
         """Return the package's prediction for one recording.
 
+        The recording is decoded here, as training decodes it, and handed on as a WAV file that every package reads.
+
         Args:
-            wav: content of a WAV file.
+            recording: content of an audio file.
             number: position of the recording in its request, for the error message.
 
         Raises:
             RequestError: the recording is refused, or the model fails.
         """
         assert self.package is not None  # KServe calls predict only if the model is ready
+        model = self.package.model
         try:
-            probability = self.package.model.probability(wav)
+            probability = model.probability(audio.as_wav(io.BytesIO(recording), model.limits["max_seconds"]))
         except self.package.model_error as error:
             raise RequestError(HTTPStatus.INTERNAL_SERVER_ERROR, "model", str(error)) from error
         except ValueError as error:
             message = f"recording {number}: {error}; correct the recording and send it again"
             raise RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, "unusable_audio", message) from error
-        return messages.Prediction(probability, self.package.model.diagnose(probability))
+        return messages.Prediction(probability, model.diagnose(probability))
 
     def get_input_types(self) -> list[dict[str, Any]]:
         """Return the description of the input in ``GET /v2/models/NAME``."""

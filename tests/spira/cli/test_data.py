@@ -68,14 +68,28 @@ def test_the_table_has_one_row_a_recording(voices: Path, tmp_path: Path):
 
 
 def test_a_broken_table_is_reported_with_its_row(voices: Path):
-    """Nothing can be decoded then; the problems are those of the table."""
+    """And with what is wrong with the recordings of the other rows: everything at once."""
     table = voices / "metadata_train.csv"
     table.write_text(table.read_text().replace(",1,", ",7,", 1))
+    (voices / "train_0_0.wav").write_bytes(b"")
     result = check(voices, "--json")
     assert result.exit_code == 2
     printed = json.loads(result.stdout)
     assert "metadata_train.csv, row" in printed["problems"][0]
-    assert printed["quality"] is None
+    assert "train_0_0.wav is empty: 0 bytes" in printed["problems"][1]
+    refused = {row["file_path"]: row["rule"] for row in printed["recordings"] if not row["accepted"]}
+    assert len(printed["recordings"]) == 24 + 3
+    assert sorted(refused.values()) == ["class must be 0 (control) or 1 (patient), found '7'", "is empty: 0 bytes"]
+
+
+def test_a_header_without_the_columns_ends_the_check(voices: Path):
+    """Then nothing can be decoded; the problem is that of the table."""
+    (voices / "metadata_train.csv").write_text("a;b\n1;2\n")
+    result = check(voices, "--json")
+    assert result.exit_code == 2
+    printed = json.loads(result.stdout)
+    assert "metadata_train.csv, row 1: column file_path is missing" in printed["problems"][0]
+    assert (printed["quality"], printed["recordings"]) == (None, [])
 
 
 def test_a_split_without_a_class_is_a_problem(voices: Path):

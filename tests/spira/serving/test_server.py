@@ -119,16 +119,17 @@ def header(size: int, rate: int = RATE, code: int = 1, bits: int = 16) -> bytes:
 NOT_FINITE = signal(5).astype(np.float32)
 NOT_FINITE[100] = np.nan
 BAD_AUDIO = {
-    "text": (b"I am no WAV", 422, "RIFF"),
-    "MP3": (b"ID3" + bytes(1000), 422, "RIFF"),
+    "text": (b"I am no WAV", 422, "cannot be decoded"),
+    "no MP3": (b"ID3" + bytes(1000), 422, "cannot be decoded"),
     "a header alone": (header(0), 422, "no samples"),
-    "a header that promises 4 GB": (header(2**32 - 16), 422, "promises"),
+    "a header that promises 1 GB": (header(2**30), 422, "promises"),
     "cut short": (voice()[:-1000], 422, "promises"),
     "too long": (header(121 * 4000, rate=4000, bits=8) + bytes(121 * 4000), 422, "120 s"),
     "too short": (voice(0.3), 422, "less than"),
     "silent": (wav(np.zeros(5 * RATE, np.int16)), 422, "silent"),
     "NaN": (wav(NOT_FINITE), 422, "finite"),
-    "compressed": (header(1000, code=0x55) + bytes(1000), 422, "not supported"),
+    "an unknown encoding": (header(1000, code=0x1234) + bytes(1000), 422, "cannot be decoded"),
+    "a dead microphone": (wav(np.full(5 * RATE, 9830, np.int16)), 422, "silent"),
     "an absurd rate": (header(1000, rate=2_000_000) + bytes(1000), 422, "sample rate"),
     "empty": (b"", 400, "empty|no recording"),
 }
