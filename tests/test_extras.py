@@ -76,7 +76,7 @@ def test_every_imported_module_is_of_the_base_or_of_an_extra():
 @pytest.mark.parametrize("extra", list(EXTRAS))
 def test_an_extra_has_the_packages_of_its_modules(extra: str):
     """Except for what a package of the extra requires itself."""
-    brought = {"botocore", "fastapi", "google", "markupsafe", "orjson", "prometheus_client", "sqlalchemy", "starlette"}
+    brought = {"botocore", "fastapi", "google", "markupsafe", "prometheus_client", "sqlalchemy", "starlette"}
     brought |= {"kfp_server_api", "uvicorn"}
     distributions = packages_distributions()
     for module in set(EXTRAS[extra]) - brought:

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 EXTRAS = {
     "kubeflow": ("kfp", "kfp_server_api", "kubernetes"),
-    "deliver": ("boto3", "botocore", "google", "mlflow", "nats", "numpy", "pandas", "scipy", "soundfile", "sqlalchemy"),
+    "deliver": (
+        "boto3",
+        "botocore",
+        "google",
+        "mlflow",
+        "nats",
+        "numpy",
+        "packaging",
+        "pandas",
+        "psutil",
+        "scipy",
+        "soundfile",
+        "sqlalchemy",
+    ),
     "train": (
         "espeakng_loader",
         "jinja2",
@@ -17,7 +30,8 @@ EXTRAS = {
         "torch",
         "torchaudio",
     ),
-    "serve": ("fastapi", "kserve", "orjson", "prometheus_client", "starlette", "uvicorn"),
+    "serve": ("fastapi", "kserve", "prometheus_client", "starlette", "uvicorn"),
+    "av": ("av",),
 }
 """Extra of pyproject.toml -> the modules that no earlier one brings, by the names by which they are imported."""
 COMMANDS = {"pipeline": "kubeflow", "data": "deliver", "models": "deliver", "deliver": "deliver", "deploy": "deliver"}
