@@ -5,13 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from spira.delivery import settings as settings_file
 from spira.delivery.status import TickStatus
 from spira.errors import SpiraError
-from spira.stage_logging import stage
+from spira.stage_logging import StageResult, stage
 
 CLUSTER_FILE = "cluster.yaml"
 """Name by which the settings refer to the Kubeflow settings."""
@@ -19,8 +19,18 @@ PERSISTENT_PATHS = tuple(name for name in settings_file.PATHS if name != "kubefl
 """Settings with a path; each must outlive the pod."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class TickResult(StageResult):
+    """Numbers of a tick."""
+
+    records: int
+    """Records in the ledger."""
+    done: int
+    """Actions of the tick."""
+
+
 @stage
-def tick(text: str, cluster: str, status: Path) -> dict[str, Any]:
+def tick(text: str, cluster: str, status: Path) -> TickResult:
     """Run ``spira deliver tick`` and write its status.
 
     The tick is a process of its own because only ``spira.cli`` can compose the runners, and those need the pipelines
@@ -44,7 +54,7 @@ def tick(text: str, cluster: str, status: Path) -> dict[str, Any]:
     result = TickStatus.model_validate_json(output)
     if result.troubles:
         raise SpiraError("\n".join(result.troubles))
-    return {"records": result.records, "done": len(result.done)}
+    return TickResult(records=result.records, done=len(result.done))
 
 
 def _write_settings(text: str, cluster: str, folder: Path) -> Path:

@@ -59,6 +59,22 @@ class ServerState:
         getattr(self, kind)[item[id_field]] = item
         return item
 
+    def fire(self, recurring_run_id: str) -> dict:
+        """Start a run of a schedule, on its version or on the latest, and return it."""
+        schedule = self.recurring_runs[recurring_run_id]
+        reference = schedule["pipeline_version_reference"]
+        if not reference.get("pipeline_version_id"):
+            reference = reference | {"pipeline_version_id": _latest_version(self, reference["pipeline_id"])}
+        kept = {name: schedule[name] for name in ("experiment_id", "runtime_config", "recurring_run_id")}
+        number = sum(run.get("recurring_run_id") == recurring_run_id for run in self.runs.values()) + 1
+        return self.add(
+            "runs",
+            kept,
+            display_name=f"{schedule['display_name']}-{number}",
+            pipeline_version_reference=reference,
+            state="RUNNING",
+        )
+
 
 @contextmanager
 def serving() -> Iterator[tuple[str, ServerState]]:
@@ -178,19 +194,30 @@ def _upload(state: ServerState, query: dict[str, str], body: str) -> dict:
     spec, platform = yaml.load_all(body, yaml.CSafeLoader)
     pipeline_spec = {"pipeline_spec": spec, "platform_spec": platform}
     return state.add(
-        "versions", {"display_name": query["name"], "pipeline_id": query["pipelineid"], "pipeline_spec": pipeline_spec}
+        "versions",
+        {"display_name": query["name"], "pipeline_id": query["pipelineid"], "pipeline_spec": pipeline_spec},
+        description=query.get("description", ""),
     )
 
 
 def _start(kind: str, **more: Any) -> Callable[..., dict]:
-    """Return a handler that creates a run or schedule; experiment, version and exactly its parameters must be valid."""
+    """Return a handler that creates a run or schedule; experiment, version and its parameters must be valid.
+
+    A schedule may leave the version out, if it names the pipeline. A parameter with a default may be left out.
+    """
 
     def handler(state: ServerState, query: dict[str, str], body: dict) -> dict:
-        version = state.versions.get(body["pipeline_version_reference"]["pipeline_version_id"])
+        reference = body["pipeline_version_reference"]
+        version_id = reference.get("pipeline_version_id")
+        if not version_id and kind == "recurring_runs":
+            version_id = _latest_version(state, reference["pipeline_id"])
+        version = state.versions.get(version_id)
         if body["experiment_id"] not in state.experiments or version is None:
             raise RefusalError(404, "no such experiment or version")
-        parameters = set(version["pipeline_spec"]["pipeline_spec"]["root"]["inputDefinitions"]["parameters"])
-        if wrong := parameters ^ set(body["runtime_config"]["parameters"]):
+        parameters = version["pipeline_spec"]["pipeline_spec"]["root"].get("inputDefinitions", {}).get("parameters", {})
+        required = {name for name, spec in parameters.items() if not {"defaultValue", "isOptional"} & set(spec)}
+        given = set(body["runtime_config"]["parameters"])
+        if wrong := (required - given) | (given - set(parameters)):
             raise RefusalError(400, f"parameters that are missing or unknown: {sorted(wrong)}")
         if "trigger" in body and len(body["trigger"]["cron_schedule"]["cron"].split()) != 6:
             raise RefusalError(400, "invalid cron")
@@ -215,6 +242,24 @@ def _delete(kind: str) -> Callable[..., dict]:
         return {}
 
     return handler
+
+
+def _delete_schedule(state: ServerState, query: dict[str, str], body: Any, id: str) -> dict:
+    """Delete a schedule, and with it the workflows and pods of its runs; the runs keep their state."""
+    _delete("recurring_runs")(state, query, body, id)
+    orphans = {run_id for run_id, run in state.runs.items() if run.get("recurring_run_id") == id}
+    state.pods = [pod for pod in state.pods if pod["metadata"]["labels"]["pipeline/runid"] not in orphans]
+    return {}
+
+
+def _latest_version(state: ServerState, pipeline_id: str) -> str | None:
+    ids = [id for id, version in state.versions.items() if version["pipeline_id"] == pipeline_id]
+    return ids[-1] if ids else None
+
+
+def _disable_schedule(state: ServerState, query: dict[str, str], body: Any, id: str) -> dict:
+    _get("recurring_runs")(state, query, body, id)["mode"] = "DISABLE"
+    return {}
 
 
 def _pods(state: ServerState, query: dict[str, str], body: Any) -> dict:
@@ -248,7 +293,8 @@ ROUTES: dict[str, Callable[..., Any]] = {
     "DELETE /runs/([^/]+)": _delete("runs"),
     "GET /recurringruns": _list("recurring_runs"),
     "POST /recurringruns": _start("recurring_runs"),
-    "DELETE /recurringruns/([^/]+)": _delete("recurring_runs"),
+    "DELETE /recurringruns/([^/]+)": _delete_schedule,
+    "POST /recurringruns/([^/]+):disable": _disable_schedule,
     f"GET {PODS}": _pods,
     f"GET {PODS}/([^/]+)/log": _log,
 }
