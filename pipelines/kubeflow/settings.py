@@ -109,6 +109,11 @@ class KubeflowSettings(FrozenModel):
             raise RunnerError(f"data {data or 'is missing'}: pods cannot reach this machine; give a prefix gs://…")
 
     def _check_version(self, version: PipelineVersion) -> None:
+        if not version.is_ours:
+            raise RunnerError(
+                f"version {version.name} is no pipeline of this project: delete it in Kubeflow, or upload another with "
+                "--image"
+            )
         if version.sizes is None:
             return
         wanted = self.compile_options()

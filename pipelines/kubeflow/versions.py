@@ -62,6 +62,8 @@ class PipelineVersion:
     pipeline_id: str
     sizes: Sizes | None = None
     """None if the server does not return the content, and for a pipeline that does not train."""
+    is_ours: bool = True
+    """Whether it has the tasks of this project's training, or the server does not return the content."""
     code_digest: str = ""
     """Digest of the code with which the version trains; empty if unknown."""
     parameters: frozenset[str] = frozenset()
@@ -92,11 +94,12 @@ def content(image: str, options: AnyCompileOptions) -> tuple[str, bytes]:
     The name holds a digest of the form without cache, so that both forms share it, and a suffix that tells them apart.
     """
     uncached = replace(options, cached=False) if isinstance(options, CompileOptions) else options
-    digest = hashlib.sha256(_compiled(image, uncached))
+    compiled = _compiled(image, uncached)
+    digest = hashlib.sha256(compiled)
     if "@sha256:" not in image:  # a tag does not identify the image's code: assume that it was built from these sources
         digest.update(lineage.code_digest().encode())
     name = f"{options.name}-{digest.hexdigest()[:12]}{'' if options.cached else UNCACHED}"
-    return name, _compiled(image, options)
+    return name, compiled if options == uncached else _compiled(image, options)
 
 
 def _compiled(image: str, options: AnyCompileOptions) -> bytes:
@@ -208,6 +211,7 @@ def _to_version(version: Any, pipeline_id: str) -> PipelineVersion:
         name,
         *ids,
         sizes=_sizes(spec, version.pipeline_spec.get("platform_spec", {})) if "train" in tasks else None,
+        is_ours={"preprocess", "train", "evaluate"} <= set(tasks),
         code_digest=code if isinstance(code, str) else "",
         parameters=frozenset(OPTIONAL) & set(_at(spec, "root", "inputDefinitions", "parameters") or {}),
         cached=_at(tasks, "preprocess", "cachingOptions", "enableCache") is True,

@@ -14,7 +14,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -114,8 +115,6 @@ def compile_(
     Claim, sizes of pods, target and notify_url of the cluster file are fixed in the pipeline. Its registry_uri,
     node_selector and tolerations become defaults.
     """
-    from dataclasses import replace
-
     from pipelines.kubeflow import delivery as delivery_pipeline
     from pipelines.kubeflow import settings as cluster_file
     from pipelines.kubeflow import versions
@@ -203,7 +202,7 @@ def schedule(
 
     An upload needs no change of the schedule. A schedule that is replaced is disabled; its active run goes on.
     """
-    from pipelines.kubeflow import schedules
+    from pipelines.kubeflow import schedules, versions
 
     loaded, server = connected(cluster, on, host)
     if remove:
@@ -211,9 +210,18 @@ def schedule(
         say(f"deleted {change.deleted} schedule(s) of name {name}{retained(change)}")
         return
     request = request_of("", data, data_digest, resolve_config(config, setting, seed), gate, skip_bad)
-    version = scheduled_version(server, image, tag_ok, loaded.compile_options(), check)
+    options = loaded.compile_options()
+    if not check:
+        version_of(server, image, tag_ok, options)  # uploads that of the image
+    version = versions.latest(server)
+    differences = check_latest(server, image, options, version) if image else []
+    if differences and not check:
+        raise SpiraError(
+            f"{differences[0]}: a schedule follows the latest version; delete {version.name} in Kubeflow, or give its "
+            "image"
+        )
     wanted = schedules.Schedule(name, cron, version, loaded.arguments(request, version))
-    show_schedule(server, wanted, check)
+    show_schedule(server, wanted, check, differences)
 
 
 @app.command("schedule-delivery")
@@ -282,16 +290,17 @@ def status(
     out.print(table if lines else "no runs yet; start one with: spira pipeline submit")
 
 
-def show_schedule(server: Server, wanted: Schedule, check: bool) -> None:
+def show_schedule(server: Server, wanted: Schedule, check: bool, known: Sequence[str] = ()) -> None:
     """Replace a schedule that differs, or only compare it, and print the differences.
 
     Args:
         check: Only compare; exit with code 1 if there are differences.
+        known: Differences that were found before.
     """
     from pipelines.kubeflow import schedules
 
     change = schedules.Change(schedules.check(server, wanted), 0, 0) if check else schedules.put(server, wanted)
-    differences = change.differences
+    differences = [*known, *change.differences]
     for difference in differences:
         typer.echo(difference)
     state = ("is out of date" if check else "was replaced") if differences else "is up to date"
@@ -353,32 +362,14 @@ def version_of(server: Server, image: str, tag_ok: bool, options: CompileOptions
     return versions.upload_both(server, image, options)
 
 
-def scheduled_version(
-    server: Server, image: str, tag_ok: bool, options: CompileOptions, check: bool
-) -> PipelineVersion:
-    """Return the version that the runs of a schedule follow: the latest.
-
-    Args:
-        check: Never upload the version of the image.
-
-    Raises:
-        SpiraError: The version of the image is not the latest, or not on the server and not to be uploaded.
-    """
+def check_latest(server: Server, image: str, options: CompileOptions, latest: PipelineVersion) -> list[str]:
+    """Return the difference between the version of an image and the latest one, which a schedule follows, if any."""
     from pipelines.kubeflow import versions
 
-    if image and not check:
-        version_of(server, image, tag_ok, options)
-    latest = versions.latest(server)
-    if image and (wanted := versions.find(server, image, options)).name != latest.name:
-        if wanted.version_id == versions.NOT_UPLOADED:
-            raise SpiraError(
-                f"version {wanted.name} of this image is {wanted.version_id}: the schedule follows {latest.name}"
-            )
-        raise SpiraError(
-            f"version {latest.name} was uploaded after {wanted.name}, the version of this image, and a schedule "
-            f"follows the latest: delete {latest.name} in Kubeflow, or give its image"
-        )
-    return latest
+    wanted = versions.find(server, image, options)
+    if wanted.name == latest.name:
+        return []
+    return [f"version: the latest is {latest.name}, wanted {wanted.name!r} ({wanted.version_id})"]
 
 
 def outcome(mlflow: str, name: str) -> Outcome | None:
