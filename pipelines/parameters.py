@@ -1,7 +1,8 @@
 """The parameters of the training pipeline, and their values on one machine and on a cluster.
 
 A new parameter is a field here with its values in :meth:`Parameters.local` and :meth:`Parameters.cluster`, an argument
-in ``pipelines/training.py``, and an argument of the component that takes it.
+with a default in ``pipelines/training.py``, and an argument of the component that takes it. The name of a run is no
+parameter: "Clone run" in the dashboard copies all parameters.
 """
 
 from __future__ import annotations

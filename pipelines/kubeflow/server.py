@@ -29,6 +29,8 @@ PAGE_SIZE = 100
 EQUALS = 1
 """kfp's number of the operation "equals" in a filter."""
 NOT_FOUND = 404
+DESCRIPTION = "Trainings of SPIRA's detector of respiratory insufficiency, and ticks of its continuous delivery."
+"""Description of the experiment."""
 
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it would log every retry
 
@@ -96,7 +98,8 @@ class Server:
         """Return the experiment's id; create the experiment if there is none."""
         if experiment_id := self.experiment_id():
             return experiment_id
-        body = {"display_name": self.experiment} | ({"namespace": self.namespace} if self.namespace else {})
+        body = {"display_name": self.experiment, "description": DESCRIPTION}
+        body |= {"namespace": self.namespace} if self.namespace else {}
         try:
             return self.client.experiments.experiment_service_create_experiment(
                 experiment=body, _request_timeout=SECONDS

@@ -68,6 +68,9 @@ def test_a_version_tells_sizes_code_and_optional_parameters(server: Server, stat
     (uploaded,) = state.versions.values()
     assert f"Image {IMAGE}; " in uploaded["description"]
     assert "cpu 500m, memory 8Gi, 2 GPUs" in uploaded["description"]
+    server.get_or_create_experiment_id()
+    (experiment,) = state.experiments.values()
+    assert experiment["description"].startswith("Trainings of SPIRA's detector")
     (pipeline,) = state.pipelines.values()
     assert pipeline["description"].startswith("Train SPIRA's detector")
 
