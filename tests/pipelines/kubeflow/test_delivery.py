@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import yaml
-from google.cloud import storage
 from kfp import local
 
 from pipelines.kubeflow import versions
 from pipelines.kubeflow.delivery import COMPILED, compile_delivery, pipeline
 from pipelines.kubeflow.server import connect
 from pipelines.training import CompileOptions
+from spira.data.storage import open_store
 from spira.delivery import recurring_tick
 from spira.errors import SpiraError
 from tests.support.kfp_server import ServerState
@@ -90,11 +90,11 @@ def test_a_place_that_goes_with_the_pod_is_refused(settings: str, name: str, tmp
 
 
 def upload_folder(folder: Path, uri: str) -> None:
-    """Copy a folder into the emulated bucket."""
-    bucket, _, prefix = uri.removeprefix("gs://").partition("/")
-    client = storage.Client()
-    for file in (path for path in folder.rglob("*") if path.is_file()):
-        client.bucket(bucket).blob(f"{prefix}/{file.relative_to(folder)}").upload_from_filename(str(file))
+    """Copy a folder into an emulated bucket."""
+    store = open_store(uri)
+    for file in folder.rglob("*"):
+        if file.is_file():
+            store.write(file.relative_to(folder).as_posix(), file.read_bytes())
 
 
 def test_a_tick_in_a_task_trains_on_kubeflow(kfp: tuple[str, ServerState], bucket: str, demo: Path, tmp_path: Path):
