@@ -158,7 +158,8 @@ METADATA: dict[str, tuple[Callable[[Path], None], str]] = {
         put(TRAIN, b"file_path,class\na\0.wav,0\n"),
         f"{TRAIN}, row 2: file_path must be a relative path",
     ),
-    "unclosed quote": (put(TRAIN, 'file_path,class\n"a.wav,0\n'), f"{TRAIN}: not a CSV table"),
+    "unclosed quote": (put(TRAIN, 'file_path,class\n"a.wav,0\n'), f"{TRAIN}, row 2: no row of a CSV table"),
+    "UTF-16 without a mark": (put(TRAIN, "file_path,class\na.wav,0\n".encode("utf-16-le")), f"{TRAIN}: not UTF-8 text"),
     "empty table": (put(TRAIN, ""), f"{TRAIN}, row 1: column file_path is missing; found nothing"),
     "header only": (put(TRAIN, "file_path,class\n"), f"{TRAIN}: no rows below the header"),
     "no metadata": (
