@@ -13,6 +13,7 @@ follow the file's name.
 
 from __future__ import annotations
 
+import codecs
 import io
 import itertools
 import os
@@ -42,9 +43,22 @@ MP3_KBIT_PER_SECOND = {
     False: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 """Whether it is MPEG-1 -> bit rates of layer III, from index 1 on."""
+MAX_PARTS = 100_000
+"""Number of pages or elements after which a file is no longer followed: two minutes have fewer than 20,000."""
+MATROSKA_PARENTS = (bytes.fromhex("18538067"), bytes.fromhex("1f43b675"))
+"""Names of the elements that hold the others: segment and cluster."""
 WAV_ENCODINGS = {wav.PCM: "PCM", wav.IEEE_FLOAT: "float", wav.MU_LAW: "mu-law", wav.A_LAW: "A-law"}
 """Encodings of a WAV that numpy can read, so that the Inference Service reads them too."""
 HEAD_BYTES = 16
+TEXT_BYTES = 4096
+"""Bytes from which text is recognized."""
+OTHER_FILES = {
+    b"PK\3\4": "a zip archive: unpack it",
+    b"\x1f\x8b": "a gzip archive: unpack it",
+    b"version https://git-lfs": "a pointer of Git LFS, not the recording: fetch it with 'git lfs pull'",
+    b"\0\5\x16\7": "a Mac's notes about a file, not the recording: name the file without '._'",
+}
+"""First bytes of files that are no recordings -> what they are, and the remedy."""
 
 
 class Container(NamedTuple):
@@ -187,15 +201,49 @@ def _wav(file: BinaryIO, located: wav.Wav) -> Source:
 def _libsndfile(file: BinaryIO, head: bytes) -> Iterator[Source]:
     """Open a recording with libsndfile, after its completeness is judged by its structure."""
     try:
-        with soundfile.SoundFile(_complete(file, head)) as source:
+        with _SoundFile(_complete(file, head)) as source:
             frames = source.frames if source.frames < MAX_KNOWN_FRAMES else None
             yield Source(f"{source.format} {source.subtype}", source.samplerate, source.channels, frames, _read(source))
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: formats without a header
         reason = getattr(error, "error_string", str(error)).strip().rstrip(".")
-        raise AudioError(
-            f"cannot be decoded ({reason}): copy it again if it is cut off or damaged, or convert it with "
-            "'ffmpeg -i IN OUT.wav'"
-        ) from error
+        raise _undecodable(file, head, reason) from error
+
+
+def _undecodable(file: BinaryIO, head: bytes, reason: str) -> AudioError:
+    """Return the error for a file that libsndfile does not read: what the file is, if that is known, and the remedy."""
+    file.seek(0)
+    content = file.read(TEXT_BYTES)
+    kind = next((kind for magic, kind in OTHER_FILES.items() if content.startswith(magic)), None)
+    if kind:
+        return AudioError(f"is {kind}")
+    if not any(content):
+        return AudioError("holds zeros instead of a recording: it was not copied whole; copy it again")
+    if b"\0" not in content and _is_text(content):
+        return AudioError("is text, not a recording (such as a web page, or base64): fetch the recording itself")
+    if wav.is_wav(head):
+        encoding = wav.locate(file).format
+        reason = f"WAV encoding {encoding.code:#06x} with {encoding.bits} bits, which libsndfile does not read"
+    return AudioError(
+        f"cannot be decoded ({reason}): copy it again if it is cut off or damaged, or convert it with "
+        "'ffmpeg -i IN OUT.wav'"
+    )
+
+
+def _is_text(content: bytes) -> bool:
+    """Return whether bytes are UTF-8; the last character may be cut off."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(content)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+class _SoundFile(soundfile.SoundFile):
+    """A sound file that is read from its beginning to its end."""
+
+    def seekable(self) -> bool:
+        """Return whether soundfile may seek; libsndfile cannot in a streamed FLAC, whose length is not known."""
+        return bool(super().seekable()) and self.frames < MAX_KNOWN_FRAMES
 
 
 def _read(source: soundfile.SoundFile) -> Iterator[np.ndarray]:
@@ -244,7 +292,9 @@ def _with_xing_header(content: bytes) -> bytes:
     end, count = start, 0
     while (frame := _mp3_frame(content, end)) and end + frame.size <= len(content):
         end, count = end + frame.size, count + 1
-    if len(content) - end > (frame or first).size and content[end : end + 3] not in (b"TAG", b"APE", b"LYR"):
+    if frame and end > start:
+        raise _cut_off("a frame")
+    if len(content) - end > first.size and content[end : end + 3] not in (b"TAG", b"APE", b"LYR"):
         return content  # there is a gap between the frames, after which libsndfile searches for more
     rate = 5 if first.is_mpeg_1 else 8  # 64 kbit/s: room for the longest header
     head = bytearray(content[start : start + 4])
@@ -258,6 +308,60 @@ def _with_xing_header(content: bytes) -> bytes:
     return header.ljust(described.size, b"\0") + content[start:end]
 
 
+def _cut_off(part: str) -> AudioError:
+    return AudioError(
+        f"is cut off within {part}: copy it again, or, if the original is cut off too, keep what is there "
+        "with 'ffmpeg -i IN OUT.wav'"
+    )
+
+
+def _refuse_cut_ogg(file: BinaryIO) -> None:
+    """Refuse an Ogg file that ends within a page: 27 bytes, the sizes of its segments, and these.
+
+    Raises:
+        AudioError: it is cut off.
+    """
+    start, end = 0, wav.file_size(file)
+    for _ in range(MAX_PARTS):
+        if start >= end:
+            return
+        file.seek(start)
+        page = file.read(27 + 255)
+        if not b"OggS".startswith(page[:4]):
+            return  # notes after the sound, or damage, which libsndfile finds
+        sizes = page[27 : 27 + page[26]] if len(page) >= 27 else b""
+        if len(page) < 27 or len(sizes) < page[26] or start + 27 + len(sizes) + sum(sizes) > end:
+            raise _cut_off("a page")
+        start += 27 + len(sizes) + sum(sizes)
+
+
+def _refuse_cut_matroska(file: BinaryIO) -> None:
+    """Refuse a Matroska or WebM file that ends within an element: its name, its size, and its content.
+
+    Raises:
+        AudioError: it is cut off.
+    """
+    start, end = 0, wav.file_size(file)
+    for _ in range(MAX_PARTS):
+        if start >= end:
+            return
+        file.seek(start)
+        head = file.read(12)
+        name_bytes = 9 - head[0].bit_length()  # the first one in a number's bits gives its length
+        first = head[name_bytes] if name_bytes < len(head) else 0
+        size_bytes = 9 - first.bit_length()
+        size = head[name_bytes : name_bytes + size_bytes]
+        if head[0] == 0 or first == 0 or len(size) < size_bytes:
+            return  # damage, which FFmpeg finds
+        value = int.from_bytes(size) & ((1 << 7 * size_bytes) - 1)
+        start += name_bytes + size_bytes
+        is_open = value == (1 << 7 * size_bytes) - 1
+        if not is_open and start + value > end:
+            raise _cut_off("an element")
+        if not is_open and head[:name_bytes] not in MATROSKA_PARENTS:
+            start += value
+
+
 def _complete(file: BinaryIO, head: bytes) -> BinaryIO:
     """Return a file whose header holds the size of its samples: the file itself, or a repaired copy of a streamed one.
 
@@ -268,6 +372,8 @@ def _complete(file: BinaryIO, head: bytes) -> BinaryIO:
     if head.startswith(b"ID3") or _mp3_frame(head, 0):
         file.seek(0)
         return io.BytesIO(_with_xing_header(file.read()))
+    if head.startswith(b"OggS"):
+        _refuse_cut_ogg(file)
     field = find(file) if find else None
     if field:
         held = wav.file_size(file) - field.start
@@ -283,6 +389,9 @@ def _complete(file: BinaryIO, head: bytes) -> BinaryIO:
 
 
 def _riff_size(file: BinaryIO) -> SizeField | None:
+    file.seek(0)
+    if not wav.is_wav(file.read(12)):
+        return None  # another kind of RIFF, such as AVI
     located = wav.locate(file)  # refuses a file that is cut off
     layout = f"{located.format.byte_order}I"
     return SizeField(located.start - 4, layout, located.start, located.size, 0, located.streamed)
@@ -353,14 +462,16 @@ def _ffmpeg(file: BinaryIO, container: Container) -> Iterator[Source]:
         import av
     except ImportError as error:
         raise AudioError(
-            f"is a {container.name} recording: install spira[av] to read it here, or convert it with "
+            f"is a recording in {container.name}: install spira[av] to read it here, or convert it with "
             "'ffmpeg -i IN OUT.wav'"
         ) from error
+    if container.demuxer == "matroska":
+        _refuse_cut_matroska(file)
     file.seek(0)
     try:
         with av.open(file, "r", format=container.demuxer, metadata_errors="replace") as opened:
             if not opened.streams.audio:
-                raise AudioError(f"is a {container.name} file without sound: choose the recording again")
+                raise AudioError(f"is a file in {container.name} without sound: choose the recording again")
             stream = opened.streams.audio[0]
             frames = opened.decode(stream)
             first = next(frames, None)  # only a decoded frame has the sample rate of AAC with spectral band replication
@@ -376,7 +487,7 @@ def _ffmpeg(file: BinaryIO, container: Container) -> Iterator[Source]:
             )
     except av.FFmpegError as error:
         raise AudioError(
-            f"is a {container.name} recording that cannot be decoded ({error.strerror}): copy it again if it is cut "
+            f"is a recording in {container.name} that cannot be decoded ({error.strerror}): copy it again if it is cut "
             "off or damaged"
         ) from error
 

@@ -212,6 +212,8 @@ def inspect(
         builder.decode_all(progress)
         missing = builder.missing_classes()
         quality = None if missing else builder.quality()
+    if examined.problems:
+        missing = []  # build() does not count the classes of tables with bad rows, with skip_bad neither
     problems = [*missing, *examined.problems, *(skipped.message for skipped in builder.skipped)]
     return Inspection(tuple(problems), _with_refused_rows(builder.table(), examined.refused), quality)
 

@@ -230,19 +230,28 @@ def _read(store: Store, stored: StoredFiles, stored_names: dict[str, list[str]],
     if problems:
         raise DataError(problems)
     table = pd.DataFrame([[cell.strip() for cell in cells] for _, cells in rows], columns=names, dtype=str)
-    table["file_path"] = [_resolve(cell, posixpath.dirname(path), stored, stored_names) for cell in table["file_path"]]
+    column = names.index("file_path")
+    folder = posixpath.dirname(path)
+    table["file_path"] = [_resolve(cells[column], folder, stored, stored_names) for _, cells in rows]
     return table.assign(row=[f"{path}, row {line}" for line, _ in rows])
 
 
 def _lines(path: str, content: bytes) -> list[tuple[int, list[str]]]:
     """Return line number and cells of every line that is not blank."""
+    lines: list[tuple[int, list[str]]] = []
+    if b"\0" in content[:4]:  # letters of two bytes
+        raise DataError([f"{path}: not UTF-8 text (UTF-16, or damaged): save it as UTF-8"])
     try:
         reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
-        return [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
+        lines.extend((reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells))
+        return lines
     except UnicodeDecodeError as error:
         raise DataError([f"{path}: not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8"]) from error
     except csv.Error as error:
-        raise DataError([f"{path}: not a CSV table: {error}"]) from error
+        row = lines[-1][0] + 1 if lines else 1
+        raise DataError(
+            [f"{path}, row {row}: no row of a CSV table ({error}): is a quotation mark missing?"]
+        ) from error
 
 
 def _broken_header(names: list[str], required: list[str]) -> Iterable[str]:
@@ -262,8 +271,12 @@ def _broken_header(names: list[str], required: list[str]) -> Iterable[str]:
 def _resolve(cell: str, folder: str, stored: StoredFiles, stored_names: dict[str, list[str]]) -> str:
     """Return the stored path that a cell names, relative to the root: exactly, or else after NFC.
 
-    A path that names no file is returned as it is, and one that leads out of the root too, for validation to refuse.
+    Spaces around it are ignored, unless the name of a file has them. A path that names no file is returned as it is,
+    and one that leads out of the root too, for validation to refuse.
     """
+    if cell in stored:
+        return cell
+    cell = cell.strip()
     try:
         path = clean(cell)
         beside = clean(posixpath.join(folder, cell))

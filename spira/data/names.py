@@ -5,7 +5,7 @@ decomposed (NFD) on a Mac; a spreadsheet changes case; Windows writes backslashe
 
 - A file's name matches exactly, or else after NFC. Every other difference is only hinted at, since two files may differ
   by it.
-- Speakers are the same person if their names match after NFC, without regard to case and spaces.
+- Speakers are the same person if their names match after NFC, without regard to case, spaces and invisible characters.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import posixpath
 import sys
 import unicodedata
 from collections.abc import Iterable
+from urllib.parse import unquote
 
 
 def nfc(name: str) -> str:
@@ -24,7 +25,7 @@ def nfc(name: str) -> str:
 
 def speaker_key(name: str) -> str:
     """Return what the spellings of a speaker's name have in common."""
-    return nfc(nfc(" ".join(name.split())).casefold())
+    return nfc(nfc(" ".join(_visible(name).split())).casefold())
 
 
 class NearMatches:
@@ -48,8 +49,11 @@ class NearMatches:
     def nearest(self, path: str) -> str | None:
         """Return the stored file that was probably meant, or None."""
         key = _loose(path)
+        for number in range(1, key.count("/") + 1):  # the table may name more folders, or another computer's
+            if inner := self.by_path.get(key.split("/", number)[-1]):
+                return inner
         elsewhere = self.by_base_name.get(posixpath.basename(key), [])
-        near = self.by_path.get(key) or self.by_stem.get(posixpath.splitext(key)[0])
+        near = self.by_path.get(_loose(unquote(path))) or self.by_stem.get(posixpath.splitext(key)[0])
         return near or (elsewhere[0] if len(elsewhere) == 1 else None)
 
     def hint(self, path: str) -> str:
@@ -61,9 +65,14 @@ class NearMatches:
 
 
 def _loose(path: str) -> str:
-    """Return a path without regard to case, form of accents, kind of slashes, and spaces around its parts."""
-    parts = nfc(path).replace("\\", "/").split("/")
+    """Return a path without regard to case, form of characters, kind of slashes, and spaces around its parts."""
+    parts = unicodedata.normalize("NFKC", _visible(path)).replace("\\", "/").split("/")
     return nfc("/".join(stripped for part in parts if (stripped := part.strip()) not in ("", ".")).casefold())
+
+
+def _visible(name: str) -> str:
+    """Return a name without characters that nobody sees, such as spaces of no width."""
+    return name if name.isascii() else "".join(each for each in name if unicodedata.category(each) != "Cf")
 
 
 def _as_utf8(path: str) -> tuple[str, str]:

@@ -164,14 +164,16 @@ def sentence(model_input: Sequence[Mapping[str, Any]]) -> bytes:
 def loudest_dbfs(waveform: np.ndarray) -> float:
     """Return the level of the loudest 20 ms frame, in dB relative to full-scale RMS, at least -120.
 
-    Each frame is measured without its mean: the offset of a dead microphone is no sound, even if it drifts. Nor is its
-    step at either end of the recording, which resampling spreads over a few samples: the first and the last 20 ms are
-    left out.
+    Each frame is measured without its straight line of least squares: the offset of a dead microphone is no sound, even
+    if it drifts. Nor is its step at either end of the recording, which resampling spreads over a few samples: the first
+    and the last 20 ms are left out.
     """
     frame = SAMPLE_RATE_HZ // 50
     inner = waveform[frame:-frame]
     frames = inner[: len(inner) // frame * frame].reshape(-1, frame)
-    power = float(np.max(np.var(frames, axis=1, dtype=np.float64), initial=0.0))
+    time = np.arange(frame) - (frame - 1) / 2.0
+    drift = (frames @ time) ** 2 / (frame * (time @ time))
+    power = float(np.max(np.var(frames, axis=1, dtype=np.float64) - drift, initial=0.0))
     return 10.0 * math.log10(max(power, 1e-12))
 
 

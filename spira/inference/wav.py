@@ -6,6 +6,7 @@ The structure of a file decides what it holds, not its size fields alone:
   write them for two channels in every mono file.
 - A size written by a program that cannot go back to its header (:data:`STREAMED_SIZES`) means the rest of the file.
 - Any other size that the file does not hold is that of a cut-off file, which is refused.
+- A file that holds more than one recording, or bytes that belong to no chunk, is refused: a part would be dropped.
 
 Training, ``spira predict``, the KServe server and the Inference Service all read WAV files with this module
 (:mod:`spira.audio` adds other formats for the first three). Tests compare it with libsndfile bit for bit. The message
@@ -41,7 +42,7 @@ PCM, IEEE_FLOAT, A_LAW, MU_LAW, EXTENSIBLE = 0x0001, 0x0003, 0x0006, 0x0007, 0xF
 EXTENSIBLE_GUID_TAIL = bytes.fromhex("000000001000800000aa00389b71")
 """Last 14 bytes of the GUID of an extensible format; the first two bytes are the code of the plain format."""
 
-BYTE_ORDERS = {b"RIFF": "<", b"RIFX": ">", b"RF64": "<"}
+BYTE_ORDERS = {b"RIFF": "<", b"RIFX": ">", b"RF64": "<", b"BW64": "<"}
 """First four bytes of a WAV file -> byte order, as numpy and struct name it."""
 
 STREAMED_SIZES = (0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
@@ -53,6 +54,13 @@ MAX_CHUNKS = 10000
 """Number of chunks after which a file is damaged, not merely rich in notes."""
 SIZE_SLACK_BYTES = 64
 """Some programs count a part of the header in the size of the samples: at most this many bytes are accepted."""
+
+UNCLAIMED_SHARE = 0.001
+"""Bytes after the samples that belong to no chunk, as a share of the samples, from which a file is refused."""
+TAGS = (b"TAG", b"APETAGEX", b"ID3", b"LYRICS")
+"""First bytes of notes that some programs append without a chunk."""
+MAX_AMPLITUDE = 100.0
+"""Full scale is 1, and a float recording may exceed it. Beyond this limit its samples are integers."""
 
 
 class AudioError(ValueError):
@@ -166,6 +174,11 @@ def collect(
     for block in blocks:
         if not np.isfinite(block).all():
             raise AudioError("holds samples that are not finite numbers (NaN or infinity)")
+        if np.abs(block).max(initial=0.0) > MAX_AMPLITUDE:
+            raise AudioError(
+                "is clipped: its samples reach %.0f times full scale, so they are integers stored as floats; export it "
+                "again as PCM" % np.abs(block).max()
+            )
         count += len(block)
         if count > max_seconds * rate:
             raise AudioError("lasts more than the %g s allowed" % max_seconds)
@@ -218,8 +231,13 @@ def locate(file: BinaryIO) -> Wav:
         raise AudioError("is not a WAV file: it does not begin with RIFF....WAVE")
     byte_order = BYTE_ORDERS[head[:4]]
     layout, long_size = None, None
+    found: Optional[Wav] = None
     for chunk in iterate_chunks(file, 12, byte_order):
-        if chunk.name == b"ds64":  # RF64: the sizes that need more than 32 bits
+        if found:
+            _refuse_second(file, found, chunk)
+            if not _is_name(chunk.name):
+                break
+        elif chunk.name == b"ds64":  # RF64: the sizes that need more than 32 bits
             long_size = _long_data_size(file, chunk)
         elif chunk.name == b"fmt " and layout is None:
             layout = _format(file, chunk, byte_order)
@@ -229,10 +247,38 @@ def locate(file: BinaryIO) -> Wav:
             if chunk.size == 0xFFFFFFFF and long_size:
                 chunk = chunk._replace(size=long_size)
             size, streamed = held_size(file, chunk, byte_order)
-            return Wav(layout, chunk.start, size, streamed)
+            if streamed:
+                return Wav(layout, chunk.start, size, streamed)
+            if size:  # some programs write an empty chunk before that of the samples
+                found = Wav(layout, chunk.start, size, streamed)
+    if found:
+        return found
     if layout is None:
         raise AudioError("has no complete fmt chunk: the header is damaged or cut off; copy the file again")
     raise AudioError("is empty: it holds no samples")
+
+
+def _refuse_second(file: BinaryIO, samples: Wav, chunk: Chunk) -> None:
+    """Refuse a chunk after the samples that holds more sound, or that is none.
+
+    Raises:
+        AudioError: a part of the recording would be dropped.
+    """
+    if chunk.name in BYTE_ORDERS or (chunk.name == b"data" and chunk.size):
+        raise AudioError(
+            "holds more than one recording: sound follows the end of its samples; export each as a WAV file of its own"
+        )
+    rest = file_size(file) - (chunk.start - 8)
+    if _is_name(chunk.name) or rest <= max(SIZE_SLACK_BYTES, UNCLAIMED_SHARE * samples.size):
+        return
+    file.seek(chunk.start - 8)
+    content = file.read(rest)
+    if any(content) and not content.startswith(TAGS):
+        raise AudioError(
+            "holds %d bytes after its samples that are no part of a WAV file: it was copied as text, or its header "
+            "promises too few samples; copy it again in binary mode, or keep what the header promises with "
+            "'ffmpeg -i IN OUT.wav', or all with 'ffmpeg -ignore_length 1 -i IN OUT.wav'" % rest
+        )
 
 
 def held_size(file: BinaryIO, samples: Chunk, byte_order: str) -> Tuple[int, bool]:
@@ -339,11 +385,14 @@ def _format(file: BinaryIO, chunk: Chunk, byte_order: str) -> Format:
     content = file.read(min(chunk.size, 40))
     if len(content) < 16:
         raise AudioError("has no complete fmt chunk: the header is damaged or cut off; copy the file again")
-    code, channels, sample_rate, _, _, bits = struct.unpack_from(byte_order + "HHIIHH", content)
+    code, channels, sample_rate, _, frame_bytes, bits = struct.unpack_from(byte_order + "HHIIHH", content)
     if code == EXTENSIBLE and content[26:40] == EXTENSIBLE_GUID_TAIL:
         code = struct.unpack_from(byte_order + "H", content, 24)[0]
     if not 1 <= channels <= MAX_CHANNELS:
         raise AudioError("has %d channels, outside 1 to %d: the header is damaged" % (channels, MAX_CHANNELS))
+    if code == PCM and 16 < bits <= 24 and frame_bytes == 4 * channels:
+        # Programs disagree about which three of the four bytes hold the sample.
+        raise AudioError("has samples of %d bits in 4 bytes each: convert it with 'ffmpeg -i IN OUT.wav'" % bits)
     return Format(code, channels, sample_rate, (bits + 7) // 8 * 8, byte_order)
 
 

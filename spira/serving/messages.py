@@ -121,6 +121,8 @@ def _instance(instance: Any, position: str) -> bytes:
     except (KeyError, TypeError, IndexError) as error:
         message = f'{position} has no audio: send {{"audio": {{"b64": "<WAV>"}}}}'
         raise malformed("no_audio", message) from error
+    if any("b64" in value for name, value in instance.items() if name != "audio" and isinstance(value, dict)):
+        raise malformed("no_audio", f"{position} has more than one recording: send each as an instance of its own")
     return tensors.decode_base64(text, position)
 
 

@@ -137,7 +137,7 @@ def test_without_pyav_the_refusal_names_format_and_remedies(
 @pytest.mark.parametrize("content", [b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", b"ffconcat version 1.0\nfile a\n"])
 def test_a_playlist_is_not_followed(content: bytes) -> None:
     """FFmpeg would open the files and addresses that it names."""
-    with pytest.raises(AudioError, match="cannot be decoded"):
+    with pytest.raises(AudioError, match="is text"):
         audio.decode(io.BytesIO(content), 120)
 
 
@@ -206,6 +206,63 @@ def test_an_mp3_without_a_header_is_read_whole(mode: str, rate: int) -> None:
     for streamed in (stream, b"ID3\4\0\0\0\0\0\4abcd" + stream, stream + b"TAG" + bytes(125)):
         samples = audio.decode(io.BytesIO(streamed), 120).samples
         assert 0 <= len(samples) - len(whole) < 0.2 * RATE  # the header also counts what the encoder added
+
+
+def refusal(content: bytes) -> str:
+    """Return the rule that a recording breaks."""
+    with pytest.raises(AudioError) as refused:
+        audio.decode(io.BytesIO(content), 120)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("cut", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize(("container", "subtype"), [("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")])
+def test_a_cut_off_stream_is_refused(container: str, subtype: str, cut: float) -> None:
+    """It ends within a page or a frame; libsndfile alone returns what is there."""
+    content = bad_datasets.wav_bytes(VOICE, format=container, subtype=subtype)
+    if container == "MP3":
+        content = content[content.index(content[:2], 4) :]  # without the header that counts the frames
+    assert "cut off" in refusal(content[: int(len(content) * cut)])
+
+
+@pytest.mark.parametrize("cut", [0.3, 0.6, 0.9])
+def test_a_cut_off_webm_is_refused(cut: float) -> None:
+    """It ends within an element."""
+    content = encoded("webm", "libopus", 48_000)
+    assert "is cut off" in refusal(content[: int(len(content) * cut)])
+
+
+def test_a_streamed_flac_is_read() -> None:
+    """A program that writes into a pipe leaves the number of samples open, and libsndfile cannot seek then."""
+    content = bytearray(bad_datasets.wav_bytes(VOICE, format="FLAC"))
+    content[21] &= 0xF0  # 36 bits: the number of samples
+    content[22:26] = bytes(4)
+    assert len(audio.decode(io.BytesIO(content), 120).samples) == len(VOICE)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"<!DOCTYPE html><html>404</html>", "is text, not a recording"),
+        ("João fala devagar. ".encode() * 300, "is text, not a recording"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:a\n", "git lfs pull"),
+        (b"PK\3\4" + bytes(99), "is a zip archive: unpack it"),
+        (b"\x1f\x8b" + bytes(99), "is a gzip archive: unpack it"),
+        (bytes.fromhex("0005160700020000") + b"Mac OS X", "a Mac's notes about a file"),
+        (bytes(5_000), "holds zeros instead of a recording"),
+        (b"RIFF\x04\0\0\0AVI LIST" + bytes(99), "convert it with 'ffmpeg"),
+    ],
+)
+def test_a_file_that_is_no_recording_is_named(content: bytes, words: str) -> None:
+    """Copying or converting it would not help."""
+    assert words in refusal(content)
+
+
+def test_an_encoding_that_libsndfile_lacks_is_named() -> None:
+    """Its header is sound, though libsndfile's log calls it malformed."""
+    content = bytearray(bad_datasets.wav_bytes(VOICE))
+    struct.pack_into("<H", content, 20, 0x028F)  # G.722
+    assert "WAV encoding 0x028f" in refusal(bytes(content))
 
 
 def test_the_name_of_a_file_does_not_matter(tmp_path: Path) -> None:

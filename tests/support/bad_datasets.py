@@ -158,7 +158,8 @@ METADATA: dict[str, tuple[Callable[[Path], None], str]] = {
         put(TRAIN, b"file_path,class\na\0.wav,0\n"),
         f"{TRAIN}, row 2: file_path must be a relative path",
     ),
-    "unclosed quote": (put(TRAIN, 'file_path,class\n"a.wav,0\n'), f"{TRAIN}: not a CSV table"),
+    "unclosed quote": (put(TRAIN, 'file_path,class\n"a.wav,0\n'), f"{TRAIN}, row 2: no row of a CSV table"),
+    "UTF-16 without a mark": (put(TRAIN, "file_path,class\na.wav,0\n".encode("utf-16-le")), f"{TRAIN}: not UTF-8 text"),
     "empty table": (put(TRAIN, ""), f"{TRAIN}, row 1: column file_path is missing; found nothing"),
     "header only": (put(TRAIN, "file_path,class\n"), f"{TRAIN}: no rows below the header"),
     "no metadata": (
@@ -202,7 +203,7 @@ def _with_sample(value: float) -> bytes:
 AUDIO: dict[str, tuple[bytes, str]] = {
     "no bytes": (b"", "is empty: 0 bytes"),
     "no samples": (wav_bytes(np.zeros(0, np.float32)), "is empty: it holds no samples"),
-    "not audio": (b"<html>404 not found</html>" * 50, "cannot be decoded"),
+    "not audio": (b"<html>404 not found</html>" * 50, "is text, not a recording"),
     "silent": (wav_bytes(np.zeros(RATE, np.float32)), "is silent"),
     "clipped": (wav_bytes(np.clip(voice(7) * 50, -1, 1)), "is clipped"),
     "integers as floats": (wav_bytes(voice(7) * 32768, subtype="FLOAT"), "is clipped"),
@@ -222,7 +223,7 @@ AUDIO: dict[str, tuple[bytes, str]] = {
     "truncated W64": (wav_bytes(voice(7), format="W64")[:20_000], "is cut off"),
     "truncated CAF": (wav_bytes(voice(7), format="CAF")[:20_000], "is cut off"),
     "truncated RF64": (wav_bytes(voice(7), format="RF64")[:20_000], "is cut off"),
-    "truncated Ogg": (wav_bytes(voice(7), format="OGG")[:2_000], "cannot be decoded"),
+    "truncated Ogg": (wav_bytes(voice(7), format="OGG")[:2_000], "is cut off within a page"),
     "truncated MP3": (
         wav_bytes(voice(7, seconds=4), format="MP3")[:9_000],
         "promises 64000 samples and",

@@ -101,6 +101,15 @@ def test_a_split_without_a_class_is_a_problem(voices: Path):
     assert any("eval" in problem and "after skipping" in problem for problem in json.loads(result.stdout)["problems"])
 
 
+def test_bad_classes_are_the_only_problem(voices: Path):
+    """A run does not add that a split lacks the class, nor does the check."""
+    table = voices / "metadata_train.csv"
+    table.write_text(table.read_text().replace(",1", ",patient"))
+    problems = json.loads(check(voices, "--json").stdout)["problems"]
+    assert problems
+    assert [problem for problem in problems if "class must be 0 (control) or 1 (patient)" not in problem] == []
+
+
 def test_an_upload_prints_what_it_did(voices: Path, bucket: str):
     """And the digest that a run can be pinned to."""
     result = CliRunner().invoke(app, ["data", "upload", str(voices), bucket])

@@ -73,13 +73,21 @@ def test_an_exact_name_comes_first(tmp_path: Path) -> None:
         ("audio/a.wav", "train/a.wav"),
         ("C:\\voices\\b.wav", "b.wav"),
         ("train / a.wav", "train/a.wav"),
+        ("/home/ana/voices/train/twice.wav", None),
+        ("/home/ana/y/twice.wav", "y/twice.wav"),
+        ("C:\\voices\\x\\twice.wav", "x/twice.wav"),
+        ("file:///y/twice.wav", "y/twice.wav"),
+        ("train/a%2Ewav", "train/a.wav"),
+        ("train/\u200ba\u200b.wav", "train/a.wav"),
+        ("train/\N{FULLWIDTH LATIN SMALL LETTER A}.wav", "train/a.wav"),
+        ("old\u00a0ward.wav", "old ward.wav"),
         ("train/c.wav", None),
         ("old/twice.wav", None),
     ],
 )
 def test_near_matches(named: str, nearest: str | None) -> None:
     """By case, slashes, ending, spaces and folder; nothing if two files are as near."""
-    assert NearMatches(["train/a.wav", "b.wav", "x/twice.wav", "y/twice.wav"]).nearest(named) == nearest
+    assert NearMatches(["train/a.wav", "b.wav", "old ward.wav", "x/twice.wav", "y/twice.wav"]).nearest(named) == nearest
 
 
 @settings(max_examples=100)
@@ -95,6 +103,22 @@ def test_spellings_of_a_speaker_are_one(name: str, form: str, space: str) -> Non
 def test_other_names_are_other_speakers(a: str, b: str) -> None:
     """An accent or a space in the middle is part of a name."""
     assert speaker_key(a) != speaker_key(b)
+
+
+def test_invisible_characters_are_no_part_of_a_speakers_name() -> None:
+    """A space of no width or a byte order mark, left by copying."""
+    assert speaker_key("\ufeffAna\u200b") == speaker_key("Ana")
+
+
+def test_spaces_at_the_ends_of_a_files_name(tmp_path: Path) -> None:
+    """The advice to write the stored name works; other spaces around a name are ignored."""
+    root = bad_datasets.make(tmp_path / "data")
+    (root / "train/01.wav").rename(root / "train/01.wav ")
+    with pytest.raises(DataError, match=r"'train/01\.wav ' is there; write that name"):
+        read_dataset(root)
+    bad_datasets.replace("metadata_train.csv", "train/01.wav", "train/01.wav ")(root)
+    bad_datasets.replace("metadata_train.csv", "train/00.wav", " train/00.wav ")(root)
+    assert {"train/00.wav", "train/01.wav "} <= set(read_dataset(root).recordings["file_path"])
 
 
 def test_spellings_within_a_split_are_counted_as_one_speaker(tmp_path: Path) -> None:

@@ -118,6 +118,15 @@ def test_a_constant_offset_is_silent_at_every_sample_rate(model: Model, rate: in
         model.probability(wav_bytes(np.full(2 * rate, offset, np.float32), rate))
 
 
+@pytest.mark.parametrize("seconds", [0.2, 0.5, 10.0])
+def test_a_drifting_offset_is_silent(model: Model, seconds: float) -> None:
+    """A dead microphone's offset also decays, or drifts from end to end."""
+    time = np.arange(3 * 16_000) / 16_000
+    for offset in (0.6 * np.exp(-time / seconds), 0.6 * time / 3):
+        with pytest.raises(AudioError, match="is silent"):
+            model.check(offset.astype(np.float32))
+
+
 @pytest.mark.parametrize("content", [b"", b"ID3" + bytes(1000), b"OggS" + bytes(1000), wav_bytes(signal(5.0))[:-5000]])
 def test_bytes_that_are_no_whole_wav_are_answered_without_a_number(model: Model, content: bytes) -> None:
     """Empty, MP3, Ogg and cut-off content."""
@@ -217,8 +226,8 @@ def test_mlflows_loader_returns_the_model(data: Path, model: Model) -> None:
 def test_the_level_is_that_of_the_loudest_frame() -> None:
     """A full-scale square wave is at 0 dBFS, silence at -120, also with a constant offset."""
     square = np.tile([1.0, -1.0], 8_000)
-    assert loudest_dbfs(np.r_[np.zeros(16_000), square]) == pytest.approx(0.0, abs=1e-9)
-    assert loudest_dbfs(np.r_[np.zeros(16_000), square] + 0.5) == pytest.approx(0.0, abs=1e-9)
+    assert loudest_dbfs(np.r_[np.zeros(16_000), square]) == pytest.approx(0.0, abs=1e-3)
+    assert loudest_dbfs(np.r_[np.zeros(16_000), square] + 0.5) == pytest.approx(0.0, abs=1e-3)
     assert loudest_dbfs(np.full(16_000, 0.3)) == pytest.approx(-120.0)
     assert loudest_dbfs(np.zeros(16_000)) == pytest.approx(-120.0)
     assert loudest_dbfs(np.zeros(3)) == pytest.approx(-120.0)

@@ -98,6 +98,15 @@ BAD = {
     "too long": (bad_input.wav_bytes(bad_input.voice(1, seconds=121)), "lasts 121.0 s, more than the 120 s allowed"),
     "NaN": (bad_input.AUDIO["NaN"][0], "not finite"),
     "beyond float32": (bad_input.wav_bytes(np.full(9, 1e300), subtype="DOUBLE"), "not finite"),
+    "two chunks of samples": (GOOD + b"data" + struct.pack("<I", 4_000) + GOOD[-4_000:], "more than one recording"),
+    "two files": (GOOD + GOOD, "more than one recording"),
+    "size in samples": (overwrite(GOOD, b"data", 4, "<I", 16_000), "16000 bytes after its samples"),
+    "copied as text": (GOOD.replace(b"\n", b"\r\n"), "copied as text"),
+    "24 bits in 4 bytes": (
+        overwrite(overwrite(GOOD, b"fmt ", 20, "<H", 4), b"fmt ", 22, "<H", 24),
+        "24 bits in 4 bytes",
+    ),
+    "integers as floats": (bad_input.wav_bytes(np.full(9, 16_000.0), subtype="FLOAT"), "integers stored as floats"),
     "chunks without end": (b"RIFF\0\0\0\0WAVE" + b"note\0\0\0\0" * 50_000, "no complete fmt chunk"),
 }
 
@@ -132,6 +141,24 @@ def test_an_empty_chunk_of_samples_before_another_chunk_stays_empty() -> None:
     """Size 0 means 'to the end of the file' only if what follows is no chunk."""
     with pytest.raises(wav.AudioError, match="holds no samples"):
         wav.decode(GOOD[:40] + bytes(4) + b"LIST\x04\x00\x00\x00INFO")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        GOOD[:36] + b"data\0\0\0\0" + GOOD[36:],  # an empty chunk first
+        GOOD + b"TAG\0" + b"notes" * 25,
+        GOOD + b"ID3\4" + b"notes" * 200,
+        GOOD + bytes(4096),  # a recorder's block
+        GOOD + b"\r\n",
+        GOOD + b"LIST\xff\0\0\0INFO",  # cut off after the samples
+        GOOD + b"data\0\0\0\0",
+        b"BW64" + GOOD[4:],
+    ],
+)
+def test_what_surrounds_the_samples_is_no_reason_to_refuse(content: bytes) -> None:
+    """Tags, padding and empty chunks hold no sound."""
+    np.testing.assert_array_equal(wav.decode(content)[0], wav.decode(GOOD)[0])
 
 
 @pytest.mark.parametrize("bits", [12, 20])

@@ -243,6 +243,7 @@ V1_BODIES = {
     "instances and inputs": ({"instances": [{"audio": {"b64": TEXT_A}}], "inputs": []}, "no_audio"),
     "one without audio": ({"instances": [{"audio": {"b64": TEXT_A}}, {}]}, "no_audio"),
     "one is null": ({"instances": [{"audio": {"b64": TEXT_A}}, None]}, "no_audio"),
+    "two in one instance": ({"instances": [{"audio": {"b64": TEXT_A}, "second": {"b64": TEXT_B}}]}, "no_audio"),
     "audio is null": ({"instances": [{"audio": None}]}, "no_audio"),
     "b64 is null": ({"instances": [{"audio": {"b64": None}}]}, "base64"),
     "one is bad base64": ({"instances": [{"audio": {"b64": TEXT_A}}, {"audio": {"b64": TEXT_A[:-1]}}]}, "base64"),
