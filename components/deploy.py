@@ -35,4 +35,4 @@ def deploy(
         target,
         registry_uri=registry_uri,
     )
-    metrics.metadata.update(result)
+    metrics.metadata.update(result.metrics())

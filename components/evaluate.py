@@ -1,7 +1,7 @@
 """The component that evaluates checkpoints by the gate."""
 
 from kfp import dsl
-from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Metrics, Model, Output
+from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Markdown, Metrics, Model, Output
 
 from components import IMAGE
 
@@ -13,10 +13,10 @@ def evaluate(
     gate: str,
     registry_uri: str,
     pipeline_run: str,
-    job: str,
     verdict: Output[Artifact],
     report: Output[HTML],
     candidate: Output[Model],
+    summary: Output[Markdown],
     metrics: Output[Metrics],
     classification: Output[ClassificationMetrics],
 ) -> bool:
@@ -25,33 +25,38 @@ def evaluate(
     Args:
         corpus: Corpus, an output of preprocess.
         checkpoints: Checkpoints, one per seed; the candidate is the one with the lowest validation loss.
-        gate: Gate, JSON, with all of its keys.
+        gate: Gate, JSON, with all of its keys; empty for the project's own.
         registry_uri: URL of the MLflow server, or a folder for SQLite. Its champion is compared with the candidate.
-        pipeline_run: Name of this run for the lineage.
-        job: Kubeflow's own name of this run, used if pipeline_run is empty, as in the runs of a schedule.
+        pipeline_run: Name of this run, for the lineage and MLflow.
 
     Returns:
         Whether the candidate is approved.
-        verdict: Verdict with checks, metrics and reasons; predictions, histories, lineage.
+        verdict: Verdict with checks, metrics and reasons; predictions, histories, lineage. Its display name is the
+            decision with the first reason.
         report: Verdict as an HTML page.
         candidate: Checkpoint of the candidate.
+        summary: Decision, metrics of the noisy and clean tests with intervals, and checks.
         metrics: Metrics of the noisy test, by file.
         classification: ROC curve and confusion matrix of the noisy test.
     """
     from pathlib import Path
 
-    from spira.stages.evaluate import dashboard_metrics, evaluate, log_charts
+    from spira.stages.evaluate import evaluate
+    from spira.stages.inputs import read_gate
 
     result = evaluate(
         Path(corpus.path),
         [Path(checkpoint.path) for checkpoint in checkpoints],
-        gate,
+        read_gate(gate),
         Path(verdict.path),
         Path(report.path),
         Path(candidate.path),
         registry_uri=registry_uri,
-        pipeline_run=pipeline_run or job,
+        pipeline_run=pipeline_run,
     )
-    metrics.metadata.update(dashboard_metrics(result["verdict"], result["seconds"]))
-    log_charts(result["verdict"], classification)
-    return result["verdict"].approved
+    verdict.metadata.update(result.verdict_metadata())
+    candidate.metadata.update(result.candidate_metadata())
+    metrics.metadata.update(result.metrics())
+    Path(summary.path).write_text(result.summary())
+    result.log_charts(classification)
+    return result.verdict.approved

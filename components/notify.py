@@ -9,17 +9,17 @@ from components import IMAGE
 def notify(
     status: dsl.PipelineTaskFinalStatus,
     pipeline_run: str,
-    job: str,
+    registry_uri: str,
     notify_url: str,
 ):
-    """Log how the run ended, and send it to a URL if there is one.
+    """Log how the run ended and its verdict, and send them to a URL.
 
     Args:
         status: Final status of the run, over all of its tasks.
-        pipeline_run: Name of this run.
-        job: Kubeflow's own name of this run, used if pipeline_run is empty, as in the runs of a schedule.
+        pipeline_run: Name of this run, under which MLflow has its verdict.
+        registry_uri: URL of the MLflow server, or a folder for SQLite.
         notify_url: URL that gets run, state and message by POST, as JSON, visible in the dashboard; empty for none.
     """
     from spira.stages.notify import notify
 
-    notify(pipeline_run or job, status.state, status.error_message or "", notify_url)
+    notify(pipeline_run, status.state, status.error_message or "", notify_url, registry_uri=registry_uri)

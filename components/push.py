@@ -28,7 +28,7 @@ def push(
     Returns:
         Number of the version.
         package: Package of the version: weights, features and golden recordings.
-        metrics: Version, MLflow run, and time in seconds.
+        metrics: Version, and time in seconds.
     """
     from pathlib import Path
 
@@ -42,5 +42,6 @@ def push(
         Path(package.path),
         registry_uri=registry_uri,
     )
-    metrics.metadata.update(result)
-    return result["model_version"]
+    package.metadata.update(result.metadata())
+    metrics.metadata.update(result.metrics())
+    return result.model_version

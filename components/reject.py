@@ -38,4 +38,4 @@ def reject(
         Path(report.path),
         registry_uri=registry_uri,
     )
-    metrics.metadata.update(result)
+    metrics.metadata.update(result.metrics())

@@ -23,8 +23,9 @@ def tick(
         status: Status of the delivery, JSON.
         metrics: Numbers of records in the ledger and of actions, and time in seconds.
     """
+    from dataclasses import asdict
     from pathlib import Path
 
     from spira.delivery.recurring_tick import tick
 
-    metrics.metadata.update(tick(settings, cluster, Path(status.path)))
+    metrics.metadata.update(asdict(tick(settings, cluster, Path(status.path))))

@@ -27,7 +27,7 @@ from kfp import components, local
 
 from pipelines.parameters import Parameters
 from pipelines.summary import RunPaths, RunSummary
-from pipelines.training import compile_pipeline
+from pipelines.training import NAME, CompileOptions, compile_pipeline
 from spira import files
 from spira.delivery.training_request import TrainingRequest
 from spira.errors import SpiraError
@@ -39,8 +39,8 @@ from spira.stages.verdict_folder import LINEAGE, PREDICTIONS, VERDICT
 SUMMARY, REPORT = "summary.json", "report.html"
 OUTPUTS = "executor_output.json"
 """File that kfp writes for a task that succeeded: parameters, artifacts and their metadata."""
-BRANCHES: dict[bool | None, set[str]] = {True: {"push", "deploy"}, False: {"reject"}}
-"""Tasks after the gate, by approval."""
+APPROVED, REJECTED = {"push", "deploy"}, {"reject"}
+"""Tasks after the gate, by approval. Nothing deploys where continuous delivery does."""
 MAX_PARALLEL_TASKS = 2
 """kfp's limit for a loop."""
 
@@ -80,19 +80,20 @@ def run(
         folder = _new_folder(work / "pipeline")
         for name in (SUMMARY, REPORT):  # an earlier run's copies must never look like this run's
             (work / name).unlink(missing_ok=True)
-        compile_pipeline(folder / "training.yaml")
         parameters = Parameters.local(
-            request if request.name else request.named(f"spira-training-{folder.name}"),
+            request,
             work,
             device=device,
             require_gpu=require_gpu,
             registry_uri=registry_uri,
             serve=serve,
         )
+        options = CompileOptions(target=parameters.target or "", run_name=request.name or f"{NAME}-{folder.name}")
+        compile_pipeline(folder / "training.yaml", options=options)
         began = time.monotonic()
         execute(folder, parameters.arguments(), progress)
         seconds = round(time.monotonic() - began, 3)
-        summary = gather(folder, work, seconds, registry_uri or local_uri(work))
+        summary = gather(folder, work, seconds, registry_uri or local_uri(work), deploys=serve)
         _publish(summary, folder, work)
     return summary
 
@@ -197,12 +198,13 @@ def _cause(output: _OutputSplitter, error: str, log: Path) -> str:
     return f"{task.group(1) if task else 'a task'} failed: {reason} (log: {log})"
 
 
-def gather(folder: Path, work: Path, seconds: float, mlflow: str) -> RunSummary:
+def gather(folder: Path, work: Path, seconds: float, mlflow: str, *, deploys: bool = True) -> RunSummary:
     """Return the summary of a run, from the outputs of its tasks.
 
     Args:
         seconds: Wall time of the whole pipeline.
         mlflow: URI of MLflow's store.
+        deploys: Whether the run deploys an approved model.
 
     Raises:
         RunError: The branch that ran contradicts the verdict.
@@ -212,7 +214,7 @@ def gather(folder: Path, work: Path, seconds: float, mlflow: str) -> RunSummary:
     folders = {name: task_folder for name, task_folder, _ in tasks}
     metrics = {name: _metrics(outputs) for name, _, outputs in tasks}
     verdict = verdicts.read(folders["evaluate"] / "verdict" / VERDICT)
-    check_branch(verdict.approved, set(folders))
+    check_branch(verdict.approved, set(folders), deploys)
     return RunSummary.of(
         verdict,
         model_version=metrics["push"]["model_version"] if verdict.approved else None,
@@ -227,20 +229,21 @@ def gather(folder: Path, work: Path, seconds: float, mlflow: str) -> RunSummary:
             report=str(work / REPORT),
             log=str(folder / "log.txt"),
             package=str(folders["push"] / "package") if verdict.approved else None,
-            serving=str(work / "serving") if verdict.approved else None,
+            serving=str(work / "serving") if verdict.approved and deploys else None,
         ),
         mlflow=mlflow,
     )
 
 
-def check_branch(approved: bool | None, ran: set[str]) -> None:
+def check_branch(approved: bool | None, ran: set[str], deploys: bool = True) -> None:
     """Check the tasks that ran against the verdict, as kfp silently skips a branch whose condition it cannot read.
 
     Raises:
         RunError: They contradict each other.
     """
-    branches = ran & (BRANCHES[True] | BRANCHES[False])
-    if branches != BRANCHES.get(approved):
+    branches = ran & (APPROVED | REJECTED)
+    expected: dict[bool | None, set[str]] = {True: APPROVED if deploys else {"push"}, False: REJECTED}
+    if branches != expected.get(approved):
         raise RunError(
             f"the verdict is approved={approved}, but {sorted(branches) or 'nothing'} ran after it: "
             "the run counts as failed, and its model must not be used"

@@ -7,9 +7,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import ParamSpec, TypeVar
 
 from spira.errors import SpiraError
 from spira.files import disk_problem
@@ -21,7 +22,17 @@ MARKS = {logging.INFO: "spira: ", logging.WARNING: "spira warning: ", logging.ER
 PROGRESS_SECONDS = 5.0
 """Shortest time between two lines of progress."""
 
+
+@dataclass(frozen=True, kw_only=True)
+class StageResult:
+    """Base of the results of stages."""
+
+    seconds: float = 0.0
+    """Duration of the stage; :func:`stage` sets it."""
+
+
 Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result", bound=StageResult)
 
 
 class StageLogHandler(logging.StreamHandler):
@@ -50,11 +61,11 @@ def stage_logging() -> Iterator[None]:
         logger.propagate = propagate
 
 
-def stage(work: Callable[Arguments, dict[str, Any]]) -> Callable[Arguments, dict[str, Any]]:
-    """Decorate a stage: log its lines and its errors, and add its duration to the result as ``seconds``."""
+def stage(work: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Decorate a stage: log its lines and its errors, and add its duration to the result."""
 
     @wraps(work)
-    def logged(*args: Arguments.args, **kwargs: Arguments.kwargs) -> dict[str, Any]:
+    def logged(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         start = time.monotonic()
         with stage_logging():
             try:
@@ -71,7 +82,7 @@ def stage(work: Callable[Arguments, dict[str, Any]]) -> Callable[Arguments, dict
                 raise
             seconds = round(time.monotonic() - start, 3)
             log.info("%s: done in %.1f s", work.__name__, seconds)
-        return result | {"seconds": seconds}
+        return replace(result, seconds=seconds)
 
     return logged
 
@@ -81,13 +92,13 @@ def _log_error(error: SpiraError) -> None:
     error.logged = True
 
 
-def progress_log(name: str, unit: str) -> Callable[[int, int], None]:
-    """Return a function of (done, total) that logs progress, at most once in ``PROGRESS_SECONDS``."""
+def progress_log(name: str, unit: str, every: float = PROGRESS_SECONDS) -> Callable[[int, int], None]:
+    """Return a function of (done, total) that logs progress, at most once in ``every`` seconds."""
     last = time.monotonic()
 
     def report(done: int, total: int) -> None:
         nonlocal last
-        if time.monotonic() - last > PROGRESS_SECONDS:
+        if time.monotonic() - last > every:
             last = time.monotonic()
             log.info("%s: %d of %d %s", name, done, total, unit)
 

@@ -18,6 +18,7 @@ from pipelines.kubeflow.pods import PodReport, Pods
 from pipelines.kubeflow.server import NOT_FOUND, SECONDS, Server, unreachable
 from pipelines.kubeflow.settings import KubeflowSettings
 from pipelines.kubeflow.versions import PipelineVersion
+from pipelines.parameters import describe
 from spira.delivery.runner import Run, RunnerError
 from spira.delivery.training_request import TrainingRequest
 from spira.errors import SpiraError
@@ -102,6 +103,7 @@ class Kubeflow:
         reference = {"pipeline_id": version.pipeline_id, "pipeline_version_id": version.version_id}
         body = {
             "display_name": request.name,
+            "description": describe(request),
             "experiment_id": self.server.get_or_create_experiment_id(),
             "pipeline_version_reference": reference,
             "runtime_config": {"parameters": self.cluster.arguments(request, version)},

@@ -1,23 +1,32 @@
 """Schedules on a Kubeflow server, replaced where they differ from what is wanted.
 
-Kubeflow can neither change a schedule nor move it to a new version of the pipeline. The wanted schedule is therefore
-compared with the existing ones of its name. If they differ, the wanted schedule is created first and the others are
-deleted after, so that nothing is lost if the server refuses the new one.
+A schedule of the training pipeline names no version: each of its runs takes the latest one, so an upload needs no
+change of the schedule. Only in such runs, Kubeflow gives the tasks the name of their run.
+
+Kubeflow cannot change a schedule. If the existing ones of a name differ from the wanted one, the wanted one is created
+first, so that nothing is lost if the server refuses it, and the others are disabled. They are deleted once no run of
+theirs is active, by this or a later call: with a schedule, Kubeflow deletes the pods and logs of its runs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from kfp_server_api import ApiException
 
+from pipelines.kubeflow.runner import list_runs
 from pipelines.kubeflow.server import NOT_FOUND, SECONDS, Server
 from pipelines.kubeflow.versions import PipelineVersion
 from spira.errors import SpiraError
 
 MAX_CONCURRENT_RUNS = 1
 """Number of runs of a schedule at a time: the next waits for the end of the last."""
+ENABLED = "ENABLE"
+LATEST = "the latest"
+ENDED_STATES = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
+"""Kubeflow's states of a run that is no longer active."""
 
 
 @dataclass(frozen=True)
@@ -25,29 +34,28 @@ class Schedule:
     """A wanted schedule.
 
     Raises:
-        SpiraError: ``cron`` does not have six fields, or the cache could answer runs although the data has changed.
+        SpiraError: ``cron`` does not have six fields.
     """
 
     name: str
     cron: str
     """Times in six fields, the first for seconds, UTC: ``0 30 3 * * *`` is 03:30 every night."""
     version: PipelineVersion
+    """Version that the arguments are for; the latest one if ``pinned`` is False."""
     arguments: dict[str, Any]
     service_account: str = ""
     """Service account of its pods; Kubeflow's default if empty."""
+    pinned: bool = False
+    """Whether its runs stay on that version. They do not know their own name then, which a tick does not need."""
 
     def __post_init__(self) -> None:
         if len(self.cron.split()) != 6:
             raise SpiraError(f"--cron {self.cron!r}: give six fields, the first for seconds, such as '0 30 3 * * *'")
-        if self.version.cached and not self.arguments.get("data_digest"):
-            raise SpiraError(
-                f"version {self.version.name} answers from the cache, and no digest pins the schedule's data: changed "
-                "data would go unnoticed; give --image to upload a version without the cache, or --data-digest"
-            )
 
     def body(self, experiment_id: str) -> dict[str, Any]:
         """Return the body of the request that creates the schedule."""
-        reference = {"pipeline_id": self.version.pipeline_id, "pipeline_version_id": self.version.version_id}
+        reference = {"pipeline_id": self.version.pipeline_id}
+        reference |= {"pipeline_version_id": self.version.version_id} if self.pinned else {}
         return {
             "display_name": self.name,
             "experiment_id": experiment_id,
@@ -56,8 +64,20 @@ class Schedule:
             "trigger": {"cron_schedule": {"cron": self.cron}},
             "max_concurrency": str(MAX_CONCURRENT_RUNS),
             "no_catchup": True,
-            "mode": "ENABLE",
+            "mode": ENABLED,
         } | ({"service_account": self.service_account} if self.service_account else {})
+
+
+@dataclass(frozen=True)
+class Change:
+    """Result of a call that changed schedules."""
+
+    differences: list[str]
+    """Differences that it removed, a line each."""
+    deleted: int
+    """Number of schedules that it deleted."""
+    retained: int
+    """Number of disabled schedules that remain because a run of theirs is active; a later call deletes them."""
 
 
 def check(server: Server, wanted: Schedule) -> list[str]:
@@ -66,8 +86,8 @@ def check(server: Server, wanted: Schedule) -> list[str]:
         return _differences(_list_schedules(server, wanted.name), wanted)
 
 
-def put(server: Server, wanted: Schedule) -> list[str]:
-    """Replace the schedule on the server if it differs from the wanted one; return the differences, a line each."""
+def put(server: Server, wanted: Schedule) -> Change:
+    """Replace the schedule on the server if it differs from the wanted one."""
     with server.explain_errors(f"schedule {wanted.name} cannot be replaced"):
         existing = _list_schedules(server, wanted.name)
         differences = _differences(existing, wanted)
@@ -76,16 +96,29 @@ def put(server: Server, wanted: Schedule) -> list[str]:
             server.client.recurring_runs.recurring_run_service_create_recurring_run(
                 recurring_run=wanted.body(server.get_or_create_experiment_id()), _request_timeout=SECONDS
             )
-        _delete(server, [schedule for schedule in existing if schedule not in equal])
-    return differences
+        deleted, retained = _retire(server, [schedule for schedule in existing if schedule not in equal])
+    return Change(differences, deleted, retained)
 
 
-def remove(server: Server, name: str) -> int:
-    """Delete all schedules of a name and return their number; their runs stay."""
+def remove(server: Server, name: str) -> Change:
+    """Disable all schedules of a name, and delete those without an active run."""
     with server.explain_errors(f"schedule {name} cannot be deleted"):
-        existing = _list_schedules(server, name)
-        _delete(server, existing)
-    return len(existing)
+        deleted, retained = _retire(server, _list_schedules(server, name))
+    return Change([], deleted, retained)
+
+
+def _retire(server: Server, schedules: list[Any]) -> tuple[int, int]:
+    """Disable schedules and delete those without an active run; return the numbers of deleted and retained ones."""
+    for schedule in schedules:
+        if schedule.mode == ENABLED:
+            _call_unless_gone(server.client.recurring_runs.recurring_run_service_disable_recurring_run, schedule)
+    # listed after the schedules were disabled, so that none of them can start another run
+    runs = list_runs(server) if schedules else []
+    active = {run.recurring_run_id for run in runs if run.state not in ENDED_STATES}
+    idle = [schedule for schedule in schedules if schedule.recurring_run_id not in active]
+    for schedule in idle:
+        _call_unless_gone(server.client.recurring_runs.recurring_run_service_delete_recurring_run, schedule)
+    return len(idle), len(schedules) - len(idle)
 
 
 def _list_schedules(server: Server, name: str) -> list[Any]:
@@ -96,23 +129,21 @@ def _list_schedules(server: Server, name: str) -> list[Any]:
     return server.list_all(call, "recurring_runs", name, experiment_id=experiment)
 
 
-def _delete(server: Server, schedules: list[Any]) -> None:
-    for schedule in schedules:
-        try:
-            server.client.recurring_runs.recurring_run_service_delete_recurring_run(
-                recurring_run_id=schedule.recurring_run_id, _request_timeout=SECONDS
-            )
-        except ApiException as error:
-            if error.status != NOT_FOUND:  # else another process has just deleted it
-                raise
+def _call_unless_gone(call: Callable[..., Any], schedule: Any) -> None:
+    try:
+        call(recurring_run_id=schedule.recurring_run_id, _request_timeout=SECONDS)
+    except ApiException as error:
+        if error.status != NOT_FOUND:  # else another process has just deleted it
+            raise
 
 
 def _differences(existing: list[Any], wanted: Schedule) -> list[str]:
     if not existing:
         return ["there is no schedule of this name"]
-    if len(existing) > 1:
-        return [f"there are {len(existing)} schedules of this name"]
-    return _changes(existing[0], wanted)
+    enabled = [schedule for schedule in existing if schedule.mode == ENABLED]  # a disabled one may wait for its run
+    if len(enabled) > 1:
+        return [f"there are {len(enabled)} schedules of this name"]
+    return _changes((enabled or existing)[0], wanted)
 
 
 def _changes(existing: Any, wanted: Schedule) -> list[str]:
@@ -123,10 +154,14 @@ def _changes(existing: Any, wanted: Schedule) -> list[str]:
     account = existing.service_account or ""
     pairs = {
         "times": (cron.cron if cron else None, wanted.cron),
-        "version": (reference.pipeline_version_id if reference else None, wanted.version.version_id),
+        "pipeline": (reference.pipeline_id if reference else None, wanted.version.pipeline_id),
+        "version": (
+            (reference.pipeline_version_id if reference else None) or LATEST,
+            wanted.version.version_id if wanted.pinned else LATEST,
+        ),
         "concurrent runs": (int(existing.max_concurrency or 0), MAX_CONCURRENT_RUNS),
         "catch-up of missed runs": (not existing.no_catchup, False),
-        "enabled": (existing.mode == "ENABLE", True),
+        "enabled": (existing.mode == ENABLED, True),
         "service account": (account, wanted.service_account or account),
     }
     names = sorted({*arguments, *wanted.arguments})

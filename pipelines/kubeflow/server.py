@@ -44,6 +44,8 @@ FORWARD = "kubectl -n kubeflow port-forward service/ml-pipeline 8888, then --hos
 """Way to the API past a proxy and from outside of the cluster."""
 TOKEN_FILE = "KF_PIPELINES_SA_TOKEN_PATH"
 """Environment variable of kfp: file with a token, for a server that requires one."""
+DESCRIPTION = "Trainings of SPIRA's detector of respiratory insufficiency, and ticks of its continuous delivery."
+"""Description of the experiment."""
 
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it would log every retry
 
@@ -63,6 +65,7 @@ class JsonClient(RESTClientObject):
         self.pool_manager.connection_pool_kw["retries"] = RETRIES
 
     def request(self, *args: Any, **kwargs: Any) -> Any:
+        """Send a request, and refuse a response that is no JSON."""
         response = super().request(*args, **kwargs)
         try:
             json.loads(response.data)
@@ -137,7 +140,8 @@ class Server:
         """Return the experiment's id; create the experiment if there is none."""
         if experiment_id := self.experiment_id():
             return experiment_id
-        body = {"display_name": self.experiment} | ({"namespace": self.namespace} if self.namespace else {})
+        body = {"display_name": self.experiment, "description": DESCRIPTION}
+        body |= {"namespace": self.namespace} if self.namespace else {}
         try:
             return self.client.experiments.experiment_service_create_experiment(
                 experiment=body, _request_timeout=SECONDS

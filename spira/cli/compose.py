@@ -77,8 +77,9 @@ def _runner(settings: Settings, models: MLflowRepository) -> tuple[Runner, CodeP
 def kubeflow_runner(path: Path, models: MLflowRepository) -> tuple[LazyRunner, CodeParts]:
     """Return the runner of a Kubeflow cluster.
 
-    Its code is the pipeline version that was uploaded last, with images by digest, and not the sources of this
-    process. The version is looked up once, so that a run uses the version that was observed.
+    Its code is that of the pipeline version that was uploaded last, and not the sources of this process. The sizes of
+    pods are no part of it, so a version that differs only in them causes no training. The version is looked up once, so
+    that a run uses the version that was observed.
 
     Args:
         path: Kubeflow settings.
@@ -96,21 +97,21 @@ def kubeflow_runner(path: Path, models: MLflowRepository) -> tuple[LazyRunner, C
     def version() -> PipelineVersion:
         from pipelines.kubeflow.versions import latest
 
-        return latest(server())
+        return latest(server(), cached=True)  # the digest of an observation pins the data
 
     def connect_runner() -> Runner:
         from pipelines.kubeflow.pods import Pods
         from pipelines.kubeflow.runner import Kubeflow
         from pipelines.kubeflow.settings import load
 
-        # Without the target: the reconciler deploys, after the verdict is in the ledger.
-        cluster = load(path).model_copy(update={"target": None})
+        # Without the target: the reconciler deploys, after the verdict is in the ledger. It also notifies.
+        cluster = load(path).model_copy(update={"target": None, "notify_url": ""})
         return Kubeflow(
             server(), cluster, version, lambda run: models.registry.outcome(run), Pods.here(cluster.namespace)
         )
 
-    # The name of a version is the digest of its content.
-    return LazyRunner(connect_runner), lambda: {"pipeline": version().name}
+    # An earlier program compiled no digest of the code into a version; its name is a digest of its content.
+    return LazyRunner(connect_runner), lambda: {"pipeline": version().code_digest or version().name}
 
 
 class LazyRunner:

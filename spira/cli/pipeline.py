@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +30,7 @@ from spira.cli.options import ConfigFile, ConfigValues, GateFile, Json, Seeds, S
 from spira.errors import SpiraError
 
 if TYPE_CHECKING:
+    from pipelines.kubeflow import schedules
     from pipelines.kubeflow.overview import Line
     from pipelines.kubeflow.schedules import Schedule
     from pipelines.kubeflow.server import Server
@@ -36,6 +39,9 @@ if TYPE_CHECKING:
     from spira.config import Config
     from spira.delivery.training_request import TrainingRequest
     from spira.registry import Outcome
+
+MAX_DATA_NAME = 30
+"""Number of characters of a data set's name in the name of a run."""
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
@@ -57,7 +63,7 @@ Host = Annotated[
     typer.Option("--host", envvar="KF_PIPELINES_ENDPOINT", help="URL of Kubeflow Pipelines, over the cluster file's."),
 ]
 Data = Annotated[
-    str, typer.Option("--data", help="Data set: gs:// prefix, or a folder of the mounted claim, /state/….")
+    str, typer.Option("--data", help="Data set: gs:// or s3:// prefix, or a folder of the mounted claim, /state/….")
 ]
 Digest = Annotated[
     str,
@@ -95,21 +101,33 @@ def compile_(
     claim: Annotated[
         str, typer.Option("--claim", help="PersistentVolumeClaim, mounted at /state, for the state of trainings.")
     ] = "",
-    uncached: Annotated[
-        bool, typer.Option("--uncached", help="Never answer tasks from the cache, for data that no digest pins.")
+    secret: Annotated[
+        str, typer.Option("--secret", help="Secret with address and keys of the S3 store that has the data set.")
+    ] = "",
+    cached: Annotated[
+        bool,
+        typer.Option(
+            "--cached/--uncached", help="Let the cache answer tasks; each run must then pin its data by a digest."
+        ),
     ] = False,
-    notify: Annotated[bool, typer.Option(help="Add an exit handler that reports how the run ended.")] = True,
+    cluster: ClusterFile = None,
+    on: On = [],  # noqa: B006 (typer makes a new list)
     kubernetes: Annotated[
         bool,
         typer.Option("--kubernetes", help="Write the resources Pipeline and PipelineVersion, for kubectl and GitOps."),
     ] = False,
     namespace: Annotated[str, typer.Option("--namespace", help="Namespace of these resources.")] = "",
 ) -> None:
-    """Write a pipeline as YAML for Kubeflow; the same sources give the same bytes."""
+    """Write a pipeline as YAML for Kubeflow; the same sources give the same bytes.
+
+    Claim, sizes of pods, target and notify_url of the cluster file are fixed in the pipeline. Its registry_uri,
+    node_selector and tolerations become defaults.
+    """
     from pipelines.kubeflow import delivery as delivery_pipeline
+    from pipelines.kubeflow import settings as cluster_file
     from pipelines.kubeflow import versions
 
-    if delivery and (uncached or kubernetes or namespace or not notify):
+    if delivery and (secret or cached or kubernetes or namespace or cluster or on):
         raise SpiraError("--delivery: only --out, --image, --tag-ok and --claim apply to this pipeline")
     if image != IMAGE:
         versions.check_image(image, tag_ok)
@@ -118,7 +136,8 @@ def compile_(
         delivery_pipeline.compile_delivery(path, image, claim)
     else:
         path = path or COMPILED
-        options = CompileOptions(claim=claim, cached=not uncached, notifies=notify)
+        options = cluster_file.load(cluster, on).compile_options(cached)
+        options = replace(options, claim=claim or options.claim, secret=secret or options.secret)
         compile_pipeline(path, image, options, versions.manifest(image, options, namespace) if kubernetes else None)
     typer.echo(path)
 
@@ -147,7 +166,7 @@ def submit(
 
     request = request_of(name, data, data_digest, resolve_config(config, setting, seed), gate, skip_bad)
     loaded, server = connected(cluster, on, host)
-    version = version_of(server, image, tag_ok, loaded.compile_options())
+    version = version_of(server, image, tag_ok, loaded.compile_options(cached=bool(data_digest)))
     request = named(request, version)
     with server.explain_errors("runs cannot be listed"):
         exists = bool(list_runs(server, request.name))
@@ -171,7 +190,13 @@ def schedule(
     ] = "",
     data: Data = "",
     check: Check = False,
-    remove: Annotated[bool, typer.Option("--remove", help="Delete the schedule of this name; its runs stay.")] = False,
+    remove: Annotated[
+        bool,
+        typer.Option(
+            "--remove",
+            help="Disable the schedule of this name, and delete it unless a run of it is active; repeat then.",
+        ),
+    ] = False,
     data_digest: Digest = "",
     config: ConfigFile = None,
     setting: ConfigValues = [],  # noqa: B006
@@ -181,17 +206,30 @@ def schedule(
     image: Image = "",
     tag_ok: TagOk = False,
 ) -> None:
-    """Create or replace a schedule of runs on the latest version; repeat after an upload or a change."""
-    from pipelines.kubeflow import schedules
+    """Create a schedule whose runs follow the latest version, or replace one that differs; repeat after a change.
+
+    An upload needs no change of the schedule. A schedule that is replaced is disabled; its active run goes on.
+    """
+    from pipelines.kubeflow import schedules, versions
 
     loaded, server = connected(cluster, on, host)
     if remove:
-        say(f"deleted {schedules.remove(server, name)} schedule(s) of name {name}")
+        change = schedules.remove(server, name)
+        say(f"deleted {change.deleted} schedule(s) of name {name}{retained(change)}")
         return
     request = request_of("", data, data_digest, resolve_config(config, setting, seed), gate, skip_bad)
-    version = version_of(server, image, tag_ok, loaded.compile_options(cached=bool(data_digest)), look=check)
+    options = loaded.compile_options()
+    if not check:
+        version_of(server, image, tag_ok, options)  # uploads that of the image
+    version = versions.latest(server)
+    differences = check_latest(server, image, options, version) if image else []
+    if differences and not check:
+        raise SpiraError(
+            f"{differences[0]}: a schedule follows the latest version; delete {version.name} in Kubeflow, or give its "
+            "image"
+        )
     wanted = schedules.Schedule(name, cron, version, loaded.arguments(request, version))
-    show_schedule(server, wanted, check)
+    show_schedule(server, wanted, check, differences)
 
 
 @app.command("schedule-delivery")
@@ -216,7 +254,10 @@ def schedule_delivery(
     ] = "spira-delivery",
     check: Check = False,
 ) -> None:
-    """Create or replace a schedule of continuous delivery, on these sources; repeat after any change."""
+    """Create or replace a schedule of continuous delivery, on these sources; repeat after any change.
+
+    A schedule that is replaced is disabled; its active tick goes on, and a later call deletes the schedule.
+    """
     from pipelines.kubeflow import schedules, versions
     from pipelines.kubeflow.delivery import DeliveryCompileOptions
 
@@ -224,7 +265,7 @@ def schedule_delivery(
     texts = {"settings": settings.read_text(), "cluster": cluster.read_text() if cluster else ""}
     _, server = connected(cluster, on, host)
     version = (versions.find if check else versions.upload)(server, image, DeliveryCompileOptions(claim))
-    show_schedule(server, schedules.Schedule(name, cron, version, texts, account), check)
+    show_schedule(server, schedules.Schedule(name, cron, version, texts, account, pinned=True), check)
 
 
 @app.command()
@@ -282,21 +323,31 @@ def status_table(lines: list[Line]) -> Table:
     return table
 
 
-def show_schedule(server: Server, wanted: Schedule, check: bool) -> None:
+def show_schedule(server: Server, wanted: Schedule, check: bool, known: Sequence[str] = ()) -> None:
     """Replace a schedule that differs, or only compare it, and print the differences.
 
     Args:
         check: Only compare; exit with code 1 if there are differences.
+        known: Differences that were found before.
     """
     from pipelines.kubeflow import schedules
 
-    differences = (schedules.check if check else schedules.put)(server, wanted)
+    change = schedules.Change(schedules.check(server, wanted), 0, 0) if check else schedules.put(server, wanted)
+    differences = [*known, *change.differences]
     for difference in differences:
         typer.echo(difference)
     state = ("is out of date" if check else "was replaced") if differences else "is up to date"
-    say(f"schedule {wanted.name} {state}: {wanted.cron}, on {wanted.version.name}")
+    version = wanted.version.name if wanted.pinned else f"the latest version, now {wanted.version.name}"
+    say(f"schedule {wanted.name} {state}: {wanted.cron}, on {version}{retained(change)}")
     if check and differences:
         raise typer.Exit(1)
+
+
+def retained(change: schedules.Change) -> str:
+    """Return the end of a message about schedules that remain because a run of theirs is active."""
+    if not change.retained:
+        return ""
+    return f"; {change.retained} is disabled while its run goes on: repeat this command later to delete it"
 
 
 def connected(path: Path | None, settings: list[str], host: str) -> tuple[KubeflowSettings, Server]:
@@ -326,23 +377,32 @@ def named(request: TrainingRequest, version: PipelineVersion) -> TrainingRequest
         return request
     body = {name: value for name, value in request.to_record().items() if name != "git_commit"}
     content = json.dumps([body | {"name": ""}, version.name], sort_keys=True)
-    return request.named(f"spira-{hashlib.sha256(content.encode()).hexdigest()[:12]}")
+    data = re.sub(r"[^a-z0-9]+", "-", request.data.rstrip("/").rpartition("/")[2].lower()).strip("-")[:MAX_DATA_NAME]
+    digest = hashlib.sha256(content.encode()).hexdigest()[:12]
+    return request.named("-".join(filter(None, ["spira", data.strip("-"), digest])))
 
 
-def version_of(
-    server: Server, image: str, tag_ok: bool, options: CompileOptions, look: bool = False
-) -> PipelineVersion:
+def version_of(server: Server, image: str, tag_ok: bool, options: CompileOptions) -> PipelineVersion:
     """Return the version of these sources with an image, or the latest version if the image is empty.
 
-    Args:
-        look: Never upload the version, even if it is not on the server.
+    The version is uploaded if it is not on the server, in both of its forms.
     """
     from pipelines.kubeflow import versions
 
     if not image:
-        return versions.latest(server)
+        return versions.latest(server, options.cached)
     versions.check_image(image, tag_ok)
-    return (versions.find if look else versions.upload)(server, image, options)
+    return versions.upload_both(server, image, options)
+
+
+def check_latest(server: Server, image: str, options: CompileOptions, latest: PipelineVersion) -> list[str]:
+    """Return the difference between the version of an image and the latest one, which a schedule follows, if any."""
+    from pipelines.kubeflow import versions
+
+    wanted = versions.find(server, image, options)
+    if wanted.name == latest.name:
+        return []
+    return [f"version: the latest is {latest.name}, wanted {wanted.name!r} ({wanted.version_id})"]
 
 
 def outcome(mlflow: str, name: str) -> Outcome | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,9 +13,6 @@ from spira.cli import preflight
 from spira.cli.console import print_line
 from spira.cli.options import DEFAULT_WORK, ConfigValues, Data, GateFile, MLflow, SkipBad, Work, absolute
 from spira.errors import SpiraError
-
-if TYPE_CHECKING:
-    from spira.evaluation.verdict import Verdict
 
 
 def push(
@@ -42,20 +39,21 @@ def push(
     imported = import_checkpoint(checkpoint, folder / "checkpoint", setting)
     config, registry = load_checkpoint(imported).config, mlflow or str(work)
     corpus, verdict, report, candidate = (folder / name for name in ("corpus", "verdict", "report.html", "candidate"))
-    preprocess(absolute(data), config, corpus, data_digest="", skip_bad=skip_bad, state=work.resolve() / "state")
-    decision: Verdict = evaluate(
+    state = work.resolve() / "state"
+    preprocess(absolute(data), config.preprocess, corpus, data_digest="", skip_bad=skip_bad, state=state)
+    decision = evaluate(
         corpus,
         [imported],
-        rules.model_dump_json(),
+        rules,
         verdict,
         report,
         candidate,
         registry_uri=registry,
         pipeline_run=f"spira-push-{began}",
-    )["verdict"]
+    ).verdict
     if decision.approved:
         version = register(corpus, candidate, verdict, report, folder / "package", registry_uri=registry)
-        number, place = version["model_version"], f"--work {shlex.quote(str(work))}"
+        number, place = version.model_version, f"--work {shlex.quote(str(work))}"
         serve = f"spira deploy apply {number} {place}" + (f" --mlflow {mlflow}" if mlflow else "")
         print_line(f"APPROVED: version {number} is challenger; to serve it: {serve}")
     else:

@@ -44,7 +44,7 @@ def preprocess(
     from spira.stages.preprocess import preprocess
 
     resolved = resolve_config(config, setting, [])
-    preprocess(absolute(data), resolved, to, data_digest="", skip_bad=skip_bad, state=None)
+    preprocess(absolute(data), resolved.preprocess, to, data_digest="", skip_bad=skip_bad, state=None)
 
 
 def train(
@@ -78,7 +78,7 @@ def evaluate(
 
     outputs = to, to / "report.html", to / "candidate"
     registry = mlflow or str(work)
-    evaluate(corpus, checkpoints, load(gate).model_dump_json(), *outputs, registry_uri=registry, pipeline_run="")
+    evaluate(corpus, checkpoints, load(gate), *outputs, registry_uri=registry, pipeline_run="")
 
 
 def import_checkpoint(

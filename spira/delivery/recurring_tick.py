@@ -6,13 +6,13 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from spira.delivery import settings as settings_file
 from spira.delivery.status import TickStatus
 from spira.errors import SpiraError
-from spira.stage_logging import stage
+from spira.stage_logging import StageResult, stage
 
 KFP_RUNTIME = "_KFP_RUNTIME"
 """Environment variable by which kfp knows that it runs in a task, and leaves its compiler out."""
@@ -22,8 +22,18 @@ PERSISTENT_PATHS = tuple(name for name in settings_file.PATHS if name != "kubefl
 """Settings with a path; each must outlive the pod."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class TickResult(StageResult):
+    """Numbers of a tick."""
+
+    records: int
+    """Records in the ledger."""
+    done: int
+    """Actions of the tick."""
+
+
 @stage
-def tick(text: str, cluster: str, status: Path) -> dict[str, Any]:
+def tick(text: str, cluster: str, status: Path) -> TickResult:
     """Run ``spira deliver tick`` and write its status.
 
     The tick is a process of its own because only ``spira.cli`` can compose the runners, and those need the pipelines
@@ -47,7 +57,7 @@ def tick(text: str, cluster: str, status: Path) -> dict[str, Any]:
     result = TickStatus.model_validate_json(output)
     if result.troubles:
         raise SpiraError("\n".join(result.troubles))
-    return {"records": result.records, "done": len(result.done)}
+    return TickResult(records=result.records, done=len(result.done))
 
 
 def _environment() -> dict[str, str]:
@@ -64,7 +74,7 @@ def _write_settings(text: str, cluster: str, folder: Path) -> Path:
     for name in PERSISTENT_PATHS:
         if Path(getattr(settings, name)).is_relative_to(folder):
             raise SpiraError(
-                f"{name}: a relative path is lost with this pod; give a gs:// prefix, a URL or an absolute path of a "
-                "volume"
+                f"{name}: a relative path is lost with this pod; give a gs:// or s3:// prefix, a URL or an absolute "
+                "path of a volume"
             )
     return path

@@ -146,6 +146,18 @@ class Registry:
             metrics=dict(run.data.metrics),
         )
 
+    def run_page(self, run_id: str) -> str:
+        """Return the URL of a run's page in MLflow; empty for a store without a server."""
+        return self._page(f"experiments/{self._store.experiment_id}/runs/{run_id}")
+
+    def version_page(self, version: int) -> str:
+        """Return the URL of a version's page in MLflow; empty for a store without a server."""
+        return self._page(f"models/{self.model_name}/versions/{version}")
+
+    def _page(self, path: str) -> str:
+        is_server = self.tracking_uri.startswith(("http://", "https://"))
+        return f"{self.tracking_uri.rstrip('/')}/#/{path}" if is_server else ""
+
     @explained("the package cannot be registered")
     def register(self, package: Path, run_id: str, verdict: Verdict, tags: Mapping[str, str]) -> int:
         """Make a package the next version, alias ``challenger``, and return its number.

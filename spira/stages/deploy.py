@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from spira.stage_logging import stage
+from spira.stage_logging import StageResult, stage
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True)
+class DeployResult(StageResult):
+    """A deployed version, or one that waits for continuous delivery."""
+
+    model_version: int
+
+    def metrics(self) -> dict[str, str | float]:
+        """Return the numbers that a dashboard shows."""
+        return {
+            "display_name": f"deploy: version {self.model_version}",
+            "model_version": self.model_version,
+            "seconds": self.seconds,
+        }
+
+
 @stage
-def deploy(package: Path, version: int, target: str, *, registry_uri: str, force_reason: str = "") -> dict[str, Any]:
+def deploy(package: Path, version: int, target: str, *, registry_uri: str, force_reason: str = "") -> DeployResult:
     """Serve a registered version on a target, then make it champion.
 
     Args:
@@ -27,7 +42,7 @@ def deploy(package: Path, version: int, target: str, *, registry_uri: str, force
     """
     if not target:
         log.info("deploy: version %d is challenger and waits for continuous delivery", version)
-        return {"model_version": version}
+        return DeployResult(model_version=version)
     from spira.deployment import targets
     from spira.deployment.promotion import apply, move_champion
     from spira.deployment.target import Release, Target
@@ -49,4 +64,4 @@ def deploy(package: Path, version: int, target: str, *, registry_uri: str, force
         connected = targets.connect(settings, registry_uri, package_of)
         move_champion([connected], serve, lambda: registry.promote(version, force_reason or None))
     log.info("deploy: version %d is champion", version)
-    return {"model_version": version}
+    return DeployResult(model_version=version)

@@ -6,6 +6,7 @@ import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,52 +17,102 @@ from spira import lineage
 from spira.config import SAMPLE_RATE_HZ
 from spira.errors import SpiraError
 from spira.files import link_files, read_json, write_json
-from spira.stage_logging import stage
+from spira.stage_logging import StageResult, stage
 from spira.stages.verdict_folder import HISTORIES, LINEAGE
 
 if TYPE_CHECKING:
     from spira.evaluation.evaluate import ChampionPredictor
+    from spira.evaluation.gate import Gate
     from spira.evaluation.verdict import Verdict
 
 log = logging.getLogger(__name__)
+
+SHOWN_METRICS = ("accuracy", "sensitivity", "specificity", "auroc")
+"""Metrics of the noisy test that a dashboard shows beside the verdict."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateResult(StageResult):
+    """The decision on the candidate."""
+
+    verdict: Verdict
+    lineage: dict[str, str]
+    """Tags of the run."""
+
+    def metrics(self) -> dict[str, str | float]:
+        """Return the main metrics of the paper's noisy test, by file, for a dashboard.
+
+        Metrics without a value are left out: Kubeflow's metadata takes neither NaN nor null.
+        """
+        noisy = self.verdict.conditions.get("noisy")
+        values = {name: noisy.by_file[name].value for name in SHOWN_METRICS if name in noisy.by_file} if noisy else {}
+        shown = {name: value for name, value in values.items() if value is not None}
+        return {"display_name": "evaluate: noisy test, by file", **shown, "seconds": self.seconds}
+
+    def verdict_metadata(self) -> dict[str, str]:
+        """Return what a dashboard shows of the verdict; its name is the decision with the first reason."""
+        from spira.evaluation.verdict_text import headline
+
+        return {"display_name": headline(self.verdict), "reasons": "; ".join(self.verdict.reasons) or "none"}
+
+    def candidate_metadata(self) -> dict[str, str | float]:
+        """Return what a dashboard shows of the candidate."""
+        candidate, lineage = self.verdict.candidate, self.lineage
+        return {
+            "display_name": f"candidate: seed {candidate.seed}",
+            "seed": candidate.seed,
+            "architecture": self.verdict.config.model.architecture,
+            "framework": "torch",
+            **{name: tag for name, tag in lineage.items() if tag},  # Kubeflow's metadata takes no empty text
+        }
+
+    def summary(self) -> str:
+        """Return the decision, the main metrics and the checks as Markdown."""
+        from spira.evaluation.verdict_text import markdown
+
+        return markdown(self.verdict)
+
+    def log_charts(self, chart: Any) -> None:
+        """Log ROC and confusion matrix of the noisy test, by file, to a dashboard's ``ClassificationMetrics``."""
+        from spira.data.metadata import CLASS_NAMES
+
+        noisy = self.verdict.conditions.get("noisy")
+        if noisy:  # absent if an integrity check failed
+            chart.log_roc_curve(list(noisy.roc.fpr), list(noisy.roc.tpr), list(noisy.roc.thresholds))
+            chart.log_confusion_matrix(list(CLASS_NAMES.values()), [list(row) for row in noisy.confusion])
 
 
 @stage
 def evaluate(
     corpus: Path,
     checkpoints: Sequence[Path],
-    gate: str,
+    gate: Gate,
     out: Path,
     report: Path,
     chosen: Path,
     *,
     registry_uri: str,
     pipeline_run: str,
-) -> dict[str, Any]:
+) -> EvaluateResult:
     """Measure the checkpoints, decide on the candidate, write the verdict folder and the report.
 
     Args:
         corpus: the corpus folder.
         checkpoints: checkpoint folders, one per seed.
-        gate: the gate, JSON.
         out: the verdict folder to create: verdict, predictions, lineage and histories.
         report: the HTML file to create.
         chosen: the folder to create for the candidate's checkpoint.
         registry_uri: MLflow URL, or a folder for SQLite. The candidate is compared with its champion.
         pipeline_run: name of the run, for the lineage; empty outside a pipeline.
-
-    Returns:
-        The verdict, as ``verdict``.
     """
     from spira.data.corpus import Corpus
     from spira.evaluation import evaluate as evaluation
     from spira.evaluation import report as report_page
-    from spira.evaluation.gate import Gate
     from spira.models import checkpoint
 
     opened = Corpus.open(corpus)
     with open_champion(registry_uri) as champion:
-        verdict = evaluation.evaluate(opened, checkpoints, Gate.model_validate_json(gate), out, champion)
+        verdict = evaluation.evaluate(opened, checkpoints, gate, out, champion)
     by_seed = {checkpoint.read_info(path).seed: path for path in checkpoints}
     link_files(by_seed[verdict.candidate.seed], checkpoint.FILES, chosen)
     tags = lineage.tags(opened.digest, verdict.config, pipeline_run)
@@ -73,7 +124,7 @@ def evaluate(
         log.info("evaluate: %s", reason)
     for warning in verdict.warnings:
         log.warning("evaluate: %s", warning)
-    return {"verdict": verdict}
+    return EvaluateResult(verdict=verdict, lineage=tags)
 
 
 @contextmanager
@@ -113,25 +164,3 @@ def _predict(package: Path, waveforms: Sequence[np.ndarray]) -> np.ndarray:
             f"{errors[0]}"
         )
     return np.array([prediction["probability"] for prediction in predictions])
-
-
-def dashboard_metrics(verdict: Verdict, seconds: float) -> dict[str, Any]:
-    """Return the decision, the stage's duration and the metrics of the paper's noisy test, by file.
-
-    Metrics without a value are left out: Kubeflow's metadata takes neither NaN nor null.
-    """
-    noisy = verdict.conditions.get("noisy")
-    estimates = noisy.by_file if noisy else {}
-    return {"approved": verdict.approved, "seconds": seconds} | {
-        name: estimate.value for name, estimate in estimates.items() if estimate.value is not None
-    }
-
-
-def log_charts(verdict: Verdict, chart: Any) -> None:
-    """Log ROC and confusion matrix of the noisy test, by file, to a dashboard's ``ClassificationMetrics``."""
-    from spira.data.metadata import CLASS_NAMES
-
-    noisy = verdict.conditions.get("noisy")
-    if noisy:  # absent if an integrity check failed
-        chart.log_roc_curve(list(noisy.roc.fpr), list(noisy.roc.tpr), list(noisy.roc.thresholds))
-        chart.log_confusion_matrix(list(CLASS_NAMES.values()), [list(row) for row in noisy.confusion])

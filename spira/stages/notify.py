@@ -1,36 +1,71 @@
-"""The notify stage: the notice that a run has ended."""
+"""The notify stage: the notice that a run has ended, with its verdict."""
 
 from __future__ import annotations
 
 import json
 import logging
-from typing import Any
+from typing import Literal
 
-from spira.stage_logging import stage
+from spira.errors import SpiraError
+from spira.stage_logging import StageResult, stage
 
 log = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 10
+FAILED_STATES = ("FAILED", "CANCELLED", "CANCELED", "ERROR")
+"""Kubeflow's states of a run that failed. All other states are of a run that has ended, RUNNING too: Kubeflow 2.17
+reports COMPLETE for a success, and RUNNING if the cache answered all trainings or a person terminated the run."""
 
 
 @stage
-def notify(run: str, state: str, message: str, url: str) -> dict[str, Any]:
+def notify(run: str, state: str, message: str, url: str, *, registry_uri: str) -> StageResult:
     """Log how a run ended, and post it to a URL. A post that fails is logged and does not fail the run.
 
     Args:
-        state: ``SUCCEEDED``, ``FAILED`` or ``CANCELLED``.
-        message: reason of a failure, as far as it is known.
-        url: receiver of a JSON object with run, state and message; empty for none.
+        run: name of the run, under which MLflow has its verdict.
+        state: state of the run as Kubeflow reports it.
+        message: reason of a failure, as far as Kubeflow knows it.
+        url: receiver of a JSON object with run, state (``SUCCEEDED`` or ``FAILED``) and message; empty for none.
+        registry_uri: MLflow URL, or a folder for SQLite.
     """
     import urllib.request
     from http.client import HTTPException
 
-    log.info("notify: %s %s%s", run, state.lower(), f": {message}" if message else "")
+    ended, message = _result(run, state, message, registry_uri)
+    log.info("notify: %s %s: %s", run, ended.lower(), message)
     if url:
-        notice = json.dumps({"run": run, "state": state, "message": message}).encode()
+        notice = json.dumps({"run": run, "state": ended, "message": message}).encode()
         try:
             request = urllib.request.Request(url, notice, {"Content-Type": "application/json"})
             urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS).close()
         except (OSError, HTTPException, ValueError) as error:
             log.warning("notify: the notice was not delivered to %s: %s", url, error)
-    return {}
+    return StageResult()
+
+
+def _result(run: str, state: str, message: str, registry_uri: str) -> tuple[Literal["SUCCEEDED", "FAILED"], str]:
+    """Return the state of a run that has ended, and its verdict or the reason of its failure."""
+    try:
+        verdict = _verdict(run, registry_uri)
+    except SpiraError as error:
+        verdict = f"the verdict cannot be read: {error}"
+        if state not in FAILED_STATES:
+            return "SUCCEEDED", verdict
+    if state in FAILED_STATES:
+        reason = message or "Kubeflow gives no reason; see spira pipeline status"
+        return "FAILED", f"{reason} ({verdict})" if verdict else reason
+    if not verdict:
+        return "FAILED", message or "the run ended without a verdict, for example because a person terminated it"
+    return "SUCCEEDED", verdict
+
+
+def _verdict(run: str, registry_uri: str) -> str:
+    """Return the verdict of a run in MLflow as text, empty if there is none."""
+    from spira.registry import open_at
+
+    outcome = open_at(registry_uri).outcome(run)
+    if outcome is None:
+        return ""
+    if outcome.approved:
+        return f"approved, version {outcome.model_version}"
+    return f"rejected: {'; '.join(outcome.reasons)}"

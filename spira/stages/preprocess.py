@@ -3,26 +3,57 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from spira.config import Config
+from spira.config import Preprocess
 from spira.errors import SpiraError
 from spira.files import link_files, lock
-from spira.stage_logging import progress_log, stage
+from spira.stage_logging import StageResult, progress_log, stage
 from spira.stages.inputs import cache_key
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PreprocessResult(StageResult):
+    """Content of a corpus."""
+
+    uri: str
+    """Folder or prefix of the data set."""
+    digest: str
+    """Content digest of the data set."""
+    files: dict[str, int]
+    """Split -> number of recordings."""
+    noises: int
+    skipped: int
+    """Number of bad recordings that were left out."""
+
+    def metrics(self) -> dict[str, str | float]:
+        """Return the numbers that a dashboard shows."""
+        counts = {f"{split}_files": count for split, count in self.files.items()}
+        return {
+            "display_name": "preprocess: recordings",
+            **counts,
+            "noises": self.noises,
+            "skipped": self.skipped,
+            "seconds": self.seconds,
+        }
+
+    def metadata(self) -> dict[str, str]:
+        """Return what a dashboard shows of the corpus."""
+        counts = ", ".join(f"{count} {split}" for split, count in self.files.items())
+        return {"display_name": f"corpus: {counts}", "data": self.uri, "data_digest": self.digest}
+
+
 @stage
 def preprocess(
-    data: str, config: Config, out: Path, *, data_digest: str, skip_bad: bool, state: Path | None
-) -> dict[str, Any]:
+    data: str, settings: Preprocess, out: Path, *, data_digest: str, skip_bad: bool, state: Path | None
+) -> PreprocessResult:
     """Build the corpus of a data set.
 
     Args:
-        data: folder or ``gs://`` prefix of the data set.
+        data: folder, ``gs://`` or ``s3://`` prefix of the data set.
         out: the corpus folder to write.
         data_digest: expected content digest of the data set; empty to accept any content.
         skip_bad: leave bad recordings out instead of refusing the data set.
@@ -35,10 +66,10 @@ def preprocess(
     from spira.data.metadata import SPLITS
 
     log.info("preprocess: reads %s", data)
-    key = cache_key(data, config.preprocess.model_dump_json(), str(skip_bad))
+    key = cache_key(data, settings.model_dump_json(), str(skip_bad))
     folder = state / f"corpus-{key}" if state else out
     with lock(folder.with_name(f".{folder.name}.lock")):
-        quality = build(data, folder, config.preprocess, skip_bad, progress_log("preprocess", "recordings"))
+        quality = build(data, folder, settings, skip_bad, progress_log("preprocess", "recordings"))
         link_files(folder, FILES, out)
     corpus = Corpus.open(out)
     if data_digest and corpus.digest != data_digest:
@@ -50,5 +81,6 @@ def preprocess(
         log.warning("%s", warning)
     files = {split: len(corpus.split(split)) for split in SPLITS}
     log.info("preprocess: %s recordings", ", ".join(f"{count} {split}" for split, count in files.items()))
-    counts = {f"{split}_files": count for split, count in files.items()}
-    return {**counts, "noises": len(corpus.noises), "skipped": len(quality.skipped), "digest": corpus.digest}
+    return PreprocessResult(
+        uri=data, digest=corpus.digest, files=files, noises=len(corpus.noises), skipped=len(quality.skipped)
+    )

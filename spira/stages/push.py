@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from spira.errors import SpiraError
 from spira.evaluation import verdict as verdicts
 from spira.files import read_json
-from spira.stage_logging import stage
+from spira.stage_logging import StageResult, stage
 from spira.stages.verdict_folder import HISTORIES, LINEAGE, PREDICTIONS, VERDICT
 
 if TYPE_CHECKING:
@@ -19,8 +20,58 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PushResult(StageResult):
+    """A registered version."""
+
+    model_version: int
+    package_digest: str
+    run_id: str
+    """Run in MLflow."""
+    run_page: str
+    """URL of the run's page in MLflow; empty without a server."""
+    version_page: str
+    """URL of the version's page in MLflow; empty without a server."""
+    lineage: dict[str, str] = field(default_factory=dict)
+    """Tags of the run and of the version."""
+
+    def metrics(self) -> dict[str, str | float]:
+        """Return the numbers that a dashboard shows."""
+        return {
+            "display_name": f"push: version {self.model_version}",
+            "model_version": self.model_version,
+            "seconds": self.seconds,
+        }
+
+    def metadata(self) -> dict[str, str | float]:
+        """Return what a dashboard shows of the package."""
+        return {
+            "display_name": f"package of version {self.model_version}",
+            "model_version": self.model_version,
+            "framework": "numpy and scipy",
+            "package_digest": self.package_digest,
+            **self.lineage,
+            "mlflow_run": self.run_page or self.run_id,
+            "mlflow_version": self.version_page or str(self.model_version),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class RejectResult(StageResult):
+    """The logged run of a rejected candidate."""
+
+    run_id: str
+    """Run in MLflow."""
+    run_page: str
+    """URL of the run's page in MLflow; empty without a server."""
+
+    def metrics(self) -> dict[str, str | float]:
+        """Return what a dashboard shows."""
+        return {"display_name": "reject", "mlflow_run": self.run_page or self.run_id, "seconds": self.seconds}
+
+
 @stage
-def push(corpus: Path, candidate: Path, verdict: Path, report: Path, out: Path, *, registry_uri: str) -> dict[str, Any]:
+def push(corpus: Path, candidate: Path, verdict: Path, report: Path, out: Path, *, registry_uri: str) -> PushResult:
     """Package an approved candidate, log its run and register the version, alias ``challenger``.
 
     Args:
@@ -36,6 +87,7 @@ def push(corpus: Path, candidate: Path, verdict: Path, report: Path, out: Path, 
     """
     from spira.data.corpus import Corpus
     from spira.packaging import build
+    from spira.packaging.verify import package_digest
     from spira.registry import open_at
 
     decision = verdicts.read(verdict / VERDICT)
@@ -48,11 +100,18 @@ def push(corpus: Path, candidate: Path, verdict: Path, report: Path, out: Path, 
     run_id = _log_run(registry, corpus, candidate, verdict, decision, report)
     version = registry.register(out, run_id, decision, tags)
     log.info("push: registered version %d of %s", version, registry.model_name)
-    return {"model_version": version, "run_id": run_id}
+    return PushResult(
+        model_version=version,
+        package_digest=package_digest(out),
+        run_id=run_id,
+        run_page=registry.run_page(run_id),
+        version_page=registry.version_page(version),
+        lineage={name: tag for name, tag in tags.items() if tag},  # Kubeflow's metadata takes no empty text
+    )
 
 
 @stage
-def reject(corpus: Path, candidate: Path, verdict: Path, report: Path, *, registry_uri: str) -> dict[str, Any]:
+def reject(corpus: Path, candidate: Path, verdict: Path, report: Path, *, registry_uri: str) -> RejectResult:
     """Log the run of a candidate that failed, with its reasons; register nothing.
 
     Raises:
@@ -63,9 +122,10 @@ def reject(corpus: Path, candidate: Path, verdict: Path, report: Path, *, regist
     decision = verdicts.read(verdict / VERDICT)
     if decision.approved:
         raise SpiraError(f"{verdict / VERDICT} is an approval: push the candidate instead")
-    run_id = _log_run(open_at(registry_uri), corpus, candidate, verdict, decision, report)
+    registry = open_at(registry_uri)
+    run_id = _log_run(registry, corpus, candidate, verdict, decision, report)
     log.info("reject: logged the run, registered no version")
-    return {"run_id": run_id}
+    return RejectResult(run_id=run_id, run_page=registry.run_page(run_id))
 
 
 def _log_run(registry: Registry, corpus: Path, candidate: Path, verdict: Path, decision: Verdict, report: Path) -> str:

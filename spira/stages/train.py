@@ -3,22 +3,55 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from spira import lineage
 from spira.config import Config
 from spira.files import link_files, lock
-from spira.stage_logging import stage
+from spira.stage_logging import StageResult, stage
 from spira.stages.inputs import cache_key
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainResult(StageResult):
+    """A trained network."""
+
+    seed: int
+    epochs: int
+    best_epoch: int
+    best_eval_loss: float | None
+    architecture: str
+    framework: str
+    """Library and version that trained, such as ``torch 2.9.0``."""
+    data_digest: str
+    config_digest: str
+    code_digest: str
+
+    def metrics(self) -> dict[str, str | float]:
+        """Return the numbers that a dashboard shows."""
+        return {
+            "display_name": f"train: seed {self.seed}",
+            "seed": self.seed,
+            "epochs": self.epochs,
+            "best_epoch": self.best_epoch,
+            **({} if self.best_eval_loss is None else {"best_eval_loss": self.best_eval_loss}),
+            "seconds": self.seconds,
+        }
+
+    def metadata(self) -> dict[str, str | float]:
+        """Return what a dashboard shows of the checkpoint."""
+        names = ("seed", "architecture", "framework", "data_digest", "config_digest", "code_digest")
+        return {"display_name": f"checkpoint: seed {self.seed}"} | {name: getattr(self, name) for name in names}
+
+
 @stage
 def train(
     corpus: Path, config: Config, seed: int, out: Path, *, device: str, require_gpu: bool, state: Path | None
-) -> dict[str, Any]:
+) -> TrainResult:
     """Train one seed.
 
     Args:
@@ -41,6 +74,16 @@ def train(
     with lock(folder.with_name(f".{folder.name}.lock")):
         trained = training.train(opened, config, seed, folder, device=device, require_gpu=require_gpu)
         link_files(folder, checkpoint.FILES, out)
-    best = trained.info.best_epoch
-    log.info("train: seed %d is best at epoch %d of %d", seed, best, len(trained.history))
-    return {"seed": seed} | {name: getattr(trained.info, name) for name in ("epochs", "best_epoch", "best_eval_loss")}
+    info = trained.info
+    log.info("train: seed %d is best at epoch %d of %d", seed, info.best_epoch, len(trained.history))
+    return TrainResult(
+        seed=seed,
+        epochs=info.epochs,
+        best_epoch=info.best_epoch,
+        best_eval_loss=info.best_eval_loss,
+        architecture=config.model.architecture,
+        framework=f"torch {metadata.version('torch')}",
+        data_digest=opened.digest,
+        config_digest=config.digest(),
+        code_digest=lineage.code_digest(),
+    )

@@ -52,7 +52,7 @@ def evaluated(
     def evaluate_once(approve: bool) -> Path:
         if approve not in folders:
             out = tmp_path_factory.mktemp("verdict")
-            gate = gates.load(LENIENT if approve else STRICT).model_dump_json()
+            gate = gates.load(LENIENT if approve else STRICT)
             outputs = out / "verdict", out / "report.html", out / "candidate"
             evaluate(corpus_folder, trained, gate, *outputs, registry_uri=str(out), pipeline_run="run-1")
             folders[approve] = out

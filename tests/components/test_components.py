@@ -21,7 +21,7 @@ from spira.data import corpus
 from spira.deployment.local import Local
 from spira.evaluation import gate as gates
 from spira.models import checkpoint
-from spira.packaging.verify import verify
+from spira.packaging.verify import package_digest, verify
 from spira.registry import Registry, local_uri
 from tests.support.gatefiles import LENIENT
 
@@ -40,7 +40,7 @@ def test_preprocess_makes_a_corpus(run: Run, demo: Path, corpus_folder: Path):
 
     @dsl.pipeline
     def alone():
-        preprocess(data=str(demo), data_digest="", code_digest="", config="{}", skip_bad=False, state_uri="")
+        preprocess(data=str(demo), data_digest="", code_digest="", preprocess_config="{}", skip_bad=False, state_uri="")
 
     outputs = run(alone, "preprocess")
     assert corpus.Corpus.open(outputs / "corpus").digest == corpus.Corpus.open(corpus_folder).digest
@@ -49,6 +49,8 @@ def test_preprocess_makes_a_corpus(run: Run, demo: Path, corpus_folder: Path):
         "test_files": 8,
         "skipped": 0,
     }
+    assert outputs["corpus"]["display_name"] == "corpus: 12 train, 4 eval, 8 test"
+    assert outputs["corpus"]["data_digest"] == corpus.Corpus.open(corpus_folder).digest
 
 
 def test_preprocess_refuses_data_with_another_digest(run: Run, demo: Path, capfd: pytest.CaptureFixture[str]):
@@ -56,7 +58,9 @@ def test_preprocess_refuses_data_with_another_digest(run: Run, demo: Path, capfd
 
     @dsl.pipeline
     def alone():
-        preprocess(data=str(demo), data_digest="0123", code_digest="", config="{}", skip_bad=False, state_uri="")
+        preprocess(
+            data=str(demo), data_digest="0123", code_digest="", preprocess_config="{}", skip_bad=False, state_uri=""
+        )
 
     with pytest.raises(RuntimeError):
         run(alone, "preprocess")
@@ -72,15 +76,13 @@ def test_train_makes_a_checkpoint_of_its_seed(
     def alone():
         train(
             corpus=imported(corpus_folder, dsl.Dataset),
-            config=settings.model_dump_json(),
+            config=settings.model_dump_json(exclude={"preprocess"}),
+            preprocess_config=settings.preprocess.model_dump_json(),
             seed=1,
             device="cpu",
             require_gpu=False,
             state_uri="",
             code_digest="",
-            cpu="1",
-            memory="1Gi",
-            gpu_count="0",
         )
 
     outputs = run(alone, "train")
@@ -88,7 +90,13 @@ def test_train_makes_a_checkpoint_of_its_seed(
     assert (made.info.seed, made.config) == (1, expected.config)
     for name, weights in expected.network.state_dict().items():
         assert made.network.state_dict()[name].allclose(weights, atol=1e-5), name
-    assert {"seed", "epochs", "best_epoch", "best_eval_loss", "seconds"} == set(outputs["metrics"])
+    assert {"seed", "epochs", "best_epoch", "best_eval_loss", "seconds", "display_name"} == set(outputs["metrics"])
+    assert outputs["metrics"]["display_name"] == "train: seed 1"
+    metadata = outputs["checkpoint"]
+    assert (metadata["display_name"], metadata["seed"]) == ("checkpoint: seed 1", 1)
+    assert metadata["config_digest"] == settings.digest()
+    assert metadata["data_digest"] == corpus.Corpus.open(corpus_folder).digest
+    assert metadata["framework"].startswith("torch ")
 
 
 def test_train_refuses_a_cpu_if_a_gpu_is_required(
@@ -104,15 +112,13 @@ def test_train_refuses_a_cpu_if_a_gpu_is_required(
     def alone():
         train(
             corpus=imported(corpus_folder, dsl.Dataset),
-            config=settings.model_dump_json(),
+            config=settings.model_dump_json(exclude={"preprocess"}),
+            preprocess_config=settings.preprocess.model_dump_json(),
             seed=1,
             device="auto",
             require_gpu=True,
             state_uri="",
             code_digest="",
-            cpu="1",
-            memory="1Gi",
-            gpu_count="0",
         )
 
     with pytest.raises(RuntimeError):
@@ -133,8 +139,7 @@ def test_evaluate_measures_all_seeds(run: Run, corpus_folder: Path, trained: lis
             checkpoints=dsl.Collected(importer.output),
             gate=gate,
             registry_uri=str(tmp_path / "registry"),
-            pipeline_run="",
-            job=dsl.PIPELINE_JOB_NAME_PLACEHOLDER,
+            pipeline_run=dsl.PIPELINE_JOB_NAME_PLACEHOLDER,
         )
 
     outputs = run(alone, "evaluate")
@@ -146,6 +151,10 @@ def test_evaluate_measures_all_seeds(run: Run, corpus_folder: Path, trained: lis
     assert lineage["pipeline_run"].startswith("alone-")
     assert (outputs / "report").read_text().startswith("<!")
     assert outputs["metrics"]["accuracy"] == verdict["conditions"]["noisy"]["by_file"]["accuracy"]["value"]
+    assert "approved" not in outputs["metrics"]
+    assert outputs["verdict"]["display_name"].startswith("approved: accuracy ")
+    assert outputs["candidate"]["display_name"] == f"candidate: seed {verdict['candidate']['seed']}"
+    assert (outputs / "summary").read_text().startswith("# approved: accuracy ")
     assert set(outputs["classification"]) == {"confidenceMetrics", "confusionMatrix"}
     json.dumps(outputs.body, allow_nan=False)
 
@@ -171,6 +180,10 @@ def test_push_registers_the_approved_candidate(
     assert verify(outputs / "package") <= 1e-5
     assert (version.version, version.aliases, version.approved) == (1, ("challenger",), True)
     assert version.tags["pipeline_run"] == "run-1"
+    assert outputs["metrics"]["model_version"] == 1
+    assert outputs["package"]["display_name"] == "package of version 1"
+    assert outputs["package"]["package_digest"] == package_digest(outputs / "package")
+    assert outputs["package"]["data_fingerprint"] == version.tags["data_fingerprint"]
     assert version.metrics["noisy.by_file.accuracy"] == pytest.approx(_accuracy(folder))
 
 
@@ -193,7 +206,7 @@ def test_reject_logs_the_run_and_registers_nothing(
     outputs = run(alone, "reject")
     from mlflow.tracking import MlflowClient
 
-    logged = MlflowClient(local_uri(tmp_path)).get_run(outputs["metrics"]["run_id"])
+    logged = MlflowClient(local_uri(tmp_path)).get_run(outputs["metrics"]["mlflow_run"])
     assert logged.data.tags["approved"] == "false"
     assert Registry(local_uri(tmp_path)).list_versions() == []
 
@@ -213,7 +226,7 @@ def test_deploy_serves_and_makes_champion(
     def alone():
         deploy(
             package=imported(package, dsl.Model),
-            version=result["model_version"],
+            version=result.model_version,
             registry_uri=str(tmp_path),
             target=json.dumps({"kind": "local", "serving": str(tmp_path / "serving")}),
         )

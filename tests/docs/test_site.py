@@ -11,6 +11,7 @@ import pytest
 import typer
 import yaml
 
+from pipelines import catalogue
 from spira.cli.main import app
 from spira.config import Config
 from spira.delivery.settings import Settings
@@ -47,6 +48,15 @@ def test_the_configuration_page_has_every_setting(site: Path):
     assert "<td></td>\n</tr>" not in page  # a setting without a meaning
 
 
+def test_the_components_page_has_every_component(site: Path):
+    """With its inputs and outputs."""
+    page = (site / "components.html").read_text()
+    for name in catalogue.load():
+        spec = catalogue.component(name).component_spec
+        parts = {name, *(spec.inputs or {}), *(spec.outputs or {})}
+        assert {part for part in parts if f"<code>{part}</code>" not in page} == set()
+
+
 def test_the_command_page_has_every_command_and_option(site: Path):
     """Walks the commands that typer builds."""
     page = (site / "cli.html").read_text()
@@ -66,8 +76,7 @@ def test_the_picture_of_the_flow_is_that_of_the_compiled_pipeline():
     """Drawn again it has the same stages and labels; else: python docs/flow.py."""
     namespace: dict = {"__file__": str(ROOT / "docs" / "flow.py"), "__name__": "flow"}
     exec((ROOT / "docs" / "flow.py").read_text(), namespace)
-    (spec, *_) = yaml.safe_load_all((ROOT / "pipelines" / "training.yaml").read_text())
-    stages = namespace["tasks"](spec)
+    stages = namespace["tasks"](namespace["compiled"]())
     picture = (ROOT / "docs" / "images" / "flow.svg").read_text()
     assert set(stages) == set(namespace["OUTPUTS"])
     assert [stage for stage in stages if f">{stage}<" not in picture] == []

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -34,7 +34,7 @@ from pipelines.kubeflow.delivery import compile_delivery, pipeline
 from pipelines.kubeflow.pods import Pods
 from pipelines.kubeflow.settings import KubeflowSettings
 from pipelines.kubeflow.versions import PipelineVersion
-from pipelines.parameters import STATE
+from pipelines.parameters import OPTIONAL, STATE
 from pipelines.training import CompileOptions, compile_pipeline
 from spira import config as configuration
 from spira.delivery.training_request import TrainingRequest
@@ -59,7 +59,6 @@ pytestmark = [
 IMAGE, BASE = "spira/train:dev", "spira/base:dev"
 SERVING = "spira-serving"
 TARGET = KServeTarget(kind="kserve", namespace=SERVING, artifacts={"mlflow-artifacts:/": "s3://mlflow/"})
-OPTIONS = CompileOptions(notifies=True)
 ORDER = ["preprocess", "train", "train", "evaluate", "push", "deploy", "notify"]
 
 
@@ -116,11 +115,14 @@ def buckets(namespace: ClusterNamespace, demo: Path) -> Iterator[BucketEmulator]
 def finished_run(namespace: ClusterNamespace, buckets: BucketEmulator, demo: Path) -> Iterator[FinishedRun]:
     """Run the pipeline with the settings for a GPU; the GPU is simulated, so training computes on the CPU."""
     with gpu.fake_gpu_node(namespace.context) as node, tempfile.TemporaryDirectory(dir="/tmp") as temporary:
-        values = arguments("e2e", LENIENT, gpu_count=1, node_selector={gpu.LABEL: "faked"}, target=TARGET)
+        cluster = cluster_of(gpu_count=1, node_selector={gpu.LABEL: "faked"}, target=TARGET)
+        values = arguments("e2e", LENIENT, cluster)
         values |= {"seeds": [1, 2], "device": "cpu", "require_gpu": False}
-        runner = PodRunner(namespace, buckets, compiled(Path(temporary), OPTIONS), values, {"deploy": "runner"})
+        file = compiled(Path(temporary), replace(cluster.compile_options(), run_name="e2e"))
+        runner = PodRunner(namespace, buckets, file, values, {"deploy": "runner"})
         run(runner, lambda folder: local.execute(folder, values, print))
-        yield FinishedRun(runner, local.gather(Path(temporary), Path(temporary), 0.0), node, demo)
+        summary = local.gather(Path(temporary), Path(temporary), 0.0, cluster.registry_uri)
+        yield FinishedRun(runner, summary, node, demo)
 
 
 def compiled(folder: Path, options: CompileOptions) -> Path:
@@ -129,11 +131,16 @@ def compiled(folder: Path, options: CompileOptions) -> Path:
     return folder / "training.yaml"
 
 
-def arguments(name: str, gate: Path, **cluster: Any) -> dict[str, Any]:
+def cluster_of(**more: Any) -> KubeflowSettings:
+    """Return the settings of the cluster; the notice of each run goes to an address where nothing listens."""
+    return KubeflowSettings(cpu="500m", memory="2Gi", notify_url="http://127.0.0.1:9/", **more)
+
+
+def arguments(name: str, gate: Path, cluster: KubeflowSettings) -> dict[str, Any]:
     """Return the arguments of a run on a cluster."""
-    settings = KubeflowSettings(registry_uri="http://mlflow.mlflow:5000", cpu="500m", memory="2Gi", **cluster)
     request = TrainingRequest(name=name, data="gs://voices", config=configuration.smoke(), gate=gates.load(gate))
-    return settings.arguments(request, PipelineVersion("e2e", "", "", ""))
+    parameters = frozenset(name for name in OPTIONAL if getattr(cluster, name))
+    return cluster.arguments(request, PipelineVersion("e2e", "", "", parameters=parameters, cached=False))
 
 
 def run(runner: PodRunner, start: Callable[[Path], None]) -> None:
@@ -200,9 +207,11 @@ def test_status_explains_a_missing_gpu(finished_run: FinishedRun):
 
 
 def test_a_rejected_run_is_logged_without_a_gpu(namespace: ClusterNamespace, buckets: BucketEmulator):
-    """The same compiled file runs on nodes without GPU; the verdict is in MLflow, and no version is registered."""
+    """It runs on nodes without GPU; the verdict is in MLflow, and no version is registered."""
+    cluster = cluster_of()
     with tempfile.TemporaryDirectory(dir="/tmp") as temporary:
-        runner = PodRunner(namespace, buckets, compiled(Path(temporary), OPTIONS), arguments("rejected", STRICT))
+        file = compiled(Path(temporary), replace(cluster.compile_options(), run_name="rejected"))
+        runner = PodRunner(namespace, buckets, file, arguments("rejected", STRICT, cluster))
         runner.arguments["seeds"] = [1]
         run(runner, lambda folder: local.execute(folder, runner.arguments, print))
     assert list(runner.pods) == ["preprocess", "train", "evaluate", "reject", "notify"]
@@ -235,13 +244,13 @@ def test_a_killed_training_resumes_in_another_pod(finished_run: FinishedRun, tmp
     namespace, first = finished_run.runner.namespace, finished_run.runner
     size = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
     namespace.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "state"}, "spec": size})
-    runner = PodRunner(
-        namespace, first.buckets, compiled(tmp_path, CompileOptions(claim="state", notifies=True)), first.arguments
-    )
+    options = cluster_of(claim="state").compile_options()
+    runner = PodRunner(namespace, first.buckets, compiled(tmp_path, options), first.arguments)
     executor_input = json.loads(first.executor_inputs["train"])
     longer = ["training.max_epochs=200", "training.patience_epochs=200"]
     settings = configuration.from_dict(json.loads(executor_input["inputs"]["parameterValues"]["config"]), longer)
-    executor_input["inputs"]["parameterValues"] |= {"config": settings.model_dump_json(), "state_uri": STATE}
+    changed = {"config": settings.model_dump_json(exclude={"preprocess"}), "state_uri": STATE}
+    executor_input["inputs"]["parameterValues"] |= changed
     task = json.dumps(executor_input)
     command = [*runner.containers["exec-train"]["command"], "--executor_input", task]
     pods = [runner.pod("train", task, [*command, "--function_to_execute", "train"]) for _ in range(2)]

@@ -112,6 +112,13 @@ def test_a_branch_that_contradicts_the_verdict_is_an_error(approved: bool | None
         local.check_branch(approved, ran | {"preprocess", "train", "evaluate"})
 
 
+def test_without_deployment_an_approved_run_ends_after_push():
+    """Continuous delivery deploys the version; a task that deploys contradicts it."""
+    local.check_branch(True, {"evaluate", "push"}, deploys=False)
+    with pytest.raises(local.RunError, match="counts as failed"):
+        local.check_branch(True, {"push", "deploy"}, deploys=False)
+
+
 def test_a_run_with_a_skipped_branch_fails(runs, tmp_path: Path):
     """The outputs of push are missing, and all others are there."""
     shutil.copytree(folder_of(runs.approved), tmp_path / "run")
@@ -124,8 +131,8 @@ def test_a_run_with_a_skipped_branch_fails(runs, tmp_path: Path):
 def test_a_run_whose_condition_cannot_be_read_fails(runs, demo: Path, tmp_path: Path, monkeypatch):
     """The condition of the compiled pipeline reads a value that does not exist; kfp reports success."""
 
-    def compile_broken(out: Path) -> None:
-        local_compile(out)
+    def compile_broken(out: Path, **options: Any) -> None:
+        local_compile(out, **options)
         out.write_text(out.read_text().replace("['pipelinechannel--evaluate-Output']\n", "['lost']\n"))
         out.write_text(out.read_text().replace("[''pipelinechannel--evaluate-Output'']\n", "[''lost'']\n"))
         assert out.read_text().count("lost") == 2

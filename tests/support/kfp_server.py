@@ -232,7 +232,9 @@ def _upload(state: ServerState, query: dict[str, str], body: str) -> dict:
     spec, platform = yaml.load_all(body, yaml.CSafeLoader)
     pipeline_spec = {"pipeline_spec": spec, "platform_spec": platform}
     return state.add(
-        "versions", {"display_name": query["name"], "pipeline_id": query["pipelineid"], "pipeline_spec": pipeline_spec}
+        "versions",
+        {"display_name": query["name"], "pipeline_id": query["pipelineid"], "pipeline_spec": pipeline_spec},
+        description=query.get("description", ""),
     )
 
 
@@ -302,6 +304,11 @@ def _latest_version(state: ServerState, pipeline_id: str) -> str | None:
     return ids[-1] if ids else None
 
 
+def _disable_schedule(state: ServerState, query: dict[str, str], body: Any, id: str) -> dict:
+    _get("recurring_runs")(state, query, body, id)["mode"] = "DISABLE"
+    return {}
+
+
 def _pods(state: ServerState, query: dict[str, str], body: Any) -> dict:
     label, run_id = query["labelSelector"].split("=")
     items = [pod for pod in state.pods if pod["metadata"]["labels"][label] == run_id]
@@ -344,6 +351,7 @@ ROUTES: dict[str, Callable[..., Any]] = {
     "GET /recurringruns": _list("recurring_runs"),
     "POST /recurringruns": _start("recurring_runs"),
     "DELETE /recurringruns/([^/]+)": _delete_schedule,
+    "POST /recurringruns/([^/]+):disable": _disable_schedule,
     f"GET {PODS}": _pods,
     f"GET {PODS}/([^/]+)/log": _log,
 }

@@ -69,10 +69,11 @@ def test_a_started_run_has_name_version_and_parameters(server: Server, state: Se
     (run,) = state.runs.values()
     (version,) = state.versions.values()
     parameters = run["runtime_config"]["parameters"]
-    assert run["display_name"] == parameters["run_name"] == "spira-1-a1"
+    assert run["display_name"] == "spira-1-a1"
+    assert run["description"].startswith("Data gs://bucket/data (pinned by dddddddddddd); ")
     assert run["pipeline_version_reference"]["pipeline_version_id"] == version["pipeline_version_id"]
-    assert parameters["code_digest"] == version["display_name"]
-    assert (parameters["state_uri"], parameters["target"]) == ("/state", "")
+    assert "spira-1-a1" not in parameters.values(), "a clone keeps all parameters"
+    assert parameters["state_uri"] == "/state"
     assert parameters["registry_uri"] == "http://mlflow:5000"
     assert parameters["seeds"] == [42]
     assert runs.find("spira-1-a1") == Run("running", "pending")
@@ -273,8 +274,7 @@ def test_a_version_is_uploaded_once(server: Server, state: ServerState):
     """Its name has the digest of its content: another image, or other options, make another version."""
     first = versions.upload(server, IMAGE, CompileOptions())
     assert versions.upload(connect(server.host), IMAGE, CompileOptions()) == first
-    second = versions.upload(server, IMAGE, CompileOptions(claim="spira-state", cached=False))
-    assert second.name.endswith("-uncached")
+    second = versions.upload(server, IMAGE, CompileOptions(claim="spira-state"))
     assert [version["display_name"] for version in state.versions.values()] == [first.name, second.name]
     assert versions.latest(server) == second
 
@@ -311,22 +311,15 @@ def test_a_version_with_an_image_by_tag_depends_on_these_sources(monkeypatch: py
     assert len(names) == 3
 
 
-def test_cached_results_are_used_only_for_the_same_pinned_data():
-    """Where the data isn't pinned, the code's digest is the run's own."""
-    pinned, loose = request(), request(data_digest="")
-    assert CLUSTER.arguments(pinned, VERSION)["code_digest"] == "v1"
-    assert CLUSTER.arguments(loose, VERSION)["code_digest"] == "v1 spira-1-a1"
-
-
 def test_gpu_settings_become_parameters():
-    """Number, node selector and the usual toleration; training then fails where there is no GPU."""
+    """Node selector and the usual toleration; training then fails where there is no GPU."""
     labels = {"cloud.google.com/gke-accelerator": "nvidia-tesla-t4"}
     cluster = CLUSTER.model_copy(update={"gpu_count": 1, "node_selector": labels})
     given = cluster.arguments(request(), VERSION)
-    assert (given["gpu_count"], given["node_selector"], given["tolerations"]) == ("1", labels, [GPU_TAINT])
+    assert (given["node_selector"], given["tolerations"]) == (labels, [GPU_TAINT])
     assert (given["device"], given["require_gpu"]) == ("cuda", True)
     bare = CLUSTER.arguments(request(), VERSION)
-    assert (bare["gpu_count"], bare["node_selector"], bare["tolerations"]) == ("0", {}, [])
+    assert (bare["node_selector"], bare["tolerations"]) == ({}, [])
     assert (bare["device"], bare["require_gpu"]) == ("auto", False)
 
 
@@ -342,9 +335,8 @@ def test_addresses_that_pods_cannot_reach_are_refused():
 def test_a_version_with_another_claim_is_refused(server: Server):
     """State that is written without the mounted volume would be lost with the pod."""
     version = versions.upload(server, IMAGE, CompileOptions(claim="another"))
-    with pytest.raises(RunnerError, match="mounts claim another, and the cluster's is spira-state: upload"):
+    with pytest.raises(RunnerError, match="compiled for claim another, and the cluster's is spira-state: upload"):
         CLUSTER.arguments(request(), version)
-    assert versions.upload(server, IMAGE, CompileOptions()).claim == ""
 
 
 def test_a_run_deploys_only_if_the_cluster_file_has_a_target(tmp_path: Path):
@@ -352,8 +344,14 @@ def test_a_run_deploys_only_if_the_cluster_file_has_a_target(tmp_path: Path):
     (tmp_path / "cluster.yaml").write_text(
         "registry_uri: http://mlflow:5000\ntarget: {kind: kserve, namespace: spira-serving}\n"
     )
-    target = load(tmp_path / "cluster.yaml").arguments(request(), VERSION)["target"]
-    assert targets.read(target) == targets.KServeTarget(kind="kserve", namespace="spira-serving")
-    assert CLUSTER.arguments(request(), VERSION)["target"] == ""
+    deploys = PipelineVersion("v1", "id", "pipeline", parameters=frozenset(["target"]))
+    cluster = load(tmp_path / "cluster.yaml")
+    target = targets.KServeTarget(kind="kserve", namespace="spira-serving")
+    assert targets.read(cluster.arguments(request(), deploys)["target"]) == target
+    assert targets.read(cluster.compile_options().target) == target
+    assert CLUSTER.arguments(request(), deploys)["target"] == ""
+    assert "target" not in CLUSTER.arguments(request(), VERSION)
+    with pytest.raises(RunnerError, match="v1 was compiled without target, and the cluster has one: upload"):
+        cluster.arguments(request(), VERSION)
     with pytest.raises(ConfigError, match=r"target.*namespace"):
         load(None, ["target={kind: local, serving: /state/serving}"])

@@ -58,26 +58,28 @@ def test_an_unreachable_kubeflow_is_reported(work: Path) -> None:
 
 
 def test_the_code_on_kubeflow_is_the_pipeline_version(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sources of the reconciler do not count; the version contains the images by digest."""
+    """The sources of the reconciler do not count, nor do sizes of pods; an earlier version is known by its name."""
     (work.parent / "cluster.yaml").write_text("host: http://127.0.0.1:9\n")
     monkeypatch.setattr("pipelines.kubeflow.server.connect", lambda host, experiment: host)
-    version = PipelineVersion("spira-training-0123", "", "")
-    monkeypatch.setattr("pipelines.kubeflow.versions.latest", lambda server: version)
-    _, code_parts = kubeflow_runner(work.parent / "cluster.yaml", MLflowRepository(str(work), work / "models"))
-    assert code_parts() == {"pipeline": "spira-training-0123"}
+    for code_digest, expected in (("sha256:12", "sha256:12"), ("", "spira-training-0123")):
+        version = PipelineVersion("spira-training-0123", "", "", code_digest=code_digest)
+        monkeypatch.setattr("pipelines.kubeflow.versions.latest", lambda server, cached, version=version: version)
+        _, code_parts = kubeflow_runner(work.parent / "cluster.yaml", MLflowRepository(str(work), work / "models"))
+        assert code_parts() == {"pipeline": expected}
 
 
 def test_a_run_of_continuous_delivery_does_not_deploy(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The target in the Kubeflow settings is for other runs: an approved version may have to wait here."""
     (work.parent / "cluster.yaml").write_text(
         "host: http://127.0.0.1:9\nregistry_uri: http://mlflow:5000\ntarget: {kind: kserve, namespace: serving}\n"
+        "notify_url: http://chat/hook\n"
     )
     monkeypatch.setattr("pipelines.kubeflow.pods.Pods.here", lambda namespace: None)
     monkeypatch.setattr("pipelines.kubeflow.server.connect", lambda host, experiment: host)
     lazy, _ = kubeflow_runner(work.parent / "cluster.yaml", MLflowRepository(str(work), work / "models"))
     assert isinstance(lazy.runner, Kubeflow)
     assert lazy.runner.cluster.namespace == "kubeflow"
-    assert lazy.runner.cluster.target is None
+    assert (lazy.runner.cluster.target, lazy.runner.cluster.notify_url) == (None, "")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from pipelines.kubeflow import delivery
+from pipelines.kubeflow import delivery, versions
 from pipelines.kubeflow import settings as cluster
 from spira.cli.main import app
 from spira.config import ConfigError
@@ -23,6 +23,12 @@ IMAGE, NEWER = (f"registry.example/spira-train@sha256:{digit * 64}" for digit in
 DATA = ("--data", "gs://bucket/data")
 
 Call = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def quick_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for no clock: the stand-in lists versions in the order of their upload."""
+    monkeypatch.setattr(versions, "CLOCK_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -101,7 +107,7 @@ def test_on_overrides_the_cluster_file(call: Call, state: ServerState):
     assert call("submit", *DATA, "--image", IMAGE, *arguments).exit_code == 0
     (run,) = state.runs.values()
     parameters = run["runtime_config"]["parameters"]
-    assert (parameters["gpu_count"], parameters["node_selector"]) == ("1", {"karpenter.sh/nodepool": "gpu"})
+    assert (parameters["device"], parameters["node_selector"]) == ("cuda", {"karpenter.sh/nodepool": "gpu"})
 
 
 @pytest.mark.parametrize(
@@ -132,17 +138,23 @@ def test_refused_input_has_a_message_with_advice(
 
 
 def test_a_schedule_is_created_checked_and_removed(call: Call, state: ServerState):
-    """A repeated call moves it to the latest version; --check exits with code 1 if there are differences."""
+    """It follows the latest version by itself; --check exits with code 1 if there are differences."""
     nightly = ("schedule", *DATA, "--cron", "0 30 3 * * *")
     assert call(*nightly, "--image", IMAGE).exit_code == 0
     assert call(*nightly, "--check").exit_code == 0
     late = call(*nightly, "--image", NEWER, "--check")
-    assert (late.exit_code, "wanted 'not uploaded'" in late.stdout, len(state.versions)) == (1, True, 1)
+    assert (late.exit_code, "(not uploaded)" in late.stdout, len(state.versions)) == (1, True, 2)
     assert "out of date" in late.stderr
+    (before,) = state.recurring_runs
     call("submit", *DATA, "--data-digest", "d" * 64, "--image", NEWER)
-    assert "answers from the cache" in call(*nightly).stderr  # the latest version is that of a run with pinned data
-    assert "was replaced" in call(*nightly, "--image", NEWER).stderr
+    assert "is up to date" in call(*nightly, "--image", NEWER).stderr
+    assert list(state.recurring_runs) == [before]
+    earlier = call(*nightly, "--image", IMAGE)
+    assert (earlier.exit_code, "a schedule follows the latest version; delete" in earlier.stderr) == (2, True)
     assert call(*nightly, "--check").exit_code == 0
+    run = state.fire(before)
+    assert "its run goes on: repeat this command later" in call("schedule", "--remove").stderr
+    run["state"] = "SUCCEEDED"
     assert call("schedule", "--remove").exit_code == 0
     assert state.recurring_runs == {}
 
@@ -181,7 +193,7 @@ def test_compile_writes_the_delivery_pipeline(tmp_path: Path):
     arguments = ["pipeline", "compile", "--delivery", "--out", str(tmp_path / "delivery.yaml")]
     assert CliRunner().invoke(app, arguments).exit_code == 0
     assert (tmp_path / "delivery.yaml").read_bytes() == delivery.COMPILED.read_bytes()
-    for option in ("--uncached", "--no-notify", "--kubernetes"):
+    for option in ("--cached", "--kubernetes", "--on=gpu_count=1"):
         refused = CliRunner().invoke(app, [*arguments, option])
         assert (refused.exit_code, "--delivery: only" in refused.stderr) == (2, True)
 
@@ -216,6 +228,40 @@ def test_compile_writes_kubernetes_resources(tmp_path: Path):
     CliRunner().invoke(app, [*arguments, "--image", NEWER])
     (_, other) = yaml.safe_load_all(out.read_text())
     assert other["metadata"]["name"] != version["metadata"]["name"]
+
+
+def test_compile_takes_the_settings_of_a_cluster(tmp_path: Path):
+    """Sizes are fixed in the file; the address of MLflow is a default. --claim overrides the cluster file."""
+    (tmp_path / "cluster.yaml").write_text("registry_uri: http://other:5000\nmemory: 16Gi\nclaim: state\n")
+    arguments = [
+        "pipeline",
+        "compile",
+        "--out",
+        str(tmp_path / "out.yaml"),
+        "--cluster",
+        str(tmp_path / "cluster.yaml"),
+    ]
+    assert CliRunner().invoke(app, [*arguments, "--on", "cpu=500m", "--claim", "mine", "--cached"]).exit_code == 0
+    spec, platform = yaml.safe_load_all((tmp_path / "out.yaml").read_text())
+    resources = spec["deploymentSpec"]["executors"]["exec-train"]["container"]["resources"]
+    assert (resources["resourceCpuRequest"], resources["resourceMemoryLimit"]) == ("500m", "16Gi")
+    parameters = spec["root"]["inputDefinitions"]["parameters"]
+    assert parameters["registry_uri"]["defaultValue"] == "http://other:5000"
+    assert "defaultValue" not in parameters["data_digest"]
+    assert "'constant': 'mine'" in str(platform)
+
+
+def test_submit_takes_the_form_with_the_cache_only_for_pinned_data(call: Call, state: ServerState):
+    """The cache compares parameters, and would answer changed data with the corpus of earlier data."""
+    call("submit", *DATA, "--image", IMAGE)
+    call("submit", *DATA, "--data-digest", "d" * 64)
+    names = [
+        state.versions[run["pipeline_version_reference"]["pipeline_version_id"]]["display_name"]
+        for run in state.runs.values()
+    ]
+    assert [name.endswith("-uncached") for name in names] == [True, False]
+    assert names[0] == f"{names[1]}-uncached"
+    assert all(run["display_name"].startswith("spira-data-") for run in state.runs.values())
 
 
 def test_a_cluster_file_with_an_unknown_key_is_refused(tmp_path: Path):

@@ -502,6 +502,15 @@ def test_everything_works_on_an_mlflow_server(server: str, tmp_path: Path) -> No
     assert registry.show(1).uri.startswith("mlflow-artifacts:/")
     with pytest.raises(RegistryError, match="versions: 1, 2; aliases: champion"):
         registry.show(3)
+    assert registry.version_page(2) == f"{server}/#/models/spira/versions/2"
+    experiment = registry._store.client.get_run(run_id).info.experiment_id
+    assert registry.run_page(run_id) == f"{server}/#/experiments/{experiment}/runs/{run_id}"
+
+
+def test_a_store_without_a_server_has_no_pages(tmp_path: Path) -> None:
+    """A dashboard shows the ids instead."""
+    registry = Registry(local_uri(tmp_path))
+    assert (registry.run_page("0123"), registry.version_page(1)) == ("", "")
 
 
 def test_many_processes_can_create_a_store_at_once(tmp_path: Path) -> None:

@@ -63,14 +63,14 @@ def server(folder: Path, registry: Registry, tmp_path: Path, monkeypatch: pytest
 KSERVE = json.dumps({"kind": "kserve", "namespace": NAMESPACE, "artifacts": {"/": "s3://mlflow/"}})
 
 
-def deploy(folder: Path, version: int, target: str, reason: str = "") -> dict:
+def deploy(folder: Path, version: int, target: str, reason: str = "") -> stage.DeployResult:
     package = folder / f"package-{version}"
     return stage.deploy(package, version, target, registry_uri=str(folder / "work"), force_reason=reason)
 
 
 def test_a_version_that_serves_on_a_cluster_is_champion(folder: Path, registry: Registry, server: ApiServer) -> None:
     """It is loaded from the location that the cluster can read."""
-    assert deploy(folder, 1, KSERVE)["model_version"] == 1
+    assert deploy(folder, 1, KSERVE).model_version == 1
     assert registry.champion().version == 1
     predictor = server.state.objects["spira"]["spec"]["predictor"]
     assert predictor["model"]["storageUri"] == f"s3://mlflow{registry.show(1).uri}"
@@ -99,7 +99,7 @@ def test_the_reason_of_a_forced_version_is_in_the_history(folder: Path, registry
 
 def test_without_a_target_the_version_waits_for_continuous_delivery(folder: Path, registry: Registry) -> None:
     """Nothing serves, and there is no champion."""
-    assert deploy(folder, 1, "")["model_version"] == 1
+    assert deploy(folder, 1, "").model_version == 1
     assert registry.champion() is None
 
 

@@ -1,0 +1,85 @@
+"""A verdict as text: its headline, and a summary in Markdown for a dashboard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from spira.evaluation.metrics import METRICS
+from spira.evaluation.verdict import CONDITIONS, PROBES, Condition, Estimate, Verdict
+
+MAX_HEADLINE_LENGTH = 160
+"""Length of a headline in characters; a dashboard shows it as the name of an artifact."""
+SHOWN_METRICS = ("accuracy", "sensitivity", "specificity", "balanced_accuracy", "auroc")
+
+
+def headline(verdict: Verdict) -> str:
+    """Return the decision in one line: with the accuracy if approved, with the first reason if rejected."""
+    if not verdict.approved:
+        return _shortened(f"rejected: {verdict.reasons[0] if verdict.reasons else 'no reason is recorded'}")
+    noisy = verdict.conditions.get("noisy")
+    accuracy = noisy.by_file.get("accuracy") if noisy else None
+    return f"approved: accuracy {_interval(accuracy)}" if accuracy else "approved"
+
+
+def markdown(verdict: Verdict) -> str:
+    """Return the decision, the metrics of the noisy and clean tests with intervals, and every check, as Markdown."""
+    tests = {name: verdict.conditions[name] for name in CONDITIONS if name in verdict.conditions}
+    tests = {name: condition for name, condition in tests.items() if name not in PROBES}
+    parts = [f"# {_escaped(headline(verdict))}"]
+    if len(verdict.reasons) > 1:
+        parts.append("\n".join(f"- {_escaped(reason)}" for reason in verdict.reasons))
+    parts.append(_candidate(verdict))
+    if tests:
+        parts.append(_metrics(tests))
+    if verdict.checks:
+        rows = [(check.title, "passed" if check.passed else "**FAILED**", check.message) for check in verdict.checks]
+        parts.append(_table(("check", "result", "details"), rows))
+    return "\n\n".join(parts) + "\n"
+
+
+def _candidate(verdict: Verdict) -> str:
+    classes = ", ".join(f"{counts['files']} of {name}s" for name, counts in verdict.data.classes.items())
+    level = verdict.config.evaluation.confidence
+    text = (
+        f"Candidate: {verdict.config.model.architecture}, seed {verdict.candidate.seed} of "
+        f"{', '.join(verdict.training)}. Test: {verdict.data.files} recordings, {classes}. "
+        f"Intervals: {level:.0%}, by file."
+    )
+    return _escaped(text)
+
+
+def _metrics(tests: dict[str, Condition]) -> str:
+    rows = [
+        (METRICS[name].heading, *(_interval(condition.by_file.get(name)) for condition in tests.values()))
+        for name in SHOWN_METRICS
+        if any(name in condition.by_file for condition in tests.values())
+    ]
+    return _table(("metric", *(CONDITIONS[name] for name in tests)), rows)
+
+
+def _table(heading: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [heading, tuple("---" for _ in heading), *(tuple(_cell(cell) for cell in row) for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return text if text == "**FAILED**" else _escaped(text)
+
+
+def _escaped(text: str) -> str:
+    """Return a text as one line in which a dashboard finds neither markup nor the end of a cell."""
+    line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return "".join(f"\\{letter}" if letter in "\\`*_[]|#" else letter for letter in line)
+
+
+def _interval(estimate: Estimate | None) -> str:
+    if estimate is None or estimate.value is None:
+        return "-"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.3f}"
+    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+
+
+def _shortened(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= MAX_HEADLINE_LENGTH else f"{line[: MAX_HEADLINE_LENGTH - 1]}…"

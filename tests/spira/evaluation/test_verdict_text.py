@@ -1,0 +1,63 @@
+"""A verdict as a headline and as Markdown."""
+
+from __future__ import annotations
+
+import re
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spira.evaluation.verdict import Check, CheckKind, Condition, Estimate
+from spira.evaluation.verdict_text import MAX_HEADLINE_LENGTH, headline, markdown
+from tests.support.verdicts import condition, make_verdict
+
+
+def check(message: str, passed: bool = True) -> Check:
+    """Return a check with a message."""
+    return Check(name="noisy.accuracy", title="Accuracy", kind=CheckKind.AT_LEAST, passed=passed, message=message)
+
+
+def measured(**conditions: Condition) -> dict:
+    """Return the update of a verdict with these conditions."""
+    return {"conditions": conditions}
+
+
+def test_the_summary_has_the_noisy_and_clean_tests_with_intervals():
+    """The background probe is a check, not a test. A metric without a value has a dash."""
+    clean = condition(accuracy=0.95)
+    clean.by_file["auroc"] = Estimate(value=float("nan"))
+    update = measured(noisy=condition(accuracy=0.9), clean=clean, background=condition(auroc=0.5))
+    text = markdown(make_verdict().model_copy(update=update))
+    assert text.startswith("# approved: accuracy 0.900 (0.850 to 0.950)\n")
+    assert "| metric | Noisy test | Clean test |" in text
+    assert "| Accuracy | 0.900 (0.850 to 0.950) | 0.950 (0.900 to 1.000) |" in text
+    assert "| AUROC | - | - |" in text
+    assert "Background" not in text
+
+
+def test_a_rejection_has_all_reasons_and_each_check():
+    """The headline has the first reason."""
+    verdict = make_verdict(approved=False, reasons=["first", "second"])
+    text = markdown(verdict.model_copy(update={"checks": (check("0.9 of 0.8"), check("0.1", passed=False))}))
+    assert text.startswith("# rejected: first\n\n- first\n- second\n")
+    assert "| Accuracy | passed | 0.9 of 0.8 |" in text
+    assert "| Accuracy | **FAILED** | 0.1 |" in text
+
+
+def test_a_verdict_without_measurements_has_a_summary():
+    """An integrity check failed, so that nothing was measured."""
+    fatal = make_verdict(approved=False, reasons=["a recording is in two splits"]).model_copy(update=measured())
+    assert headline(fatal) == "rejected: a recording is in two splits"
+    assert "metric" not in markdown(fatal)
+
+
+@given(st.text())
+def test_a_message_is_neither_markup_nor_a_new_cell(message: str):
+    """Columns of a data set name slices, and their values come from users."""
+    verdict = make_verdict(approved=False, reasons=[message, "x"]).model_copy(update={"checks": (check(message),)})
+    text = markdown(verdict)
+    (row,) = (line for line in text.splitlines() if line.startswith("| Accuracy | passed"))
+    assert len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) == 4
+    assert "<" not in text
+    assert len(headline(verdict)) <= MAX_HEADLINE_LENGTH
+    assert len(headline(verdict).splitlines()) == 1
