@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import memory, recordings, serving, speed
+from benchmarks import busy, memory, recordings, serving, speed
 from spira.config import Config, paper
 from spira.data import corpus
 from spira.evaluation import gate
@@ -77,6 +77,8 @@ def measure(work: Path, quick: bool) -> dict[str, Any]:
             ours, reference = compare(bench, times)
             ratio = reference.wall / ours.wall
             figures[name] = {"ours": asdict(ours), "reference": asdict(reference), "ratio": ratio}
+        status.update("an epoch and an evaluation beside busy loops")
+        figures["beside busy loops"] = busy.measure(work, quick)
         status.update("memory")
         figures["memory"] = [memory_of(work, count) for count in (small, 4 * small)]
         figures["memory of the libraries"] = memory.peak(memory.nothing)
@@ -145,6 +147,12 @@ def show(figures: dict[str, Any]) -> None:
             table.add_row(name, *cells, f"{figure['ratio']:.1f} x")
     console.print(table)
     console.print("Largest differences: " + ", ".join(f"{k} {v:.1e}" for k, v in figures["differences"].items()))
+    table = Table("", "alone", "beside loops", "ratio", title="Beside a busy loop on each core: wall s (CPU s)")
+    for name, figure in figures["beside busy loops"].items():
+        cells = [f"{figure[side]['wall']:.2f} ({figure[side]['cpu']:.2f})" for side in ("quiet", "busy")]
+        slow = f" (more than {busy.MAX_RATIO} x)" if figure["ratio"] > busy.MAX_RATIO else ""
+        table.add_row(name, *cells, f"{figure['ratio']:.1f} x{slow}")
+    console.print(table)
     speed_figures = figures["preprocessing"]
     console.print(
         f"Preprocessing: {speed_figures['audio_seconds'] / 60:.0f} min of audio in {speed_figures['seconds']:.1f} s, "

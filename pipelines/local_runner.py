@@ -5,23 +5,26 @@
     WORK/runs/NAME/.lock          held by the process of the run
 
 The runner takes the lock before it starts the process, and the process inherits it. A run is therefore locked at every
-moment until it ends, and the lock is released however the process ends.
+moment until it ends, and the lock is released however the process ends. The process leads a session, to which the
+processes of the stages belong too.
 
     python -m pipelines.local_runner WORK/runs/NAME     (the command that the runner starts)
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
 import logging
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
+
+import psutil
 
 from spira import files, lineage
 from spira.delivery.fingerprints import axis_of
@@ -29,9 +32,12 @@ from spira.delivery.runner import Run, RunnerError
 from spira.delivery.training_request import TrainingRequest
 from spira.errors import SpiraError
 
-ORDER, OUTCOME, LOG = "order.json", "outcome.json", "log.txt"
+ORDER, OUTCOME, LOG, LOCK = "order.json", "outcome.json", "log.txt", ".lock"
 MAX_STARTS = 20
 """Number of starts after which a run that never ended counts as failed, such as one whose sources cannot be read."""
+MAX_END_SECONDS = 10
+"""Time in which a cancelled run ends."""
+POLL_SECONDS = 0.05
 
 
 class LocalRunner:
@@ -52,7 +58,7 @@ class LocalRunner:
             return None
         with _explained(folder), _lock(folder) as lock:
             if (folder / OUTCOME).exists():  # checked under the lock, while no process can write it
-                outcome = json.loads((folder / OUTCOME).read_text())
+                outcome = files.read_json(folder / OUTCOME)
                 return Run(**(outcome | {"reasons": tuple(outcome["reasons"])}))
             return Run("interrupted") if lock else Run("running", _last_line(folder / LOG))
 
@@ -64,20 +70,31 @@ class LocalRunner:
                 return
             starts = _starts(folder) + 1
             own = {"name": request.name, "work": str(self.work), "registry_uri": self.registry_uri, "starts": starts}
-            files.write_text(folder / ORDER, json.dumps(request.to_record() | own, indent=1))
+            files.write_json(folder / ORDER, request.to_record() | own)
             if starts > MAX_STARTS:
                 message = f"it was started {MAX_STARTS} times and never ended: see {folder / LOG}"
                 _write_outcome(folder, Run("failed", message))
                 return
             with (folder / LOG).open("a") as log:
                 subprocess.Popen(
-                    [sys.executable, "-m", "pipelines.local_runner", str(folder)],
+                    [sys.executable, *_arguments(folder)],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     pass_fds=[lock.fileno()],
                     start_new_session=True,
                 )
+
+    def cancel(self, name: str) -> None:
+        """See :class:`~spira.delivery.runner.Runner`; the run is then interrupted, as after a kill."""
+        folder = self._folder(name)
+        with _explained(folder):
+            deadline = time.monotonic() + MAX_END_SECONDS
+            while files.is_locked(folder / LOCK):
+                if time.monotonic() > deadline:
+                    raise RunnerError(f"run {name} does not end: end its processes by hand, then run again")
+                _kill(folder)
+                time.sleep(POLL_SECONDS)
 
     def _folder(self, name: str) -> Path:
         return self.work / "runs" / name
@@ -86,7 +103,7 @@ class LocalRunner:
 def run(folder: Path) -> None:
     """Run the training request of a folder, and write its outcome."""
     try:
-        outcome = _outcome(json.loads((folder / ORDER).read_text()))
+        outcome = _outcome(files.read_json(folder / ORDER))
     except SpiraError as error:
         outcome = Run("failed", str(error))
     except Exception as error:  # whatever the error, the run has ended; the log has the traceback
@@ -96,12 +113,38 @@ def run(folder: Path) -> None:
 
 
 def _write_outcome(folder: Path, outcome: Run) -> None:
-    files.write_text(folder / OUTCOME, json.dumps(asdict(outcome), indent=1))
+    files.write_json(folder / OUTCOME, asdict(outcome))
 
 
 def _starts(folder: Path) -> int:
     """Return how often the run was started."""
-    return json.loads((folder / ORDER).read_text())["starts"] if (folder / ORDER).exists() else 0
+    return int(files.read_json(folder / ORDER)["starts"]) if (folder / ORDER).exists() else 0
+
+
+def _arguments(folder: Path) -> list[str]:
+    """Return the arguments of the interpreter for a run's process."""
+    return ["-m", "pipelines.local_runner", str(folder)]
+
+
+def _kill(folder: Path) -> None:
+    """Kill the process of a run, and all processes of its session; none if it has not become a run's process yet."""
+    for leader in psutil.process_iter(["cmdline"]):
+        if (leader.info["cmdline"] or [])[1:] == _arguments(folder):
+            session = leader.pid
+            while members := [process for process in psutil.process_iter() if _is_in(session, process)]:
+                # the leader first, so that it does not start the next stage
+                for process in sorted(members, key=lambda process: process.pid != session):
+                    with suppress(psutil.NoSuchProcess):
+                        process.kill()
+                psutil.wait_procs(members, POLL_SECONDS)
+
+
+def _is_in(session: int, process: psutil.Process) -> bool:
+    """Return whether a process belongs to a session and has not ended."""
+    try:
+        return os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE
+    except (ProcessLookupError, PermissionError, psutil.NoSuchProcess):
+        return False
 
 
 def _outcome(body: dict[str, Any]) -> Run:
@@ -146,14 +189,11 @@ def _explained(folder: Path) -> Iterator[None]:
 @contextmanager
 def _lock(folder: Path) -> Iterator[IO[str] | None]:
     """Take the folder's lock and give its open file, which a child process can inherit; None if it is held."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield None
-        else:
-            yield lock
+    with ExitStack() as stack:
+        lock = None
+        with suppress(files.LockedError):
+            lock = stack.enter_context(files.lock(folder / LOCK, wait=False))
+        yield lock
 
 
 def _last_line(log: Path) -> str:

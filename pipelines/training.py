@@ -302,6 +302,7 @@ def with_timeout(task: dsl.PipelineTask, hours: int) -> dsl.PipelineTask:
 
 def with_resources(task: dsl.PipelineTask, options: CompileOptions) -> None:
     """Request CPU and memory for a task that uses torch, and mount a volume as its shared memory."""
+    task.set_env_variable("SPIRA_CPU_REQUEST", options.cpu)  # one thread a core; kfp's local runner has set its own
     task.set_cpu_request(options.cpu).set_memory_request(options.memory).set_memory_limit(options.memory)
     # without a volume, a container has 64 MB of shared memory
     kubernetes.empty_dir_mount(task, volume_name="shm", mount_path="/dev/shm", medium="Memory")

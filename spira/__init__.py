@@ -23,3 +23,17 @@ The map, top to bottom. A folder imports only what stands below it (``lint-impor
 Beside them: ``stage_logging``, ``files`` (atomic writes, locks), ``jit`` (machine code), ``kubernetes_connection`` and
 ``errors``.
 """
+
+import math
+import os
+
+# Threads of torch, numpy and scikit-learn. The libraries read these variables when they are loaded, so they are set
+# before any import of them, and they never override what the user or the image has set.
+for name, value in {
+    "OMP_WAIT_POLICY": "PASSIVE",  # idle threads sleep; spinning ones took the cores from the others on a busy machine
+    "KMP_BLOCKTIME": "0",  # the same for Intel's OpenMP
+}.items():
+    os.environ.setdefault(name, value)
+if request := os.environ.get("SPIRA_CPU_REQUEST"):  # a pod sees all cores of its node, but may count on its request
+    cores = float(request.removesuffix("m")) / (1000 if request.endswith("m") else 1)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, math.ceil(cores))))

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from spira.registry import Outcome
 
 FAILED_STATES = ("FAILED", "SKIPPED")
+ENDING_STATES = ("SUCCEEDED", *FAILED_STATES, "CANCELED", "CANCELING")
+"""States of a run that has ended, or that somebody has terminated."""
 ORPHAN = (
     "(but it has no pods: if kubectl's context is Kubeflow's cluster, its schedule or workflow was deleted; "
     "terminate it in the dashboard)"
@@ -79,6 +81,22 @@ class Kubeflow:
                 self._create(request)
             for run in list_runs(self.server, request.name)[1:]:
                 self._delete(run.run_id)
+
+    def cancel(self, name: str) -> None:
+        """See :class:`~spira.delivery.runner.Runner`; Kubeflow then takes its time to end the pods."""
+        with self.server.explain_errors(f"run {name} cannot be terminated"):
+            for run in list_runs(self.server, name):
+                if run.state not in ENDING_STATES:
+                    self._terminate(run.run_id)
+
+    def _terminate(self, run_id: str) -> None:
+        api = self.server.client.runs
+        try:
+            api.run_service_terminate_run(run_id=run_id, _request_timeout=SECONDS)
+        except ApiException:  # also if the run has just ended
+            run = api.run_service_get_run(run_id=run_id, _request_timeout=SECONDS)
+            if run.state not in ENDING_STATES:
+                raise
 
     def _create(self, request: TrainingRequest) -> None:
         version = self.version()

@@ -132,6 +132,10 @@ class LazyRunner:
         """See :class:`~spira.delivery.runner.Runner`."""
         self.runner.start(request)
 
+    def cancel(self, name: str) -> None:
+        """See :class:`~spira.delivery.runner.Runner`."""
+        self.runner.cancel(name)
+
 
 class LazyTarget:
     """A target that connects at first use; see :class:`spira.deployment.target.Target`."""

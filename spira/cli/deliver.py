@@ -81,7 +81,7 @@ def tick(
     if retry:
         operator_commands.retry(_ledger(settings))
     done: list[str] = []
-    with ending_only_this("an active run goes on: see spira deliver status"):
+    with ending_only_this("an active run goes on: see spira deliver status, or end it with spira deliver cancel"):
         report = _tick(settings, done)
         last_message = ""
         while wait and (report.snapshot.state.active or _is_waiting_for_quiet(report)):
@@ -263,6 +263,16 @@ def rollback(
 def approve(version: Version, settings_path: SettingsFile = DEFAULT, as_json: Json = False) -> None:
     """Allow a version that waits for manual approval to be promoted (setting ``approval``)."""
     _record_and_tick(settings_path, lambda ledger: operator_commands.approve(ledger, version), as_json)
+
+
+@app.command()
+def cancel(
+    reason: Annotated[str, typer.Option("--reason", help="Reason, stored in the ledger.")] = "",
+    settings_path: SettingsFile = DEFAULT,
+    as_json: Json = False,
+) -> None:
+    """End the active run. Its input is trained again only after a change, or by tick --retry."""
+    _record_and_tick(settings_path, lambda ledger: operator_commands.cancel(ledger, reason), as_json)
 
 
 def _record_and_tick(settings_path: Path, command: Callable[[Ledger], Record], as_json: bool) -> None:

@@ -3,7 +3,8 @@
 Training
     There is one run at a time. A fingerprint that is observed and not settled (approved or rejected) is claimed and
     run. After a failure it is tried again, each time after a longer wait, until the attempts are used up. Changes
-    that are observed during a run queue, and only the last of them is run.
+    that are observed during a run queue, and only the last of them is run. A run that an operator cancels is ended and
+    has failed, whatever it has done; its fingerprint is run again only if an operator asks for it.
 
 Serving
     The wanted version is the pinned one, otherwise the last one that was delivered and not rolled back. A newly
@@ -77,6 +78,13 @@ class Start:
 
 
 @dataclass(frozen=True)
+class Cancel:
+    """End a run that an operator has cancelled."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True)
 class Finish:
     """Record the outcome of a run."""
 
@@ -118,7 +126,7 @@ class Serve:
     """Version that the target serves now."""
 
 
-Action = Observe | Claim | Start | Finish | Adopt | Promote | SetChampion | Serve
+Action = Observe | Claim | Start | Cancel | Finish | Adopt | Promote | SetChampion | Serve
 
 
 @dataclass(frozen=True)
@@ -193,6 +201,10 @@ def _follow(active: Attempt, runs: Mapping[str, Run | None]) -> Decision:
     if active.run not in runs:
         return Decision(notes=(f"run {active.run}: the runner is unreachable",))
     run = runs[active.run]
+    if active.cancelled:
+        if run and run.state == "running":  # on a cluster, the end of a run takes a while
+            return Decision((Cancel(active),), (f"run {active.run} is {active.cancelled}; waiting for its end",))
+        return Decision((Finish(active, Run("failed", active.cancelled)),))
     if run is None or run.state == "interrupted":
         return Decision((Start(active),))
     if run.state == "running":
@@ -208,6 +220,9 @@ def _reason_to_wait(state: DeliveryState, attempts: list[Attempt], policy: Polic
     if failures <= 0:
         return _reason_for_quiet(state, policy, now)
     last = attempts[-1]
+    if last.cancelled:
+        advice = "change the input or run spira deliver tick --retry"
+        return f"run {last.run} was {last.cancelled}; to train again, {advice}"
     if failures >= policy.attempts:
         advice = "change the input or run spira deliver tick --retry"
         return f"gave up after {failures} failed attempts; to try again, {advice}. Last failure: {last.message}"

@@ -153,6 +153,15 @@ class Retried(OperatorEvent):
     fingerprint: str
 
 
+class Cancelled(OperatorEvent):
+    """The active run is ended, whatever it has done so far."""
+
+    kind = "cancelled"
+    run: str
+    """Name of the run."""
+    reason: str = ""
+
+
 class DamageAccepted(OperatorEvent):
     """Damaged records are left out for good, and the delivery goes on."""
 
@@ -199,6 +208,7 @@ EVENTS: Mapping[str, type[Event]] = {
         Unpinned,
         RolledBack,
         Retried,
+        Cancelled,
         DamageAccepted,
     )
 }

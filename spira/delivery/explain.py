@@ -10,6 +10,7 @@ from datetime import datetime
 from spira.delivery.decide import wanted
 from spira.delivery.events import (
     Approved,
+    Cancelled,
     Claimed,
     DamageAccepted,
     Damaged,
@@ -177,6 +178,10 @@ def _describe_operator_event(event: Event) -> str:
             return f"rolled back from version {event.bad} to {event.to}, pinned: {event.reason}"
         case Retried():
             return f"retry of fingerprint {event.fingerprint[:12]} requested"
+        case Cancelled():
+            return f"run {event.run} was cancelled by {event.who or 'an operator'}" + (
+                event.reason and f": {event.reason}"
+            )
         case DamageAccepted():
             numbers = ", ".join(map(str, event.records))
             return f"damaged record {numbers} is left out, accepted by {event.who}: {event.reason}"

@@ -1,4 +1,7 @@
-"""Commands of the operator: pin, unpin, roll back, approve, retry. Each is recorded; the next tick carries it out."""
+"""Commands of the operator: pin, unpin, roll back, approve, retry, cancel.
+
+Each is recorded; the next tick carries it out.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from datetime import UTC, datetime
 from spira.delivery.decide import candidate, wanted
 from spira.delivery.events import (
     Approved,
+    Cancelled,
     DamageAccepted,
     OperatorEvent,
     Pinned,
@@ -109,6 +113,21 @@ def retry(ledger: Ledger) -> Record:
         if not attempts or attempts[-1].outcome != "failed":
             raise SpiraError("nothing to retry: the last run for the observed input has not failed")
         return Retried(fingerprint=fingerprint, who=getpass.getuser())
+
+    return _append(ledger, event)
+
+
+def cancel(ledger: Ledger, reason: str = "") -> Record:
+    """End the active run; a run that is already cancelled keeps its first reason.
+
+    Raises:
+        SpiraError: no run is active.
+    """
+
+    def event(state: DeliveryState) -> Cancelled:
+        if state.active is None:
+            raise SpiraError("nothing to cancel: no run is active")
+        return Cancelled(run=state.active.run, reason=reason, who=getpass.getuser())
 
     return _append(ledger, event)
 

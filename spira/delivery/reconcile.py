@@ -20,6 +20,7 @@ from spira.config import ConfigError
 from spira.delivery.decide import (
     Action,
     Adopt,
+    Cancel,
     ChampionStatus,
     Claim,
     Decision,
@@ -124,7 +125,8 @@ class Reconciler:
     def __init__(self, dependencies: Dependencies, policy: Policy) -> None:
         self.dependencies, self.policy = dependencies, policy
         self.done: list[str] = []
-        self.failed: list[Action] = []
+        self.not_again: list[Action] = []
+        """Actions that this tick does not repeat: they have failed, or take effect later."""
         self.causes: list[str] = []
 
     def tick(self) -> Report:
@@ -137,7 +139,7 @@ class Reconciler:
         for _ in range(MAX_ACTIONS):
             snapshot = self._snapshot(observation)
             decision = self._decide(snapshot)
-            actions = [action for action in decision.actions if action not in self.failed]
+            actions = [action for action in decision.actions if action not in self.not_again]
             if not actions:
                 break
             self._carry_out(actions[0], snapshot)
@@ -187,7 +189,7 @@ class Reconciler:
         except OvertakenError:
             return  # another process has appended a record: the next snapshot includes it
         except Exception as error:
-            self.failed.append(action)
+            self.not_again.append(action)
             self.causes.append(describe_error(error))
             return
         self.done.append(message)
@@ -201,6 +203,8 @@ class Reconciler:
                 return self._claim(action, snapshot)
             case Start():
                 return self._start(action, snapshot)
+            case Cancel():
+                return self._cancel(action, snapshot)
             case Finish():
                 return self._finish(action, snapshot)
             case Adopt():
@@ -256,6 +260,12 @@ class Reconciler:
             return self._finish(Finish(attempt, Run("failed", str(error))), snapshot)
         self.dependencies.runner.start(request)
         return f"started run {attempt.run}"
+
+    def _cancel(self, action: Cancel, snapshot: Snapshot) -> str:
+        self._check_not_superseded(snapshot)
+        self.dependencies.runner.cancel(action.attempt.run)
+        self.not_again.append(action)
+        return f"ending run {action.attempt.run}: {action.attempt.cancelled}"
 
     def _finish(self, action: Finish, snapshot: Snapshot) -> str:
         run = action.run

@@ -45,3 +45,10 @@ class Runner(Protocol):
         Raises:
             RunnerError: the runner is unreachable or refuses the request.
         """
+
+    def cancel(self, name: str) -> None:
+        """End a run; do nothing if it never started, has ended or is ending.
+
+        Raises:
+            RunnerError: the runner is unreachable, or the run does not end.
+        """

@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from spira.delivery.events import (
     Approved,
+    Cancelled,
     Claimed,
     Damaged,
     Finished,
@@ -67,6 +68,8 @@ class Attempt:
     reasons: tuple[str, ...] = ()
     version: str | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    cancelled: str = ""
+    """Who cancelled the run, and why; empty if nobody did."""
 
     @property
     def is_settled(self) -> bool:
@@ -180,12 +183,23 @@ def _after(state: DeliveryState, record: Record) -> DeliveryState:
         case Retried() as event:
             failures = sum(attempt.outcome == "failed" for attempt in state.attempts_of(event.fingerprint))
             return replace(state, failures_reset={**state.failures_reset, event.fingerprint: failures})
+        case Cancelled() as event:
+            return replace(state, attempts=tuple(_cancelled(attempt, event) for attempt in state.attempts))
         case Torn():
             return replace(state, torn=(*state.torn, record.number))
         case Damaged():
             return replace(state, damaged=(*state.damaged, record.number))
         case _:
             return state
+
+
+def _cancelled(attempt: Attempt, event: Cancelled) -> Attempt:
+    """Return an attempt with the cancellation of its run; one of another run, or already cancelled, unchanged."""
+    if attempt.run != event.run or attempt.outcome or attempt.cancelled:
+        return attempt
+    return replace(
+        attempt, cancelled=f"cancelled by {event.who or 'an operator'}" + (event.reason and f": {event.reason}")
+    )
 
 
 def _ended(attempt: Attempt, event: Finished, record: Record) -> Attempt:

@@ -103,6 +103,29 @@ def test_a_run_starts_once_outlives_its_starter_and_resumes_after_a_kill(
     assert str(demo) in run.message
 
 
+def test_a_cancelled_run_ends_with_all_its_processes(
+    runs: LocalRunner, demo: Path, processes: Callable[[str], list[int]]
+) -> None:
+    """Also in its first moments, and while a stage runs; it is interrupted, and a cancellation can be repeated."""
+    given = request(demo, digest(data_files(str(demo), open_store(runs.work / "kept"))))
+    runs.cancel("run-1")
+    assert runs.find("run-1") is None
+    runs.start(given)
+    runs.cancel("run-1")
+    assert runs.find("run-1") == Run("interrupted")
+    runs.start(given)
+    log = runs.work / "runs" / "run-1" / "log.txt"
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while "preprocess" not in log.read_text():
+        assert time.monotonic() < deadline, "no stage started"
+        time.sleep(0.1)
+    assert len(processes(str(runs.work))) > 1
+    for _ in range(2):
+        runs.cancel("run-1")
+        assert runs.find("run-1") == Run("interrupted")
+        assert processes(str(runs.work)) == []
+
+
 def test_a_run_fails_if_its_data_is_deleted_meanwhile(
     runs: LocalRunner, demo: Path, tmp_path: Path, processes: Callable[[str], list[int]]
 ) -> None:

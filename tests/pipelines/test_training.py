@@ -347,6 +347,7 @@ def test_tasks_that_use_torch_have_resources_and_shared_memory(
     resources = container(spec, name)["resources"]
     keys = ("resourceCpuRequest", "resourceMemoryRequest", "resourceMemoryLimit")
     assert [resources[key] for key in keys] == ["1", "4Gi", "4Gi"]
+    assert container(spec, name)["env"] == [{"name": "SPIRA_CPU_REQUEST", "value": "1"}]
     shared_memory = {"medium": "Memory", "mountPath": "/dev/shm", "volumeName": "shm"}
     assert pod(platform, name)["emptyDirMounts"] == [shared_memory]
 

@@ -103,6 +103,8 @@ class MemoryRunner:
     requests: dict[str, TrainingRequest] = field(default_factory=dict)
     starts: Counter[str] = field(default_factory=Counter)
     reachable: bool = True
+    ends_late: bool = False
+    """Whether a cancelled run goes on for a while, as on a cluster."""
 
     def find(self, name: str) -> Run | None:
         self._check_reachable()
@@ -111,6 +113,14 @@ class MemoryRunner:
     def start(self, request: TrainingRequest) -> None:
         self._check_reachable()
         self.effects.do(lambda: self._start(request))
+
+    def cancel(self, name: str) -> None:
+        self._check_reachable()
+        self.effects.do(lambda: self._cancel(name))
+
+    def _cancel(self, name: str) -> None:
+        if name in self.runs and self.runs[name].state == "running" and not self.ends_late:
+            self.runs[name] = Run("interrupted")
 
     def _start(self, request: TrainingRequest) -> None:
         run = self.runs.get(request.name)

@@ -282,6 +282,15 @@ def _delete(kind: str) -> Callable[..., dict]:
     return handler
 
 
+def _terminate(state: ServerState, query: dict[str, str], body: Any, id: str) -> dict:
+    """Terminate a run; its pods end later. A run that has ended is refused."""
+    run = _get("runs")(state, query, body, id)
+    if run["state"] in ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED"):
+        raise RefusalError(400, f"Failed to terminate run {id}: it has ended")
+    run["state"] = "CANCELING"
+    return {}
+
+
 def _delete_schedule(state: ServerState, query: dict[str, str], body: Any, id: str) -> dict:
     """Delete a schedule, and with it the workflows and pods of its runs; the runs keep their state."""
     _delete("recurring_runs")(state, query, body, id)
@@ -337,6 +346,7 @@ ROUTES: dict[str, Callable[..., Any]] = {
     "GET /runs": _list("runs"),
     "POST /runs": _start("runs", state="PENDING"),
     "GET /runs/([^/]+)": _get("runs"),
+    "POST /runs/([^/]+):terminate": _terminate,
     "DELETE /runs/([^/]+)": _delete("runs"),
     "GET /recurringruns": _list("recurring_runs"),
     "POST /recurringruns": _start("recurring_runs"),

@@ -29,6 +29,8 @@ from spira.deployment.target import Release
 
 FORK = multiprocessing.get_context("fork")
 STAND_IN = Path(__file__).with_name("stand_in_service.py")
+RGH = "00471188-5"
+"""Record number of the hospital in every request of a client."""
 BUCKET = "audio-files"
 KEYS = {"access_key": "minio", "secret_key": "minio123"}
 
@@ -81,7 +83,7 @@ class ServiceWorld:
 
     def stop(self) -> None:
         """End all processes."""
-        for process in self.running():
+        for process in processes.find_all(self.folder / "serving" / "processes"):
             process.stop(5)
 
 
@@ -142,7 +144,8 @@ class Client:
 
     def __init__(self, world: ServiceWorld) -> None:
         self.world = world
-        self.sent: list[str] = []
+        self.sent: dict[str, float] = {}
+        """Time by inference id, of the monotonic clock."""
         self.answers: dict[str, list[float]] = {}
         """Probabilities by inference id."""
 
@@ -183,8 +186,11 @@ class Client:
         inference = f"user{len(self.sent):020d}"
         for name in RECORDINGS:
             bucket.put_object(Bucket=BUCKET, Key=recording_key(inference, name), Body=wav)
-        self.sent.append(inference)
-        await connection.publish(f"{self.world.model}-topic", request(inference, self.world.model))
+        self.sent[inference] = time.monotonic()
+        await connection.publish(
+            f"{self.world.model}-topic",
+            request(inference, self.world.model).replace(b'"rgh": "0"', b'"rgh": "%s"' % RGH.encode()),
+        )
         await connection.flush()
 
     async def _receive(self, message: Any) -> None:

@@ -67,6 +67,7 @@ def recording(inference_id: str, name: str) -> bytes:
 def answer(model: Any, message: bytes) -> bytes:
     """Return the answer to a request, for the central channel."""
     inference = json.loads(message)
+    logging.info("inference %s", inference)  # whole, as the service does
     assert all(type(inference[name]) is str for name in FIELDS)
     files = {name: {"content": recording(inference["id"], name), "filename": f"{name}.wav"} for name in RECORDINGS}
     output, diagnosis = model.predict([inference, files])
@@ -91,13 +92,13 @@ async def serve(model: Any) -> None:
         except (OSError, ValueError, LookupError, AssertionError):
             logging.exception("could not answer")
         if fault() == "dies after an answer":
-            sys.exit("out of memory")
+            raise MemoryError(json.loads(message))
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
     if fault() == "exits":
-        sys.exit("no such model")
+        raise LookupError("no such model")
     if fault() == "never listens":
         time.sleep(600)
     asyncio.run(serve(load_model()))

@@ -1,26 +1,35 @@
 """Processes that outlive the program that started them, each with a folder that holds its whole state.
 
-    processes/0003/service.env    environment, one KEY=VALUE per line
-    processes/0003/pid            written by the process itself, before it becomes the command
-    processes/0003/log            output, locked while the process lives
-    processes/0003/proven         exists once the process has passed the golden check
+    processes/0003/service.env         environment, one KEY=VALUE per line
+    processes/0003/command.json        command line
+    processes/0003/pid                 written by the process itself, before it becomes the command
+    processes/0003/log, log.1, ...     output, see :mod:`.logs`; ``log`` begins anew with each start
+    processes/0003/listening           exists once the service listens after its last start
+    processes/0003/proven              exists once the process has passed the golden check
+    processes/0003/supervisor.pid, .log    its supervisor, see :mod:`.supervisor`
 
-The process inherits a lock on its log, taken before it starts. The kernel therefore decides whether it is alive, and
+A process inherits a lock on its log, taken before it starts. The kernel therefore decides whether it is alive, and
 a pid that now belongs to another process is never signalled. A program that is killed while it starts a process leaves
 either a process with a folder or no process. Linux only.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import psutil
+
 from spira import files
+from spira.deployment.inference_service import logs
+from spira.deployment.inference_service.contract import WAITING
 from spira.deployment.target import DeploymentError
 
 ENV_FILE = "{env_file}"
@@ -34,30 +43,99 @@ pid, which ``exec`` keeps, then becomes the command."""
 POLL_SECONDS = 0.05
 MAX_PID_SECONDS = 30
 """Maximum time from the start of a process until its pid file exists."""
+MAX_ABSENT_SECONDS = 3
+"""Time without the process after which a restart is no longer waited for: its supervisor backs off."""
 
-MAX_LOG_LINES, MAX_LOG_BYTES = 8, 2**14
-"""Size of the end of a log in a message."""
 
+class Detached:
+    """A command in a session of its own, alive or ended; its log carries the lock."""
 
-class Process:
-    """A process that was started in a folder, alive or ended."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.log = folder / "log"
+    def __init__(self, log: Path, pid_file: Path) -> None:
+        self.log, self.pid_file = log, pid_file
 
     @property
     def is_alive(self) -> bool:
-        """Whether the process or one of its children runs."""
+        """Whether the command or one of its children runs."""
         return files.is_locked(self.log)  # no log: the program was killed before the start
 
     @property
     def pid(self) -> int | None:
         """Process id; None until the process has written it."""
         try:
-            return int((self.folder / "pid").read_text())
+            return int(self.pid_file.read_text())
         except FileNotFoundError:
             return None
+
+    def start(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Start the command with an empty log; wait for the end of one that still runs.
+
+        Raises:
+            DeploymentError: the shell cannot be started.
+        """
+        with files.lock(self.log) as log:  # the process inherits it, so the lock lives as long as the process does
+            self.log.chmod(0o600)
+            logs.move_aside(self.log)
+            self.pid_file.unlink(missing_ok=True)
+            launch = ["sh", "-c", DETACH, BECOME, str(self.pid_file), *command]
+            variables = {**os.environ, **environment}
+            try:
+                subprocess.run(launch, env=variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            except OSError as error:
+                raise DeploymentError(f"the process cannot be started: {error}") from error
+
+    def stop(self, seconds: float) -> None:
+        """End the command and its children: SIGTERM, and SIGKILL after ``seconds``.
+
+        Raises:
+            DeploymentError: the process does not end.
+        """
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            _wait_until(lambda: self.pid is not None or not self.is_alive, MAX_PID_SECONDS)
+            if self.is_alive and self.pid is not None:
+                _signal_group(self.pid, number)
+            if _wait_until(lambda: not self.is_alive, seconds):
+                return
+        raise DeploymentError(f"{self.log.parent}: process {self.pid} does not end: end it by hand, then run again")
+
+    def end_children_of_dead(self) -> None:
+        """Kill the children that a dead process has left: they hold the lock, so it could not be started again."""
+        if self.is_alive and self.pid is not None and not _is_running(self.pid):
+            _signal_group(self.pid, signal.SIGKILL)
+
+
+class Process:
+    """A process of the service that was started in a folder, alive, waiting for its restart, or ended."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log = folder / "log"
+        self.service = Detached(self.log, folder / "pid")
+        self.supervisor = Detached(folder / "supervisor.log", folder / "supervisor.pid")
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the service runs."""
+        return self.service.is_alive
+
+    @property
+    def is_supervised(self) -> bool:
+        """Whether a supervisor runs, which starts the service again."""
+        return self.supervisor.is_alive
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the service runs or will run again."""
+        return self.is_supervised or self.is_alive
+
+    @property
+    def is_restarting(self) -> bool:
+        """Whether the service has ended, and does not listen again yet."""
+        return self.is_supervised and not (self.is_alive and self._listening.exists())
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the service; None until the process has written it."""
+        return self.service.pid
 
     @property
     def environment(self) -> dict[str, str]:
@@ -86,43 +164,86 @@ class Process:
         """Record that the process has passed the golden check."""
         (self.folder / "proven").touch()
 
-    def wait_for(self, text: str, seconds: float) -> None:
-        """Wait until the log contains a text.
+    def launch(self) -> None:
+        """Start the service.
+
+        Raises:
+            DeploymentError: the shell cannot be started.
+        """
+        self._listening.unlink(missing_ok=True)
+        command = [part.replace(ENV_FILE, str(self._env_file)) for part in files.read_json(self._command_file)]
+        self.service.start(command, self.environment)
+
+    def check_listening(self) -> bool:
+        """Return whether the service has logged, since its last start, that it listens; remember it if so.
+
+        Only the program that started the service calls this: another could read the log of the start before.
+        """
+        if not self._listening.exists() and WAITING in logs.read_start(self.log):
+            self._listening.touch()
+        return self._listening.exists()
+
+    def wait_until_listening(self, seconds: float) -> None:
+        """Wait until the service listens for the first time.
 
         Raises:
             DeploymentError: the process ended first, or the time is over.
         """
-        if not _wait_until(lambda: text in self._read_log() or not self.is_alive, seconds):
-            raise DeploymentError(f"its log does not contain '{text}' after {seconds:g} s")
+        if not _wait_until(lambda: self.check_listening() or not self.is_alive, seconds):
+            raise DeploymentError(f"its log does not contain '{WAITING}' after {seconds:g} s")
         if not self.is_alive:
             raise DeploymentError("the process exited")
 
+    def supervise(self, command: Sequence[str]) -> None:
+        """Start a supervisor for the service, which has passed the golden check; do nothing if one runs.
+
+        Args:
+            command: command line, for a service that was started by a version of this program without supervisors.
+        """
+        if self.is_supervised:
+            return
+        if not self._command_file.exists():
+            logs.write_private(self._command_file, json.dumps(command).encode())
+        self._listening.touch()
+        self.supervisor.start([sys.executable, "-m", f"{__package__}.supervisor", str(self.folder)], {})
+
+    def wait_for_restart(self, seconds: float) -> None:
+        """Wait until a service that its supervisor starts again listens, or it is clear that it does not."""
+        absent_since = None
+        deadline = time.monotonic() + seconds
+        while self.is_restarting and time.monotonic() < deadline:
+            absent_since = None if self.is_alive else absent_since or time.monotonic()
+            if absent_since and time.monotonic() - absent_since > MAX_ABSENT_SECONDS:
+                return
+            time.sleep(POLL_SECONDS)
+
     def stop(self, seconds: float) -> None:
-        """End the process and its children: SIGTERM, and SIGKILL after ``seconds``.
+        """End the supervisor, which would start the service again, and then the service with its children.
+
+        Args:
+            seconds: time between SIGTERM and SIGKILL.
 
         Raises:
-            DeploymentError: the process does not end.
+            DeploymentError: a process does not end.
         """
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            _wait_until(lambda: self.pid is not None or not self.is_alive, MAX_PID_SECONDS)
-            if self.is_alive and self.pid is not None:
-                _signal_group(self.pid, number)
-            if _wait_until(lambda: not self.is_alive, seconds):
-                return
-        raise DeploymentError(f"{self.folder}: process {self.pid} does not end: end it by hand, then run again")
+        self.supervisor.stop(seconds)
+        self.service.stop(seconds)
 
-    def log_tail(self) -> str:
-        """Return the end of the log, to append to a message."""
-        lines = self._read_log(MAX_LOG_BYTES).splitlines()[-MAX_LOG_LINES:]
-        return "\n".join([f"\nThe end of {self.log}:", *(lines or ["(empty)"])])
+    def quote_log(self) -> str:
+        """Return the known lines at the end of the log, to append to a message."""
+        return logs.quote(self.log)
 
-    def _read_log(self, max_bytes: int | None = None) -> str:
-        """Return the log, or its last bytes."""
-        if not self.log.exists():
-            return ""
-        with self.log.open("rb") as log:
-            log.seek(max(0, self.log.stat().st_size - max_bytes) if max_bytes else 0)
-            return log.read().decode(errors="replace")
+    @property
+    def _env_file(self) -> Path:
+        return self.folder / "service.env"
+
+    @property
+    def _command_file(self) -> Path:
+        return self.folder / "command.json"
+
+    @property
+    def _listening(self) -> Path:
+        return self.folder / "listening"
 
 
 def find_all(root: Path) -> list[Process]:
@@ -132,13 +253,13 @@ def find_all(root: Path) -> list[Process]:
 
 def prune(root: Path, keep: int) -> None:
     """Remove the folders of processes that have ended, except the last ``keep`` ones."""
-    ended = [process for process in find_all(root) if not process.is_alive]
+    ended = [process for process in find_all(root) if not process.is_active]
     for process in ended[: max(0, len(ended) - keep)]:
         shutil.rmtree(process.folder)
 
 
 def start(root: Path, command: Sequence[str], environment: Mapping[str, str]) -> Process:
-    """Start a command in a new folder under ``root``.
+    """Start a command in a new folder under ``root``, without a supervisor.
 
     Args:
         root: folder of the processes.
@@ -152,15 +273,10 @@ def start(root: Path, command: Sequence[str], environment: Mapping[str, str]) ->
     if any("\n" in value for value in environment.values()):
         raise DeploymentError("a variable of the service's environment contains a line break: remove it")
     process = Process(_new_folder(root))
-    env_file = process.folder / "service.env"
-    files.write_text(env_file, "".join(f"{name}={value}\n" for name, value in environment.items()))
-    arguments = [part.replace(ENV_FILE, str(env_file)) for part in command]
-    launch = ["sh", "-c", DETACH, BECOME, str(process.folder / "pid"), *arguments]
-    with files.lock(process.log) as log:  # the process inherits it, so the lock lives as long as the process does
-        try:
-            subprocess.run(launch, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        except OSError as error:
-            raise DeploymentError(f"the process cannot be started: {error}") from error
+    lines = "".join(f"{name}={value}\n" for name, value in environment.items())
+    logs.write_private(process.folder / "service.env", lines.encode())
+    logs.write_private(process.folder / "command.json", json.dumps(command).encode())
+    process.launch()
     return process
 
 
@@ -176,6 +292,14 @@ def _signal_group(pid: int, number: int) -> None:
         os.killpg(pid, number)
     except ProcessLookupError:
         return  # the group has just ended
+
+
+def _is_running(pid: int) -> bool:
+    """Return whether a process runs; one that has ended and whose parent has not noticed does not."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _wait_until(condition: Callable[[], bool], seconds: float) -> bool:

@@ -3,7 +3,7 @@
 Files
 -----
     folder/serving.json, versions/    version that serves, and its package: see :mod:`spira.deployment.local`
-    folder/processes/0003/            processes, the serving one among them: see :mod:`.processes`
+    folder/processes/0003/            processes and their supervisors: see :mod:`.processes` and :mod:`.supervisor`
 
 Steps of a change
 -----------------
@@ -22,7 +22,9 @@ does not answer a request that fails. A version is therefore switched to in thes
 5. *The old process stops*, and the new one must answer once more, now alone. If it fails, the old one starts again,
    with the same overlap, and replaces it.
 
-The serving process is the newest that is alive, verified and pinned to the pointer's version.
+The serving process is the newest that is active, verified and pinned to the pointer's version. It has a
+supervisor since its golden check, which starts it again after a crash and is stopped before it. A supervisor that has
+ended is started again by the next apply.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from pathlib import Path
 
 from spira import files
 from spira.deployment.inference_service import processes
-from spira.deployment.inference_service.contract import WAITING, Service, version_of
+from spira.deployment.inference_service.contract import Service, version_of
 from spira.deployment.inference_service.messages import Messages
 from spira.deployment.inference_service.processes import Process
 from spira.deployment.local import Local
@@ -76,7 +78,10 @@ class InferenceService:
         if problem or process is None:
             return dataclasses.replace(recorded, ready=False, message=problem)
         model = f"process {process.pid} serves {process.environment['model_path']}"
-        return dataclasses.replace(recorded, message=f"{model} on {self.service.channels.receiving}")
+        message = f"{model} on {self.service.channels.receiving}"
+        if not process.is_supervised:
+            message = f"{message}, but its supervisor has ended: apply it again, or it is not restarted after a crash"
+        return dataclasses.replace(recorded, message=message, drifted=not process.is_supervised)
 
     def plan(self, release: Release) -> Plan:
         """See :class:`~spira.deployment.target.Target`.
@@ -89,8 +94,9 @@ class InferenceService:
         serving, old = self.record.status().version, self._serving()
         path, channel = self.service.model_path(release.version), self.service.channels.receiving
         check = f"check {path} on {channel} with one golden recording"
-        if self._runs(release.version):
-            return Plan(release.version, serving, (check,))
+        if process := self._runs(release.version):
+            supervise = () if process.is_supervised else (f"start a supervisor of process {process.pid}",)
+            return Plan(release.version, serving, (check, *supervise))
         steps = [f"start {path} on {channel}" + (f" beside process {old.pid}" if old else ""), check]
         if serving != release.version:
             probe_channel = self.service.probe_channels.receiving
@@ -109,8 +115,12 @@ class InferenceService:
         commit = partial(self.record.apply, release)
         with self._exclusive():
             self.record.plan(release)
-            if self._runs(release.version) and self._answers(release.package):
+            if serving := self._serving():
+                serving.wait_for_restart(self.service.start_seconds)
+            process = self._runs(release.version)
+            if process and self._answers(release.package):
                 commit()  # the pointer stays; this verifies the stored package
+                process.supervise(self.service.command)
             else:
                 self._replace(release, commit)
         return self.status()
@@ -169,6 +179,7 @@ class InferenceService:
         with self._started(environment) as process:
             self.messages.check(package, self.service.channels, count=1, replies=replies)
             process.mark_verified()
+            process.supervise(self.service.command)
             commit()
         self._stop_others()
 
@@ -178,9 +189,9 @@ class InferenceService:
             self.messages.check(release.package, self.service.channels, count=1)
         except SpiraError as error:
             message = f"version {release.version} failed once it served alone: {error}"
-            log_tail = self._log_tail(release.version)
+            log_quote = self._log_quote(release.version)
             outcome = self._restore(release.version, old, message) if old else "no other version served before"
-            raise DeploymentError(f"{message}; {outcome}{log_tail}") from error
+            raise DeploymentError(f"{message}; {outcome}{log_quote}") from error
 
     def _restore(self, version: str, old: Process, reason: str) -> str:
         """Start the version of the old process again in place of ``version``; return the outcome for a message."""
@@ -196,12 +207,12 @@ class InferenceService:
         try:
             with ExitStack() as undo:
                 undo.callback(process.stop, self.service.stop_seconds)
-                process.wait_for(WAITING, self.service.start_seconds)
+                process.wait_until_listening(self.service.start_seconds)
                 yield process
                 undo.pop_all()
         except SpiraError as error:
             message = f"{environment['model_path']} on {environment['receiving_channel']}: {error}; it was stopped"
-            raise DeploymentError(f"{message}{process.log_tail()}") from error
+            raise DeploymentError(f"{message}{process.quote_log()}") from error
 
     def _answers(self, package: Path) -> bool:
         try:
@@ -211,16 +222,17 @@ class InferenceService:
         return True
 
     def _serving(self) -> Process | None:
-        """Return the process that serves the pointer's version."""
-        alive = [process for process in self._verified(self.record.status().version) if process.is_alive]
-        return alive[-1] if alive else None
+        """Return the process that serves the pointer's version, or that its supervisor starts again."""
+        active = [process for process in self._verified(self.record.status().version) if process.is_active]
+        return active[-1] if active else None
 
-    def _runs(self, version: str) -> bool:
-        """Return whether the version serves with the present settings."""
+    def _runs(self, version: str) -> Process | None:
+        """Return the process that serves the version with the present settings, or None."""
         process = self._serving()
         if process is None or self.record.status().version != version:
-            return False
-        return self.service.environment(version, self.service.channels).items() <= process.running_environment.items()
+            return None
+        wanted = self.service.environment(version, self.service.channels)
+        return process if wanted.items() <= process.running_environment.items() else None
 
     def _problem(self, version: str | None) -> str:
         """Return why the recorded version does not serve; empty if it does."""
@@ -228,15 +240,17 @@ class InferenceService:
             return "serves nothing yet: apply a version first"
         process, path = self._serving(), self.service.model_path(version)
         if process is None:
-            return f"serves nothing: the process of {path} has ended: apply it again{self._log_tail(version)}"
+            return f"serves nothing: the process of {path} has ended: apply it again{self._log_quote(version)}"
+        if process.is_restarting:
+            return f"the process of {path} has ended, and its supervisor starts it again{process.quote_log()}"
         running = process.running_environment.get("model_path")
         if running == path:
             return ""
         return f"process {process.pid} runs with {running}, not {path}: apply it again"
 
-    def _log_tail(self, version: str) -> str:
+    def _log_quote(self, version: str) -> str:
         verified = self._verified(version)
-        return verified[-1].log_tail() if verified else ""
+        return verified[-1].quote_log() if verified else ""
 
     def _verified(self, version: str | None) -> list[Process]:
         """Return the processes of a version that have passed the golden check, oldest first."""

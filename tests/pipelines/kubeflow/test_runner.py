@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import threading
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ from pipelines.parameters import GPU_TAINT
 from pipelines.training import CompileOptions
 from spira import config
 from spira.config import ConfigError
+from spira.delivery import operator_commands
 from spira.delivery.runner import Run, Runner, RunnerError
 from spira.delivery.training_request import TrainingRequest
 from spira.deployment import targets
 from spira.evaluation import gate
 from spira.registry import Outcome, RegistryError
+from tests.support.in_memory_world import InMemoryWorld
 from tests.support.kfp_server import ServerState
 
 pytestmark = pytest.mark.integration
@@ -119,6 +122,58 @@ def test_two_clients_that_start_at_once_leave_one_run(server: Server, state: Ser
     assert state.requests.count("POST /runs") == 2
     assert len(state.runs) == 1
     assert both[0].find("spira-1-a1") == Run("running", "pending")
+
+
+def test_a_cancelled_run_is_terminated_once(server: Server, state: ServerState):
+    """Every run of the name; again only if it has not ended, and nothing for a name without a run."""
+    run = begun(state, server, state="RUNNING")
+    second = state.add("runs", run | {"state": "PENDING"})
+    second["created_at"] = "2099-01-01T00:00:00Z"
+    runs = runner(server)
+    for _ in range(2):
+        runs.cancel("spira-1-a1")
+    runs.cancel("another")
+    assert (run["state"], second["state"]) == ("CANCELING", "CANCELING")
+    assert runs.find("spira-1-a1") == Run("running", "canceling")
+    assert len([request for request in state.requests if request.endswith(":terminate")]) == 2
+    run["state"] = "CANCELED"
+    runs.cancel("spira-1-a1")
+    runs.start(request())
+    assert runs.find("spira-1-a1").state == "failed"
+
+
+def test_continuous_delivery_cancels_a_run(server: Server, state: ServerState):
+    """It waits until Kubeflow has ended the run, which has then failed for the operator's reason."""
+    world = InMemoryWorld()
+    world.runner = runner(server)  # type: ignore[assignment]
+    world.reconciler().tick()
+    (run,) = state.runs.values()
+    operator_commands.cancel(world.ledger, "wrong bucket")
+    for _ in range(2):
+        assert "waiting for its end" in " ".join(world.reconciler().tick().decision.notes)
+    assert run["state"] == "CANCELING"
+    run["state"] = "CANCELED"
+    (done,) = world.reconciler().tick().done
+    assert done == f"run {run['display_name']} failed: cancelled by {getpass.getuser()}: wrong bucket"
+    assert world.reconciler().tick().done == ()
+
+
+def test_a_run_that_ends_while_it_is_cancelled_keeps_its_end(server: Server, state: ServerState):
+    """Kubeflow refuses to terminate it; a refusal for another reason is an error."""
+    run = begun(state, server, state="RUNNING")
+    runs = runner(server)
+
+    def end(request: str) -> None:
+        if request.endswith(":terminate"):
+            run["state"] = "SUCCEEDED"
+
+    state.trouble = end
+    runs.cancel("spira-1-a1")
+    assert run["state"] == "SUCCEEDED"
+    run["state"] = "RUNNING"
+    state.trouble = lambda request: "expired" if request.endswith(":terminate") else None
+    with pytest.raises(RunnerError, match=r"run spira-1-a1 cannot be terminated: .*token has expired"):
+        runs.cancel("spira-1-a1")
 
 
 def test_the_first_of_several_runs_counts(server: Server, state: ServerState):

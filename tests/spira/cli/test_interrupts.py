@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from pathlib import Path
@@ -58,18 +59,26 @@ def test_one_interrupt_ends_a_run_with_all_trainings(dataset: Path, folder: Path
     assert again.wait(SECONDS) == 130
 
 
-def test_an_interrupt_of_tick_leaves_the_run_alone(dataset: Path, folder: Path) -> None:
-    """Only the watcher ends, and the message names the command that shows the run."""
+def test_an_interrupt_of_tick_leaves_the_run_alone_and_cancel_ends_it(dataset: Path, folder: Path) -> None:
+    """Only the watcher ends, and the message names the command that ends the run; its input is not run again."""
     settings = f"data: {dataset}\nconfig: long.yaml\nquiet_seconds: 0\ntargets: []\n"
     (folder / "delivery.yaml").write_text(settings)
     tick = Terminal("deliver", "tick", "--wait", folder=folder)
     tick.wait_for("is running since")
     tick.press(CTRL_C)
     assert tick.wait(SECONDS) == 130
-    assert "an active run goes on: see spira deliver status" in tick.output
+    assert "an active run goes on: see spira deliver status, or end it with spira deliver cancel" in tick.output
     assert "Traceback" not in tick.output
     runs = processes_with("pipelines.local_runner")
     assert [line for line in runs if str(folder) in line]
-    for process in psutil.process_iter(["cmdline"]):
-        if str(folder) in " ".join(process.info["cmdline"] or []):
-            process.kill()
+    cancel = Terminal("deliver", "cancel", "--reason", "wrong folder", folder=folder)
+    assert cancel.wait(60) == 0, cancel.output
+    assert re.search(r"run spira-\w+-1 failed: cancelled by .*: wrong folder", cancel.output)
+    assert processes_with(str(folder)) == []
+    again = Terminal("deliver", "tick", "--wait", folder=folder)
+    assert again.wait(60) == 0
+    assert "to train again, change the input or run spira deliver tick --retry" in again.output.replace("\r\n", " ")
+    assert processes_with(str(folder)) == []
+    nothing = Terminal("deliver", "cancel", folder=folder)
+    assert nothing.wait(60) == 2
+    assert "nothing to cancel: no run is active" in nothing.output

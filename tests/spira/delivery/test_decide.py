@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 
 import pytest
@@ -174,6 +175,51 @@ def test_an_interrupted_run_is_resumed(world: InMemoryWorld) -> None:
     world.reconciler().tick()
     assert world.runner.runs[name].state == "running"
     assert len(world.state.attempts) == 1
+
+
+@pytest.mark.parametrize("state", ["running", "interrupted", "succeeded", "never started"])
+def test_a_cancelled_run_ends_and_is_not_tried_again(world: InMemoryWorld, state: str) -> None:
+    """Whatever the run has done; an operator can ask for another attempt, and a change is trained as always."""
+    world.reconciler().tick()
+    (name,) = world.runner.runs
+    if state == "never started":
+        world.runner.runs.clear()
+    elif state != "running":
+        world.runner.runs[name] = Run(state, approved=True, model_version=1)  # type: ignore[arg-type]
+    operator_commands.cancel(world.ledger, "wrong folder")
+    report = world.reconciler().tick()
+    who = getpass.getuser()
+    assert report.done[-1] == f"run {name} failed: cancelled by {who}: wrong folder"
+    assert report.done[:-1] == ((f"ending run {name}: cancelled by {who}: wrong folder",) if state == "running" else ())
+    world.pass_time(1e6)
+    assert world.reconciler().tick().done == ()
+    assert f"run {name} was cancelled by {who}: wrong folder; to train again, change the input or run" in notes(world)
+    assert world.repository.champion is None
+    with pytest.raises(SpiraError, match="nothing to cancel: no run is active"):
+        operator_commands.cancel(world.ledger)
+    world.runner.runs.clear()
+    if state == "succeeded":
+        operator_commands.retry(world.ledger)
+    else:
+        world.data = "1"
+    world.deliver()
+    assert world.repository.champion == "1"
+
+
+def test_a_cancelled_run_may_take_its_time_to_end(world: InMemoryWorld) -> None:
+    """As on a cluster: every tick asks once, and the run has failed when it has ended."""
+    world.runner.ends_late = True
+    world.reconciler().tick()
+    (name,) = world.runner.runs
+    for reason in ("", "again"):
+        operator_commands.cancel(world.ledger, reason)
+        report = world.reconciler().tick()
+        assert report.done == (f"ending run {name}: cancelled by {getpass.getuser()}",)
+        assert "waiting for its end" in " ".join(report.decision.notes)
+        assert world.state.active is not None
+    world.end_run("approved")
+    assert world.reconciler().tick().done == (f"run {name} failed: cancelled by {getpass.getuser()}",)
+    assert kinds(world) == ["observed", "claimed", "cancelled", "cancelled", "finished"]
 
 
 def test_a_version_waits_for_manual_approval_if_the_policy_requires_it(world: InMemoryWorld) -> None:

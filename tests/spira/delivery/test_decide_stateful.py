@@ -24,7 +24,7 @@ from tests.support.in_memory_world import InMemoryWorld, KilledError
 pytestmark = pytest.mark.integration
 
 few = st.integers(0, 3).map(str)
-COMMANDS = ["pin", "unpin", "roll_back", "approve", "retry"]
+COMMANDS = ["pin", "unpin", "roll_back", "approve", "retry", "cancel"]
 UNRELIABLE = ["store", "runner", "repository", "local", "kserve"]
 
 
@@ -95,6 +95,10 @@ class Delivery(RuleBasedStateMachine):
             if run.state == "running":
                 self.world.runner.runs[name] = type(run)("interrupted")
 
+    @rule(late=st.booleans())
+    def end_cancelled_runs_late(self, late: bool) -> None:
+        self.world.runner.ends_late = late
+
     @rule(seconds=st.sampled_from([1.0, 100.0, 5_000.0]))
     def pass_time(self, seconds: float) -> None:
         self.world.pass_time(seconds)
@@ -128,6 +132,7 @@ class Delivery(RuleBasedStateMachine):
             "roll_back": lambda: operator_commands.roll_back(ledger, "bad"),
             "approve": lambda: operator_commands.approve(ledger, version),
             "retry": lambda: operator_commands.retry(ledger),
+            "cancel": lambda: operator_commands.cancel(ledger, "a reason"),
         }
         with suppress(SpiraError):
             commands[command]()
@@ -149,6 +154,12 @@ class Delivery(RuleBasedStateMachine):
                 attempts = self.world.state.attempts_of(fingerprint)
                 assert not any(attempt.is_settled for attempt in attempts[:-1])
                 assert len({attempt.run for attempt in attempts}) == count
+
+    @invariant()
+    def a_cancelled_run_has_failed_or_is_active(self) -> None:
+        """Its version, if it has registered one, is never delivered."""
+        if self.world.store.reachable:
+            assert all(attempt.outcome in ("", "failed") for attempt in self.world.state.attempts if attempt.cancelled)
 
     @invariant()
     def no_version_is_promoted_twice_in_a_row(self) -> None:
@@ -175,7 +186,8 @@ class Delivery(RuleBasedStateMachine):
         state, world = self.world.state, self.world
         attempts = state.attempts_of(world.observed().fingerprint.digest)
         assert state.active is None
-        assert attempts[-1].is_settled or len(attempts) >= world.policy.attempts
+        last = attempts[-1]
+        assert last.is_settled or last.cancelled or len(attempts) >= world.policy.attempts
         version = wanted(state, {*state.rolled_back, *world.repository.rolled_back})
         assert version is None or (world.serving, world.repository.champion) == ({version}, version)
         if state.pin:

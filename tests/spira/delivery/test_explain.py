@@ -11,6 +11,7 @@ from spira.delivery import explain
 from spira.delivery.events import (
     EVENTS,
     Approved,
+    Cancelled,
     DamageAccepted,
     Observed,
     Pinned,
@@ -133,8 +134,10 @@ def test_history_describes_every_kind_of_record(ledger_builder: LedgerBuilder) -
     ledger_builder.add(RolledBack(bad="2", to="1", reason="worse", who="me"))
     ledger_builder.add(Approved(version="1", who="me"))
     ledger_builder.add(Retried(fingerprint="f" * 64, who="me"))
+    ledger_builder.add(Cancelled(run="run-1", reason="wrong folder", who="me"))
+    ledger_builder.add(Cancelled(run="run-1"))
     ledger_builder.add(DamageAccepted(records=(4, 7), reason="power cut", who="me"))
-    records = [*ledger_builder.ledger.read(), Record(27, START, read_event("novelty", {"surprise": 1}))]
+    records = [*ledger_builder.ledger.read(), Record(29, START, read_event("novelty", {"surprise": 1}))]
     assert {type(record.event) for record in records} == {*EVENTS.values(), UnknownEvent}
     texts = [line.text for line in explain.history(records)]
     second, third = (observed(model={"skip_bad": value}).fingerprint.digest for value in ("true", "null"))
@@ -163,6 +166,8 @@ def test_history_describes_every_kind_of_record(ledger_builder: LedgerBuilder) -
         "rolled back from version 2 to 1, pinned: worse",
         "version 1 was approved by me",
         "retry of fingerprint ffffffffffff requested",
+        "run run-1 was cancelled by me: wrong folder",
+        "run run-1 was cancelled by an operator",
         "damaged record 4, 7 is left out, accepted by me: power cut",
     ]
     assert texts[-1] == 'novelty: {"surprise": 1}'

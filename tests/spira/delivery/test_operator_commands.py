@@ -51,6 +51,8 @@ def test_an_empty_ledger_refuses_every_command(ledger_builder: LedgerBuilder) ->
         operator_commands.roll_back(ledger_builder.ledger, "bad")
     with pytest.raises(SpiraError, match="no version waits for approval"):
         operator_commands.approve(ledger_builder.ledger, "1")
+    with pytest.raises(SpiraError, match="nothing to cancel: no run is active"):
+        operator_commands.cancel(ledger_builder.ledger)
     with pytest.raises(SpiraError, match="nothing to retry"):
         operator_commands.retry(ledger_builder.ledger)
     assert ledger_builder.ledger.read() == []

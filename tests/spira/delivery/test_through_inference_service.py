@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import nats
 import pytest
 import yaml
 
 from spira.deployment.inference_service import processes
+from spira.deployment.inference_service.contract import request
 from spira.deployment.inference_service.processes import Process
 from tests.support.ledger_builder import THIRD, LocalDelivery
+from tests.support.service_world import RGH
 
 pytestmark = pytest.mark.integration
 
@@ -37,6 +42,9 @@ class Service:
         return [process.running_environment["model_path"] for process in self.running]
 
     def kill(self) -> None:
+        """Kill all processes and their supervisors, as a restart of the machine does."""
+        for process in processes.find_all(self.root):
+            process.supervisor.stop(5)
         for process in self.running:
             os.killpg(process.pid, signal.SIGKILL)
         while self.running:
@@ -75,6 +83,50 @@ def service(
     started = Service(local_delivery)
     yield started
     started.kill()
+
+
+def test_a_record_number_stays_in_the_log(
+    deliver: Verb, deploy: Verb, local_delivery: LocalDelivery, service: Service, servers: tuple[str, str]
+) -> None:
+    """The service logs every inference whole. No command, no record and no status has anything of it."""
+    printed = [deliver("tick").output]
+    asyncio.run(send_without_recordings(servers[0]))
+    (process,) = service.running
+    while "could not answer" not in process.log.read_text():
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    printed += [
+        verb(*arguments).output for verb in (deploy, deliver) for arguments in (["status"], ["status", "--json"])
+    ]
+    while not (process.folder / "log.1").exists():  # written when the service is started again
+        time.sleep(0.05)
+    assert RGH in (process.folder / "log.1").read_text()
+    service.kill()
+    printed += [
+        verb(*arguments).output for verb in (deploy, deliver) for arguments in (["status"], ["status", "--json"])
+    ]
+    assert "Known lines of" in printed[-1]
+    faults = local_delivery.folder / "mlflow" / "spira" / "3" / "faults.json"
+    faults.write_text(json.dumps({"fault": "dies after an answer", "on": "spira-topic"}))
+    local_delivery.ledger_builder.run(local_delivery.ledger_builder.observe(THIRD), "approved", "3")
+    result = deliver("tick")
+    assert "version 3 was not deployed" in result.output
+    assert "MemoryError" in result.output
+    printed += [result.output, deliver("history").output, deliver("history", "--json").output]
+    ledger = [path.read_text() for path in (local_delivery.folder / "work" / "ledger").rglob("*.json")]
+    state = [path.read_text() for path in service.root.parent.glob("*.json")]
+    for text in (*printed, *ledger, *state):
+        assert RGH not in text
+        assert "deployment check, synthetic" not in text
+
+
+async def send_without_recordings(nats_url: str) -> None:
+    """Send an inference that the service cannot answer, so it logs an error too."""
+    client = await nats.connect(nats_url)
+    message = json.loads(request("patient", "spira")) | {"rgh": RGH}
+    await client.publish("spira-topic", json.dumps(message).encode())
+    await client.flush()
+    await client.close()
 
 
 def test_each_tick_brings_the_service_to_the_wanted_version(

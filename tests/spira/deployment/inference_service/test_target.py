@@ -22,7 +22,7 @@ from spira.deployment.inference_service.target import InferenceService
 from spira.deployment.local import Local
 from spira.deployment.target import DeploymentError
 from tests.support.packages import make_package
-from tests.support.service_world import Client, ServiceWorld, both_servers
+from tests.support.service_world import RGH, Client, ServiceWorld, both_servers
 
 pytestmark = pytest.mark.integration
 
@@ -127,7 +127,7 @@ def test_a_plan_lists_the_steps_and_changes_nothing(world: ServiceWorld) -> None
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("exits", r"the process exited(.|\n)*no such model"),
+        ("exits", r"the process exited(.|\n)*LookupError"),
         ("never listens", "its log does not contain 'waiting for inference"),
         ("wrong", "must not be served"),
         ("silent", "no answer to golden"),
@@ -155,7 +155,7 @@ def test_a_version_that_is_wrong_on_the_clients_channel_never_serves(world: Serv
 def test_a_version_that_fails_once_it_serves_alone_is_rolled_back(world: ServiceWorld) -> None:
     """The old version is started again, and the history has both changes."""
     fails = world.release("dies", 1, "dies after an answer", on="topic")
-    with pytest.raises(DeploymentError, match=r"version 1 serves again(.|\n)*out of memory"):
+    with pytest.raises(DeploymentError, match=r"version 1 serves again(.|\n)*MemoryError"):
         world.target(answer_seconds=3).apply(fails)
     status = world.target().status()
     assert (status.version, status.ready) == ("1", True)
@@ -170,15 +170,15 @@ def test_a_version_that_fails_once_it_serves_alone_is_rolled_back(world: Service
 def test_pruning_keeps_the_last_ended_processes(tmp_path: Path) -> None:
     """A live process is always kept; the next one gets a new number."""
     alive = processes.start(tmp_path, ("sleep", "60"), {})
-    for number in range(5):
-        assert processes.start(tmp_path, ("echo", f"words {number}"), {}).folder.name == f"{number + 2:04d}"
+    for number in range(2, 7):
+        assert processes.start(tmp_path, ("echo", "Killed"), {}).folder.name == f"{number:04d}"
     while sum(process.is_alive for process in processes.find_all(tmp_path)) > 1:
         time.sleep(0.01)
     processes.prune(tmp_path, 7)
     assert len(processes.find_all(tmp_path)) == 6
     processes.prune(tmp_path, 2)
     assert [process.folder.name for process in processes.find_all(tmp_path)] == ["0001", "0005", "0006"]
-    assert "words 4" in processes.find_all(tmp_path)[-1].log_tail()
+    assert "Killed" in processes.find_all(tmp_path)[-1].quote_log()
     alive.stop(1)
     assert processes.start(tmp_path, ("true",), {}).folder.name == "0007"
 
@@ -194,9 +194,11 @@ def test_every_change_prunes_ended_processes(world: ServiceWorld, monkeypatch: p
 
 
 def test_a_process_that_died_is_reported_and_replaced(world: ServiceWorld) -> None:
-    """Status and verify have the end of its log; the same apply starts a new process, and the history stays."""
+    """Its supervisor has died too. Status and verify quote its log; the same apply starts a new process."""
     history = world.target().status().history
-    os.killpg(world.running()[0].pid, signal.SIGKILL)
+    (process,) = world.running()
+    process.supervisor.stop(5)
+    os.killpg(process.pid, signal.SIGKILL)
     while world.running():
         pass
     status = world.target().status()
@@ -206,6 +208,46 @@ def test_a_process_that_died_is_reported_and_replaced(world: ServiceWorld) -> No
         world.target().verify()
     status = world.target().apply(world.release("1"))
     assert (status.ready, status.history) == (True, history)
+
+
+def test_a_killed_service_is_back_after_its_own_start(world: ServiceWorld) -> None:
+    """Under a stream of requests only those of the gap are lost, without a tick; a tick meanwhile waits for it."""
+    (process,) = world.running()
+    gaps: list[tuple[float, float]] = []
+    with Client(world) as client:
+        for _ in range(3):
+            time.sleep(2)
+            killed, before = time.monotonic(), process.pid
+            os.kill(before, signal.SIGKILL)
+            while process.pid in (None, before):
+                time.sleep(0.02)
+            assert time.monotonic() - killed < 2
+            status = world.target().status()
+            assert (status.version, status.ready) == ("1", False)
+            assert "its supervisor starts it again" in status.message
+            assert world.target().apply(world.release("1")).ready
+            gaps.append((killed - 2, time.monotonic()))  # what was sent shortly before may still be in its queue
+            assert [running.folder for running in world.running()] == [process.folder]
+    lost = [client.sent[inference] for inference in client.unanswered]
+    assert all(any(first < sent < last for first, last in gaps) for sent in lost)
+    assert len(client.answers) > len(lost)
+    assert RGH in process.log.read_text()
+    assert RGH not in str(world.target().status())
+
+
+def test_a_service_without_a_supervisor_gets_one(world: ServiceWorld) -> None:
+    """Status reports drift, which the next tick repairs; the service goes on meanwhile."""
+    (process,) = world.running()
+    service = process.pid
+    os.kill(process.supervisor.pid, signal.SIGKILL)
+    while process.is_supervised:
+        pass
+    status = world.target().status()
+    assert (status.ready, status.drifted) == (True, True)
+    assert "its supervisor has ended: apply it again" in status.message
+    assert world.target().plan(world.release("1")).steps[-1] == f"start a supervisor of process {service}"
+    status = world.target().apply(world.release("1"))
+    assert (status.ready, status.drifted, world.running()[0].pid) == (True, False, service)
 
 
 def test_a_process_that_hangs_is_replaced(world: ServiceWorld) -> None:
@@ -236,7 +278,7 @@ def test_a_busy_process_answers_its_backlog_before_it_stops(world: ServiceWorld)
     old, verified_early = world.running()[0].pid, []
 
     def resume() -> None:
-        while len(world.running()) < 2 or WAITING not in world.running()[1].log_tail():
+        while len(world.running()) < 2 or WAITING not in world.running()[1].log.read_text():
             time.sleep(0.05)
         time.sleep(1.5)
         verified_early.append(world.running()[1].is_verified)
@@ -262,6 +304,24 @@ KILLS: dict[str, tuple[str, object, str, int]] = {
     "before the process that is rolled back is stopped": ("rollback", InferenceService, "_stop_others", 2),
 }
 """Moment -> method of the target, and the object, function and number of the call at which it is killed."""
+
+
+def test_a_change_killed_between_a_supervisor_and_its_service_can_be_repeated(world: ServiceWorld) -> None:
+    """The old service has lost its supervisor and goes on beside the new one; the next change ends it."""
+    target = world.target()
+    # the third signal ends the old service: the first ends the probe, the second the old service's supervisor
+    kill = (processes, "_signal_group", 3)
+    process = FORK.Process(target=call_and_die, args=(partial(target.apply, world.release("2", 1)), *kill))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert [(process.environment["model_path"], process.is_supervised) for process in world.running()] == [
+        ("models:/spira/1", False),
+        ("models:/spira/2", True),
+    ]
+    assert (target.status().version, target.status().ready) == ("2", True)
+    assert target.rollback("alarms", bad="2").version == "1"
+    assert [process.is_supervised for process in world.running()] == [True]
 
 
 def test_a_killed_change_can_be_repeated(world: ServiceWorld) -> None:
