@@ -146,7 +146,7 @@ def _is_copied(folder: Path, package: Path) -> bool:
 def _copy(package: Path, folder: Path) -> None:
     """Copy under a temporary name, check, then rename: every folder under ``versions`` has passed the golden check."""
     with files.new_folder(folder) as copying:
-        shutil.copytree(package, copying, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+        shutil.copytree(package, copying, symlinks=True, dirs_exist_ok=True)
         verify.verify(copying)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from mlflow.entities.model_registry import ModelVersion
 
 from spira.evaluation.verdict import Verdict
-from spira.packaging.verify import check_complete, package_digest
+from spira.packaging.verify import check_files, package_digest
 from spira.registry import artifacts as package_artifacts
 from spira.registry import runs
 from spira.registry.store import ModelStore, RegistryError, explained, local_uri
@@ -154,10 +154,10 @@ class Registry:
         latest verdict and lineage. A champion does not become its own challenger.
 
         Raises:
-            PackageError: the package is incomplete.
+            PackageError: the package is incomplete, or a file in it was changed or added.
             RegistryError: the store fails.
         """
-        check_complete(package)
+        check_files(package)
         digest = package_digest(package)
         tags = {**tags, "approved": runs.approval(verdict), "reasons": "; ".join(verdict.reasons)}
         tags |= {"verdict_run": run_id, "package_digest": digest}
@@ -276,6 +276,7 @@ class Registry:
 
         Raises:
             RegistryError: the artifacts are not what was registered, or ``out`` holds something else.
+            PackageError: the artifacts hold a link, or a file that does not belong to a package.
         """
         entity = self._store.find(version)
         registered = entity.tags.get("package_digest")
