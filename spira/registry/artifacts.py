@@ -9,12 +9,15 @@ They are left behind when it is downloaded.
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import mlflow.artifacts
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 
+from spira.packaging import attestation
 from spira.packaging.mlflow_model import ENVIRONMENT, MLMODEL
 from spira.packaging.verify import PackageError, regular_files
 from spira.registry.store import ModelStore
@@ -29,6 +32,31 @@ def upload(store: ModelStore, package: Path, run_id: str, digest: str) -> str:
     folder = f"packages/{digest[:16]}/{PACKAGE}"  # by digest, so that two packages of one run do not mix
     store.client.log_artifacts(run_id, str(package), folder)
     return f"{run.info.artifact_uri}/{folder}"
+
+
+def upload_attestation(store: ModelStore, uri: str, run_id: str, beside: Path) -> None:
+    """Upload the files that stand beside a registered package; those of a later verdict replace the earlier ones.
+
+    A package of format 1 has nothing beside it.
+    """
+    folder = f"packages/{uri.split('/')[-2]}"
+    if uri.endswith(f"/{folder}/{PACKAGE}"):
+        store.client.log_artifacts(run_id, str(beside), folder)
+
+
+def download_attestation(store: ModelStore, entity: ModelVersion, package: Path) -> None:
+    """Download the envelope of a version to its place beside a package, if the version has one."""
+    uri = store.uri(entity)
+    if not uri.endswith(f"/{PACKAGE}"):
+        return
+    with tempfile.TemporaryDirectory(dir=package.parent, prefix=".fetch-") as temporary:
+        try:
+            envelope = mlflow.artifacts.download_artifacts(
+                artifact_uri=uri + attestation.ENVELOPE, dst_path=temporary, tracking_uri=store.tracking_uri
+            )
+        except (MlflowException, OSError):
+            return  # none: refused later, where a signature is required
+        Path(envelope).replace(attestation.envelope_of(package))
 
 
 def download(store: ModelStore, entity: ModelVersion, temporary: Path) -> Path:

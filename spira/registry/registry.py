@@ -19,7 +19,9 @@ from typing import Any
 
 from mlflow.entities.model_registry import ModelVersion
 
+from spira import lineage
 from spira.evaluation.verdict import Verdict
+from spira.packaging import attestation
 from spira.packaging.verify import check_files, package_digest
 from spira.registry import artifacts as package_artifacts
 from spira.registry import runs
@@ -164,11 +166,16 @@ class Registry:
         if verdict.warnings:
             tags["warnings"] = "; ".join(verdict.warnings)
         same = self._store.search(f"tag.package_digest = '{digest}'")
-        if same:
-            entity = same[0]
-        else:
-            uri = package_artifacts.upload(self._store, package, run_id, digest)
-            entity = self._store.create_version(uri, run_id, tags)
+        with tempfile.TemporaryDirectory() as beside:
+            content = attestation.statement(digest, tags, verdict, lineage.image_digest())
+            attestation.write(Path(beside), package_artifacts.PACKAGE, content)  # first: the signing key may be refused
+            if same:
+                entity, owner = same[0], same[0].run_id or run_id
+                package_artifacts.upload_attestation(self._store, self._store.uri(entity), owner, Path(beside))
+            else:
+                uri = package_artifacts.upload(self._store, package, run_id, digest)
+                package_artifacts.upload_attestation(self._store, uri, run_id, Path(beside))
+                entity = self._store.create_version(uri, run_id, tags)
         self._store.tag(entity, tags)
         if "champion" not in entity.aliases:
             self._store.point("challenger", entity.version)
@@ -276,11 +283,14 @@ class Registry:
 
         Raises:
             RegistryError: the artifacts are not what was registered, or ``out`` holds something else.
-            PackageError: the artifacts hold a link, or a file that does not belong to a package.
+            PackageError: the artifacts hold a link, or a file that does not belong to a package; or the version has no
+                valid signature, and a public key is configured (:mod:`spira.packaging.attestation`).
         """
         entity = self._store.find(version)
         registered = entity.tags.get("package_digest")
         if out.exists():
+            if not attestation.envelope_of(out).exists():
+                package_artifacts.download_attestation(self._store, entity, out)
             return _checked(out, entity, registered)
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".fetch-") as temporary:
@@ -289,6 +299,7 @@ class Registry:
                 raise RegistryError(
                     f"version {entity.version} cannot be used: its artifacts differ from what was registered"
                 )
+            package_artifacts.download_attestation(self._store, entity, out)
             try:
                 package.rename(out)
             except OSError:
@@ -320,6 +331,7 @@ def open_at(uri: str) -> Registry:
 
 def _checked(out: Path, entity: ModelVersion, registered: str | None) -> Path:
     if package_digest(out) == registered:
+        attestation.check(out)
         return out
     raise RegistryError(f"{out} exists and is not version {entity.version}: remove it or choose another folder")
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from spira.inference.golden import golden
 from spira.inference.model import FORMATS, Model
+from spira.serving import signature
 
 DESCRIPTION = "package.json"
 """Description of a package, with the SHA-256 of its other files."""
@@ -49,15 +50,22 @@ def load(folder: Path) -> Package:
     """Check and load a package. None of its code is imported.
 
     Args:
-        folder: the package, or MLflow's artifacts of one of format 1 (``data/data``).
+        folder: the package; a folder with the package in ``package`` and its signature beside it; or MLflow's
+            artifacts of a package of format 1 (``data/data``).
 
     Raises:
         PackageError: a file is missing, changed or unknown, or a golden probability differs from torch's.
     """
+    if not (folder / DESCRIPTION).exists() and (folder / "package").is_dir():
+        folder = folder / "package"
     data = folder / "data"
     if (data / "data").is_dir():
         data = data / "data"
-    check_files(folder, data)
+    digest = check_files(folder, data)
+    try:
+        signature.check(folder, digest)
+    except signature.SignatureError as error:
+        raise PackageError(f"{error}; serve a version that was registered with a signature") from error
     try:
         model = Model.load(data)
         results = golden(model, str(data))
@@ -67,8 +75,8 @@ def load(folder: Path) -> Package:
     return Package(model, check_golden(results))
 
 
-def check_files(folder: Path, data: Path) -> None:
-    """Compare the files of a package with the SHA-256 digests in ``package.json``.
+def check_files(folder: Path, data: Path) -> str:
+    """Compare the files of a package with the digests in ``package.json``; return the digest of the package.
 
     Args:
         folder: the package.
@@ -78,7 +86,8 @@ def check_files(folder: Path, data: Path) -> None:
         PackageError: a file is missing, changed or not listed, or ``package.json`` is not readable.
     """
     try:
-        description = json.loads((folder / DESCRIPTION).read_text("utf-8"))
+        content = (folder / DESCRIPTION).read_bytes()
+        description = json.loads(content)
         listed, written = dict(description["files"]), description["format"]
         present = digests(folder, data)
     except MALFORMED as error:
@@ -91,6 +100,8 @@ def check_files(folder: Path, data: Path) -> None:
         if listed.get(name) != present.get(name):
             problem = "is missing" if name not in present else "was changed" if name in listed else "is not listed"
             raise PackageError(f"{folder}: {_printable(name)} {problem}; copy the version there again")
+    hashes = present | {DESCRIPTION: hashlib.sha256(content).hexdigest()}
+    return hashlib.sha256("".join(f"{name}\0{hashes[name]}\n" for name in sorted(hashes)).encode()).hexdigest()
 
 
 def digests(folder: Path, data: Path) -> dict[str, str]:
