@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+from pipelines import training
 from pipelines.parameters import STATE, Parameters
-from pipelines.training import COMPILED, HOUR, STORE_VARIABLES, CompileOptions, compile_pipeline
+from pipelines.training import COMPILED, HOUR, STORE_VARIABLES, CompileOptions, compile_pipeline, with_image
 
 pytestmark = pytest.mark.integration
 
@@ -278,3 +279,26 @@ def test_the_parameters_are_those_of_the_compiled_pipeline():
     """One list: a parameter that only one side has would fail at the start of a run."""
     (spec, *_) = yaml.safe_load_all(COMPILED.read_text())
     assert set(spec["root"]["inputDefinitions"]["parameters"]) == set(Parameters.model_fields)
+
+
+def test_the_digest_of_the_image_is_in_the_environment_of_every_task(tmp_path: Path) -> None:
+    """The provenance of a model has it; an image by tag has no digest. Variables that a task has already are kept."""
+    digest = "sha256:" + "1" * 64
+    compile_pipeline(tmp_path / "pipeline.yaml", f"registry/spira@{digest}")
+    containers = [
+        executor["container"]
+        for executor in yaml.safe_load((tmp_path / "pipeline.yaml").read_text().partition("\n---\n")[0])[
+            "deploymentSpec"
+        ]["executors"].values()
+    ]
+    assert containers
+    for container in containers:
+        assert container["image"] == f"registry/spira@{digest}"
+        assert {"name": "SPIRA_IMAGE_DIGEST", "value": digest} in container["env"]
+    compile_pipeline(tmp_path / "tag.yaml", "spira:dev")
+    assert "SPIRA_IMAGE_DIGEST" not in (tmp_path / "tag.yaml").read_text()
+    own = f"  env:\n  - name: A\n    value: b\n  image: {training.IMAGE}\n"
+    assert yaml.safe_load(with_image(own, f"a@{digest}")) == {
+        "env": [{"name": "A", "value": "b"}, {"name": "SPIRA_IMAGE_DIGEST", "value": digest}],
+        "image": f"a@{digest}",
+    }
