@@ -316,6 +316,22 @@ def on_nodes(task: dsl.PipelineTask, gpu_count: int, node_selector: dict, tolera
     kubernetes.add_toleration_json(task, tolerations)
 
 
+def with_image(text: str, image: str) -> str:
+    """Set the image of all tasks in a compiled pipeline, and its digest in their environment, for the provenance."""
+    digest = image.partition("@")[2]
+
+    def replace(match: re.Match[str]) -> str:
+        env, indent = match["env"] or "", match["indent"]
+        if digest:
+            header = env or f"{indent}env:\n"
+            env = f"{header}{indent}- name: SPIRA_IMAGE_DIGEST\n{indent}  value: {digest}\n"
+        return f"{env}{indent}image: {image}\n"
+
+    # kfp sorts keys: a container's variables, if it has any, stand right before its image
+    pattern = rf"(?P<env>^ +env:\n(?: +- name: .*\n +value: .*\n)+)?^(?P<indent> +)image: {re.escape(IMAGE)}\n"
+    return re.sub(pattern, replace, text, flags=re.MULTILINE)
+
+
 def compile_pipeline(
     out: Path,
     image: str = IMAGE,
@@ -336,7 +352,7 @@ def compile_pipeline(
         kubernetes_manifest_format=manifest is not None,
         kubernetes_manifest_options=manifest,
     )
-    text = temporary.read_text().replace(f"image: {IMAGE}\n", f"image: {image}\n")
+    text = with_image(temporary.read_text(), image)
     if manifest:
         # kfp always writes it, and an API server whose definition of Pipeline lacks it refuses the resource
         text = re.sub(r"^  displayName: .*\n(?=---$)", "", text, count=1, flags=re.MULTILINE)

@@ -45,15 +45,22 @@ def tags(data_digest: str, config: Config, pipeline_run: str) -> dict[str, str]:
 
 
 def code_digest() -> str:
-    """Return the digest of sources, installed packages and Python, or of the image if the environment names it."""
-    return os.environ.get("SPIRA_IMAGE_DIGEST") or _sha256(sources_digest(), lock_digest(), platform.python_version())
+    """Return the digest of sources, installed packages and Python."""
+    return _sha256(sources_digest(), lock_digest(), platform.python_version())
 
 
 def code_parts() -> dict[str, str]:
-    """Return the parts of :func:`code_digest` by name: source files, lock file and Python; or the image alone."""
-    if image := os.environ.get("SPIRA_IMAGE_DIGEST"):
-        return {"image": image}
+    """Return the parts of :func:`code_digest` by name: source files, lock file and Python."""
     return {**sources(), "requirements.lock": lock_digest(), "python": platform.python_version()}
+
+
+def image_digest() -> str:
+    """Return the digest of the image that runs, from ``SPIRA_IMAGE_DIGEST``; empty outside an image.
+
+    It belongs to the provenance of a model. It is no part of the code's fingerprint: an image that is built again from
+    the same sources has another digest, and nothing to train.
+    """
+    return os.environ.get("SPIRA_IMAGE_DIGEST", "")
 
 
 def clear_caches() -> None:

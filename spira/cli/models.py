@@ -125,6 +125,17 @@ def compare(
     out.print(table if table.row_count else "no differences")
 
 
+@app.command()
+def keygen(
+    private: Annotated[Path, typer.Argument(metavar="PRIVATE", help="New file with the private key.")],
+    public: Annotated[Path, typer.Argument(metavar="PUBLIC", help="New file with the public key.")],
+) -> None:
+    """Write a pair of keys: SPIRA_SIGNING_KEY names the private one, SPIRA_VERIFY_KEY the public one."""
+    from spira.packaging.attestation import make_keys
+
+    print_line(f"key {make_keys(private, public)}: {private} signs, {public} verifies")
+
+
 app.command()(push)
 
 

@@ -20,9 +20,11 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Print a model's probability and diagnosis for recordings; exit code 2 if it refuses one."""
+    from spira.packaging import attestation
     from spira.packaging.verify import predict_with_package
 
     package = Path(model) if Path(model).is_dir() else fetch_package(model, work, mlflow)
+    attestation.check(package)
     answers = predict_with_package(package, files)
     if as_json:
         print_json(answers)

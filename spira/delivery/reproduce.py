@@ -21,6 +21,7 @@ from spira.delivery.ledger import Ledger
 from spira.delivery.observe import data_files
 from spira.delivery.state import Attempt, state_of
 from spira.errors import SpiraError
+from spira.packaging import attestation
 from spira.training import train
 
 PARALLEL_TRAININGS = 2
@@ -78,7 +79,8 @@ def reproduce(
         progress: receives a line before the training.
 
     Raises:
-        SpiraError: no run in the ledger produced the version, or data or code differ from those of the run.
+        SpiraError: no run in the ledger produced the version, data or code differ from those of the run, or the
+            provenance beside the package has another origin than the ledger.
     """
     records = ledger.read()
     attempt = state_of(records).attempt_of(version)
@@ -94,6 +96,7 @@ def reproduce(
     present = data_axis(data_files(request.data, ledger.store, request.skip_bad))
     if data := _changes("data", ledger.load_axis("data", fingerprint.data), present):
         raise SpiraError(f"{request.data} differs from the data of the run ({_summary(data)}): restore the data first")
+    _check_provenance(package, request, same_code=not code)
     progress(f"training seed {seed} of version {version}")
     weights = _train(request, seed, folder)
     return _compare(version, seed, weights, package, code)
@@ -104,6 +107,26 @@ def _recorded_request(attempt: Attempt) -> RecordedRequest:
         return RecordedRequest.model_validate(attempt.request)
     except ValidationError as error:
         raise SpiraError(f"training request of run {attempt.run}: {explain(error)}") from None
+
+
+def _check_provenance(package: Path, request: RecordedRequest, same_code: bool) -> None:
+    """Compare the inputs in a package's provenance with those of the recorded request, and with the present code.
+
+    A package of format 1 has no provenance.
+    """
+    if not attestation.envelope_of(package).exists() and not attestation.is_required():
+        return
+    attestation.check(package)
+    stated = attestation.inputs(attestation.provenance(package))
+    recorded = {"data": request.data_digest, "model": request.config.digest()}
+    if same_code:
+        recorded["code"] = lineage.code_digest()
+    for name, digest in recorded.items():
+        if stated.get(name) != digest:
+            raise SpiraError(
+                f"the provenance of {package} names other inputs than the ledger: its {name} is "
+                f"{stated.get(name) or 'unknown'}, that of the run {digest}"
+            )
 
 
 def _changes(name: AxisName, before: Axis, after: Axis) -> list[Change]:

@@ -1,1 +1,1 @@
-"""The code that travels in every package: numpy and scipy only, Python 3.8 syntax, no import of the rest of spira."""
+"""What computes a model, in the project and in packages: numpy and scipy only, Python 3.8 syntax, no other spira."""

@@ -24,8 +24,12 @@ from .networks import build
 from .wav import AudioError, decode, resample
 from .windows import SAMPLE_RATE_HZ, cut
 
-FORMAT = 1
-"""Format of the ``data`` folder; other formats are refused."""
+FORMAT = 2
+"""Format of a new package. Format 1 had no ``MLmodel`` among the files that ``package.json`` lists."""
+
+FORMATS = (1, 2)
+"""Formats that this code reads: the present one and the one before. Golden recordings decide whether it computes them
+as their own code did."""
 
 SENTENCE = "frase"
 """Name of the read sentence, the only one of the Inference Service's four recordings the network was trained on."""
@@ -71,8 +75,9 @@ class Model:
                 config = json.load(file)
             with np.load(os.path.join(folder, "weights.npz"), allow_pickle=False) as arrays:
                 weights = {name: arrays[name] for name in arrays.files}
-            if config["format"] != FORMAT:
-                raise ValueError("its format is %s; this code reads format %d" % (config["format"], FORMAT))
+            if config["format"] not in FORMATS:
+                known = " and ".join(map(str, FORMATS))
+                raise ValueError("its format is %s; this code reads the formats %s" % (config["format"], known))
             return cls(config, build(config["architecture"], weights))
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise ModelError("%s holds no valid model: %s" % (folder, error)) from error

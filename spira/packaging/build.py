@@ -2,15 +2,17 @@
 
 Layout::
 
-    package.json                  format, seed, lineage, largest difference from torch, SHA-256 of every file
+    package.json                  format, seed, lineage, largest difference from torch, SHA-256 of every other file
+    MLmodel, conda.yaml, ...      what MLflow loads it by (:mod:`spira.packaging.mlflow_model`)
     data/config.json              features, windows, architecture, threshold, abstention band, limits
     data/weights.npz              the network's arrays, float32
     data/golden/*.wav             synthetic recordings (:mod:`spira.packaging.golden`)
     data/golden.json              torch's probability of each golden recording
-    code/spira_inference/         a copy of :mod:`spira.inference`: numpy and scipy only
+    code/spira_inference/         a copy of :mod:`spira.inference`, for the Inference Service only
 
 The same checkpoint, band and lineage give the same bytes on the same machine, so a package holds no time. By its
-bytes the model repository recognises a package that it has already.
+bytes the model repository recognises a package that it has already. The folder that is registered is the package, file
+by file. Signature, provenance and model card stand beside it (:mod:`spira.packaging.attestation`).
 """
 
 from __future__ import annotations
@@ -32,8 +34,9 @@ from spira.data.corpus import Corpus
 from spira.evaluation.predict import predict_waveforms
 from spira.inference.model import FORMAT
 from spira.models import checkpoint
-from spira.packaging import golden
-from spira.packaging.verify import CODE, PackageError, check_golden, digests, is_identical
+from spira.packaging import golden, mlflow_model
+from spira.packaging.mlflow_model import CODE
+from spira.packaging.verify import PackageError, check_golden, digests, is_identical
 
 TEST_RECORDINGS = 8
 """Test recordings on which a package is checked while it is built; they do not enter the package."""
@@ -60,6 +63,7 @@ def package(
         shutil.copytree(
             Path(inference.__file__).parent, folder / "code" / CODE, ignore=shutil.ignore_patterns("__pycache__")
         )
+        mlflow_model.write(folder)
         difference = (
             check_with_recordings(folder, trained.network, trained.config, corpus) if corpus else check_golden(folder)
         )

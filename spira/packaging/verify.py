@@ -1,7 +1,8 @@
 """Verification of a package: its files are complete and unchanged, and its probabilities are torch's.
 
-The package's own code computes the probabilities of its golden recordings, in a process of its own. This needs no
-torch, so a package is verified the same way wherever it is promoted or served.
+The project's own inference code computes the probabilities, and reads only data from a package: weights, settings and
+golden recordings. The code inside a package is for the Inference Service and never runs here. This needs no torch, so
+a package is verified the same way wherever it is promoted or served.
 """
 
 from __future__ import annotations
@@ -10,28 +11,32 @@ import hashlib
 import json
 import math
 import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from spira import audio
 from spira.errors import SpiraError
+from spira.inference.golden import golden, predict
+from spira.inference.model import FORMATS, Model
 from spira.inference.wav import AudioError
-
-CODE = "spira_inference"
-"""Name of the inference code inside a package."""
+from spira.packaging.mlflow_model import CODE, ENVIRONMENT, MLMODEL
 
 DESCRIPTION = "package.json"
 """Description of a package, with the SHA-256 of its other files."""
 
+REQUIRED = (DESCRIPTION, "data/config.json", f"code/{CODE}/pyfunc.py")
+"""Files without which a package of any format cannot be registered."""
+
 TOLERANCE = 1e-5
 """Largest accepted difference from torch's probability."""
 
-START_SECONDS, FILE_SECONDS = 120, 30
-"""Time limit of a package's process: for its start and its check of itself, and for each given recording."""
+MALFORMED = (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RecursionError, TypeError, ValueError)
+"""Exceptions that settings or golden recordings of a wrong form can cause."""
 
 
 class PackageError(SpiraError):
@@ -49,7 +54,7 @@ def verify(package_dir: Path) -> float:
 
 
 def check_golden(package_dir: Path, *more: Path) -> float:
-    """Run a package's own code on its golden recordings; return the largest difference from torch.
+    """Compute a package's golden recordings; return the largest difference from torch.
 
     Args:
         package_dir: the package folder.
@@ -58,10 +63,26 @@ def check_golden(package_dir: Path, *more: Path) -> float:
     Raises:
         PackageError: a probability differs by more than 1e-5 or is not a number, or there is no golden recording.
     """
-    predictions = run(package_dir, "golden", more)
+    with _computing(package_dir):
+        model = Model.load(package_dir / "data")
+        predictions = [entry for folder in (package_dir / "data", *more) for entry in golden(model, str(folder))]
     if not predictions:
         raise PackageError(f"{package_dir} has no golden recording to verify it with: package the checkpoint again")
     return largest_difference(predictions)
+
+
+@contextmanager
+def _computing(package_dir: Path) -> Iterator[None]:
+    """Compute with one thread, as the server does, and turn an error in the package's data into a PackageError.
+
+    The number of threads of a matrix product decides the last bits of a probability.
+    """
+    try:
+        with threadpool_limits(1, user_api="blas"):
+            yield
+    except MALFORMED as error:
+        problem = str(error) or type(error).__name__
+        raise PackageError(f"{package_dir} cannot be computed: {problem}; package the checkpoint again") from error
 
 
 def largest_difference(predictions: Iterable[Mapping[str, Any]]) -> float:
@@ -87,98 +108,110 @@ def largest_difference(predictions: Iterable[Mapping[str, Any]]) -> float:
 
 
 def predict_with_package(package_dir: Path, files: Sequence[Path]) -> list[dict[str, Any]]:
-    """Run a package's own code on recordings; return file, and probability and diagnosis or error, of each.
+    """Return file, and probability and diagnosis or error, of each recording.
 
-    Recordings are decoded as in training and in the server, and handed on as WAV files that every package reads.
-
-    Raises:
-        PackageError: the package cannot be used at all.
-    """
-    max_seconds = _max_seconds(package_dir)
-    errors: dict[int, str] = {}
-    with tempfile.TemporaryDirectory() as temporary:
-        wavs = {number: Path(temporary) / f"{number}.wav" for number in range(len(files))}
-        for number, file in enumerate(files):
-            try:
-                with audio.open_recording(file) as recording:
-                    wavs[number].write_bytes(audio.as_wav(recording, max_seconds))
-            except OSError as error:
-                errors[number] = f"cannot be read: {error.strerror}"
-            except AudioError as error:
-                errors[number] = str(error)
-        readable = [number for number in wavs if number not in errors]
-        predictions = dict(
-            zip(readable, run(package_dir, "predict", [wavs[number] for number in readable]), strict=True)
-        )
-    refused = {number: {"error": error} for number, error in errors.items()}
-    return [(predictions | refused)[number] | {"file": str(file)} for number, file in enumerate(files)]
-
-
-def _max_seconds(package_dir: Path) -> float:
-    """Return the length of a recording above which a package refuses it."""
-    try:
-        config = json.loads((package_dir / "data" / "config.json").read_text())
-        return float(config["limits"]["max_seconds"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PackageError(f"{package_dir} is no package: data/config.json: {error}") from error
-
-
-def run(package_dir: Path, verb: str, paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """Run the package's own code (``python -m spira_inference``) in a new process, with its folder on the path.
+    Recordings are decoded as in training and in the server.
 
     Raises:
-        PackageError: the process fails or exceeds its time limit.
+        PackageError: the package cannot be used at all: a file of it was changed or added, or its data is malformed.
     """
-    command = [sys.executable, "-P", "-s", "-B", "-m", CODE, verb, str((package_dir / "data").resolve())]
-    environment = os.environ | {"PYTHONPATH": str((package_dir / "code").resolve()), "OMP_NUM_THREADS": "1"}
+    check_files(package_dir)
+    with _computing(package_dir):
+        model = Model.load(package_dir / "data")
+        max_seconds = float(model.limits["max_seconds"])
+        return [{**_predict_file(model, file, max_seconds), "file": str(file)} for file in files]
+
+
+def _predict_file(model: Model, file: Path, max_seconds: float) -> dict[str, Any]:
     try:
-        done = subprocess.run(
-            [*command, *(str(path.resolve()) for path in paths)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=START_SECONDS + FILE_SECONDS * len(paths),
-            check=True,
-        )
-    except subprocess.CalledProcessError as error:
-        last_line = (error.stderr.strip().splitlines() or ["no error message"])[-1]
-        raise PackageError(f"{package_dir}: the package's code failed: {last_line}") from error
-    except subprocess.TimeoutExpired as error:
-        raise PackageError(f"{package_dir}: the package's code did not end within {error.timeout:g} s") from error
-    predictions: list[dict[str, Any]] = json.loads(done.stdout)
-    return predictions
+        with audio.open_recording(file) as recording:
+            content = audio.as_wav(recording, max_seconds)
+    except OSError as error:
+        return {"error": f"cannot be read: {error.strerror}"}
+    except AudioError as error:
+        return {"error": str(error)}
+    return predict(model, content)
 
 
 def digests(package_dir: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file but ``package.json`` and byte code, by relative path."""
+    """Return the SHA-256 of every file but ``package.json``, by relative path.
+
+    Raises:
+        PackageError: the folder holds something that is neither a file nor a folder, such as a link.
+    """
     return {
         path.relative_to(package_dir).as_posix(): _sha256(path)
-        for path in sorted(package_dir.rglob("*"))
-        if path.is_file() and "__pycache__" not in path.parts and path != package_dir / DESCRIPTION
+        for path in regular_files(package_dir)
+        if path != package_dir / DESCRIPTION
     }
 
 
+def regular_files(folder: Path) -> list[Path]:
+    """Return all files of a folder, sorted.
+
+    Raises:
+        PackageError: the folder holds something that is neither a file nor a folder. A link is refused, because what
+            it leads to can change after the check.
+    """
+    found = []
+    for parent, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            path = Path(parent, name)
+            mode = path.lstat().st_mode
+            if stat.S_ISREG(mode):
+                found.append(path)
+            elif not stat.S_ISDIR(mode):
+                raise PackageError(f"{folder}: {_printable(path.relative_to(folder))} is no plain file: remove it")
+    return sorted(found)
+
+
 def package_digest(package_dir: Path) -> str:
-    """Return one SHA-256 for a package: over the sorted paths and hashes of its data, code and description.
+    """Return one SHA-256 for a package: over the sorted paths and hashes of all its files.
 
     By this digest the model repository recognises a package.
+
+    Raises:
+        PackageError: the folder holds a link.
     """
-    hashes = {path: sha256 for path, sha256 in digests(package_dir).items() if path.startswith(("data/", "code/"))}
+    hashes = digests(package_dir)
     if (package_dir / DESCRIPTION).is_file():
         hashes[DESCRIPTION] = _sha256(package_dir / DESCRIPTION)
     lines = "".join(f"{path}\0{hashes[path]}\n" for path in sorted(hashes))
-    return hashlib.sha256(lines.encode()).hexdigest()
+    return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
 
 
 def check_complete(package_dir: Path) -> None:
     """Check that a package has the files without which it cannot be registered.
 
     Raises:
-        PackageError: one of them is missing.
+        PackageError: one of them is missing, or its format is unknown.
     """
-    for part in (DESCRIPTION, "data/config.json", f"code/{CODE}/pyfunc.py"):
+    parts = REQUIRED if _read_format(package_dir) == 1 else (*REQUIRED, MLMODEL, *ENVIRONMENT)
+    for part in parts:
         if not (package_dir / part).is_file():
             raise PackageError(f"{package_dir} is incomplete: {part} is missing; package the checkpoint again")
+
+
+def _read_format(package_dir: Path) -> int:
+    written = _description(package_dir).get("format")
+    if written not in FORMATS:
+        known = " and ".join(map(str, FORMATS))
+        raise PackageError(f"{package_dir} has format {written}, and this release reads the formats {known}")
+    return int(written)
+
+
+def _description(package_dir: Path) -> dict[str, Any]:
+    """Return the content of ``package.json``."""
+    try:
+        content = json.loads((package_dir / DESCRIPTION).read_text("utf-8"))
+        if isinstance(content, dict) and isinstance(content.get("files"), dict):
+            return content
+        problem: object = "it lists no files"
+    except FileNotFoundError:
+        raise PackageError(f"{package_dir} is no package: {DESCRIPTION} is missing") from None
+    except (OSError, ValueError, RecursionError) as error:
+        problem = error
+    raise PackageError(f"{package_dir} is no package: {DESCRIPTION}: {problem}")
 
 
 def check_files(package_dir: Path) -> None:
@@ -187,24 +220,28 @@ def check_files(package_dir: Path) -> None:
     Raises:
         PackageError: a file is missing, changed or not listed; the message names the first one.
     """
-    try:
-        listed = json.loads((package_dir / DESCRIPTION).read_text())["files"]
-    except (OSError, ValueError, KeyError) as error:
-        raise PackageError(f"{package_dir} is no package: {DESCRIPTION}: {error}") from error
-    present = digests(package_dir)
+    listed, present = _description(package_dir)["files"], digests(package_dir)
     for name in sorted(listed.keys() | present.keys()):
         if listed.get(name) != present.get(name):
             problem = "is missing" if name not in present else "was changed" if name in listed else "is not listed"
-            raise PackageError(f"{package_dir}: {name} {problem}; package the checkpoint again, or fetch it again")
+            advice = "package the checkpoint again, or fetch it again"
+            raise PackageError(f"{package_dir}: {_printable(name)} {problem}; {advice}")
+    check_complete(package_dir)
 
 
 def is_identical(a: Path, b: Path) -> bool:
     """Return whether two folders hold the same package, byte for byte."""
     try:
         return (a / DESCRIPTION).read_bytes() == (b / DESCRIPTION).read_bytes() and digests(a) == digests(b)
-    except OSError:
+    except (OSError, PackageError):
         return False
 
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _printable(name: str | Path) -> str:
+    """Return a file name with escapes for bytes that are not UTF-8 and for control characters."""
+    text = str(name).encode("utf-8", "backslashreplace").decode()
+    return "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in text)

@@ -1,60 +1,97 @@
-"""A package as the artifacts of a model version: an MLflow model of flavour ``python_function``."""
+"""A package as the artifacts of a model version: an MLflow model of flavour ``python_function``.
+
+    packages/DIGEST/package/         the package, file by file: the version's source
+    packages/DIGEST/package.*        what stands beside it (:mod:`spira.packaging.attestation`)
+
+A package of format 1 was registered as ``packages/DIGEST`` with MLflow's own files around it, which nothing digested.
+They are left behind when it is downloaded.
+"""
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import mlflow.artifacts
-import mlflow.pyfunc
-import yaml
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.models import Model
-from mlflow.models.model import MLMODEL_FILE_NAME
+from mlflow.exceptions import MlflowException
 
-from spira.packaging.verify import CODE, DESCRIPTION
+from spira.packaging import attestation
+from spira.packaging.mlflow_model import ENVIRONMENT, MLMODEL
+from spira.packaging.verify import PackageError, regular_files
 from spira.registry.store import ModelStore
 
-LOADER = f"{CODE}.pyfunc"
-"""Module whose ``_load_pyfunc(path)`` loads the served model from the package's ``data`` folder."""
-
-REQUIREMENTS = ["numpy>=1.24,<3", "scipy>=1.9,<2"]
-"""Given, because MLflow infers requirements slowly; the Inference Service has numpy 1.24 and scipy 1.9."""
+PACKAGE = "package"
+"""Name of the folder of a package in the artifacts."""
 
 
 def upload(store: ModelStore, package: Path, run_id: str, digest: str) -> str:
     """Upload a package to its run and return its URI."""
     run = store.client.get_run(run_id)
-    folder = f"packages/{digest[:16]}"  # by digest, so that two packages of one run do not mix
-    with tempfile.TemporaryDirectory() as temporary:
-        model = Path(temporary) / "model"
-        mlflow.pyfunc.save_model(
-            model,
-            loader_module=LOADER,
-            data_path=str(package / "data"),
-            code_paths=[str(package / "code" / CODE)],
-            pip_requirements=REQUIREMENTS,
-            mlflow_model=Model(run_id=run_id),
-        )
-        shutil.copyfile(package / DESCRIPTION, model / DESCRIPTION)
-        store.client.log_artifacts(run_id, str(model), folder)
+    folder = f"packages/{digest[:16]}/{PACKAGE}"  # by digest, so that two packages of one run do not mix
+    store.client.log_artifacts(run_id, str(package), folder)
     return f"{run.info.artifact_uri}/{folder}"
 
 
-def download(store: ModelStore, entity: ModelVersion, temporary: Path) -> Path:
-    """Download a version's artifacts into a temporary folder and return the package there."""
+def upload_attestation(store: ModelStore, uri: str, run_id: str, beside: Path) -> None:
+    """Upload the files that stand beside a registered package; those of a later verdict replace the earlier ones.
+
+    A package of format 1 has nothing beside it.
+    """
+    folder = f"packages/{uri.split('/')[-2]}"
+    if uri.endswith(f"/{folder}/{PACKAGE}"):
+        store.client.log_artifacts(run_id, str(beside), folder)
+
+
+def download_attestation(store: ModelStore, entity: ModelVersion, package: Path) -> None:
+    """Download the envelope of a version to its place beside a package, if the version has one."""
     uri = store.uri(entity)
-    model = Path(
+    if not uri.endswith(f"/{PACKAGE}"):
+        return
+    with tempfile.TemporaryDirectory(dir=package.parent, prefix=".fetch-") as temporary:
+        try:
+            envelope = mlflow.artifacts.download_artifacts(
+                artifact_uri=uri + attestation.ENVELOPE, dst_path=temporary, tracking_uri=store.tracking_uri
+            )
+        except (MlflowException, OSError):
+            return  # none: refused later, where a signature is required
+        Path(envelope).replace(attestation.envelope_of(package))
+
+
+def download(store: ModelStore, entity: ModelVersion, temporary: Path) -> Path:
+    """Download a version's artifacts into a temporary folder and return the package there.
+
+    Raises:
+        PackageError: they hold a file that does not belong to the package, or a link.
+    """
+    uri = store.uri(entity)
+    if (local := _local_folder(uri)) is not None:
+        regular_files(local)  # the download below would follow a link
+    downloaded = Path(
         mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(temporary), tracking_uri=store.tracking_uri)
     )
-    # Not Model.load: it takes a folder with a percent sign in its name for a URL.
-    data = Model.from_dict(yaml.safe_load((model / MLMODEL_FILE_NAME).read_text("utf-8"))).flavors["python_function"][
-        "data"
-    ]
-    package = temporary / "package"
-    package.mkdir()
-    (model / data).rename(package / "data")
-    (model / "code").rename(package / "code")
-    (model / DESCRIPTION).rename(package / DESCRIPTION)
+    if (downloaded / "data" / "data").is_dir():
+        return _without_mlflows_files(downloaded, temporary / "format-1")
+    return downloaded
+
+
+def _local_folder(uri: str) -> Path | None:
+    """Return the folder of a URI on this machine; None for any other URI."""
+    parts = urlsplit(uri)
+    path = Path(uri) if not parts.scheme else Path(unquote(parts.path)) if parts.scheme == "file" else None
+    return path if path is not None and path.is_dir() else None
+
+
+def _without_mlflows_files(downloaded: Path, package: Path) -> Path:
+    """Move a package of format 1 out of the files that MLflow had written around it."""
+    for name in (MLMODEL, *ENVIRONMENT):
+        (downloaded / name).unlink(missing_ok=True)
+    data = downloaded / "data"
+    if strangers := sorted(path.name for path in data.iterdir() if path.name != "data"):
+        raise PackageError(f"the registered folder holds data/{strangers[0]!r}, which is no part of the package")
+    downloaded.rename(package)
+    (package / "data").rename(package / "outer")
+    (package / "outer" / "data").rename(package / "data")
+    (package / "outer").rmdir()
     return package

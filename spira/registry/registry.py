@@ -19,8 +19,10 @@ from typing import Any
 
 from mlflow.entities.model_registry import ModelVersion
 
+from spira import lineage
 from spira.evaluation.verdict import Verdict
-from spira.packaging.verify import check_complete, package_digest
+from spira.packaging import attestation
+from spira.packaging.verify import check_files, package_digest
 from spira.registry import artifacts as package_artifacts
 from spira.registry import runs
 from spira.registry.store import ModelStore, RegistryError, explained, local_uri
@@ -166,21 +168,26 @@ class Registry:
         latest verdict and lineage. A champion does not become its own challenger.
 
         Raises:
-            PackageError: the package is incomplete.
+            PackageError: the package is incomplete, or a file in it was changed or added.
             RegistryError: the store fails.
         """
-        check_complete(package)
+        check_files(package)
         digest = package_digest(package)
         tags = {**tags, "approved": runs.approval(verdict), "reasons": "; ".join(verdict.reasons)}
         tags |= {"verdict_run": run_id, "package_digest": digest}
         if verdict.warnings:
             tags["warnings"] = "; ".join(verdict.warnings)
         same = self._store.search(f"tag.package_digest = '{digest}'")
-        if same:
-            entity = same[0]
-        else:
-            uri = package_artifacts.upload(self._store, package, run_id, digest)
-            entity = self._store.create_version(uri, run_id, tags)
+        with tempfile.TemporaryDirectory() as beside:
+            content = attestation.statement(digest, tags, verdict, lineage.image_digest())
+            attestation.write(Path(beside), package_artifacts.PACKAGE, content)  # first: the signing key may be refused
+            if same:
+                entity, owner = same[0], same[0].run_id or run_id
+                package_artifacts.upload_attestation(self._store, self._store.uri(entity), owner, Path(beside))
+            else:
+                uri = package_artifacts.upload(self._store, package, run_id, digest)
+                package_artifacts.upload_attestation(self._store, uri, run_id, Path(beside))
+                entity = self._store.create_version(uri, run_id, tags)
         self._store.tag(entity, tags)
         if "champion" not in entity.aliases:
             self._store.point("challenger", entity.version)
@@ -288,10 +295,14 @@ class Registry:
 
         Raises:
             RegistryError: the artifacts are not what was registered, or ``out`` holds something else.
+            PackageError: the artifacts hold a link, or a file that does not belong to a package; or the version has no
+                valid signature, and a public key is configured (:mod:`spira.packaging.attestation`).
         """
         entity = self._store.find(version)
         registered = entity.tags.get("package_digest")
         if out.exists():
+            if not attestation.envelope_of(out).exists():
+                package_artifacts.download_attestation(self._store, entity, out)
             return _checked(out, entity, registered)
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".fetch-") as temporary:
@@ -300,6 +311,7 @@ class Registry:
                 raise RegistryError(
                     f"version {entity.version} cannot be used: its artifacts differ from what was registered"
                 )
+            package_artifacts.download_attestation(self._store, entity, out)
             try:
                 package.rename(out)
             except OSError:
@@ -331,6 +343,7 @@ def open_at(uri: str) -> Registry:
 
 def _checked(out: Path, entity: ModelVersion, registered: str | None) -> Path:
     if package_digest(out) == registered:
+        attestation.check(out)
         return out
     raise RegistryError(f"{out} exists and is not version {entity.version}: remove it or choose another folder")
 

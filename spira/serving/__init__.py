@@ -12,7 +12,8 @@
     bodies      request bodies, inflated and parsed to JSON within limits on memory
     messages    JSON of both protocols to WAV bytes; predictions to responses
     tensors     the input tensor of v2 to WAV bytes
-    package     the package's own code, loaded after its golden recordings are checked
+    package     the model, loaded from a package after its files and golden recordings are checked
+    signature   the signature beside a package, where a public key is configured
     errors      responses for refused requests: status, code, message
     memory      settings of the C library's memory allocator
 """

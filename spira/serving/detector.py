@@ -14,6 +14,7 @@ from typing import Any
 import kserve
 
 from spira import audio
+from spira.inference.model import ModelError
 from spira.serving import messages, package
 from spira.serving.errors import RequestError
 
@@ -89,7 +90,7 @@ class Detector(kserve.Model):
         model = self.package.model
         try:
             probability = model.probability(audio.as_wav(io.BytesIO(recording), model.limits["max_seconds"]))
-        except self.package.model_error as error:
+        except ModelError as error:
             raise RequestError(HTTPStatus.INTERNAL_SERVER_ERROR, "model", str(error)) from error
         except ValueError as error:
             message = f"recording {number}: {error}; correct the recording and send it again"

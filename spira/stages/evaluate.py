@@ -129,7 +129,7 @@ def evaluate(
 
 @contextmanager
 def open_champion(registry_uri: str) -> Iterator[ChampionPredictor | None]:
-    """Provide the champion, run from its package in a process of its own; None before the first promotion."""
+    """Provide the champion, computed from its package by our own code; None before the first promotion."""
     from spira.evaluation.evaluate import ChampionPredictor
 
     if "://" not in registry_uri and not (Path(registry_uri) / "mlflow.db").exists():

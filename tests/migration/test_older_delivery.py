@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -20,16 +21,19 @@ from pipelines.summary import RunSummary
 from spira import config
 from spira.data.demo import make_demo
 from spira.delivery.conditions import resource_status
+from spira.deployment.inference_service.models import Models
 from spira.evaluation import gate, verdict
 from spira.models import checkpoint
 from spira.packaging import golden
-from spira.packaging.verify import check_files, verify
+from spira.packaging.verify import check_files, predict_with_package, verify
 from spira.registry import Registry, local_uri
+from spira.serving import package as serving
 from tests.support import ROOT
 
 pytestmark = pytest.mark.integration
 
 HERE = ROOT / "tests" / "migration" / "delivery_79862e6"
+OLDER_CODE = ROOT / "tests" / "migration" / "older_code"
 EXPECTED = json.loads((HERE / "expected.json").read_text())
 PATHS_IN_MLFLOW = {
     "experiments": ["artifact_location"],
@@ -78,7 +82,8 @@ def deliver(older: Path) -> Spira:
             f"--settings={older / 'delivery.yaml'}",
             "--json",
         ]
-        environment = {**os.environ, "SPIRA_IMAGE_DIGEST": EXPECTED["image"], "OMP_NUM_THREADS": "1"}
+        path = os.pathsep.join((str(OLDER_CODE), str(ROOT)))
+        environment = {**os.environ, "PYTHONPATH": path, "OLDER_IMAGE": EXPECTED["image"], "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
@@ -100,10 +105,41 @@ def test_the_history_and_the_reason_are_the_same(deliver: Spira):
 
 
 def test_the_package_and_its_golden_recordings_are_verified(older: Path):
-    """By the code that travels in it."""
+    """Format 1, computed by the present code."""
     package = older / "work" / "serving" / "versions" / "1"
+    assert json.loads((package / "package.json").read_text())["format"] == 1
     check_files(package)
     assert verify(package) <= 1e-5
+
+
+def test_the_package_predicts_as_torch_did(older: Path):
+    """Every golden recording, with the probability that the old training computed."""
+    package = older / "work" / "models" / "1"
+    entries = json.loads((package / "data" / "golden.json").read_text())
+    answers = predict_with_package(package, [package / "data" / entry["file"] for entry in entries])
+    for answer, entry in zip(answers, entries, strict=True):
+        assert answer["probability"] == pytest.approx(entry["probability"], abs=1e-5)
+
+
+def test_the_registered_version_is_fetched_and_served(older: Path, tmp_path: Path):
+    """MLflow's own files around it are left behind; the server reads the registered folder as it is."""
+    registry = Registry(local_uri(older / "work"))
+    fetched = registry.fetch(1, tmp_path / "package")
+    assert verify(fetched) <= 1e-5
+    assert sorted(path.name for path in fetched.iterdir()) == ["code", "data", "package.json"]
+    artifacts = Path(registry.show(1).uri)
+    for folder in (fetched, artifacts):
+        assert serving.load(folder).difference <= 1e-5
+    copied = Path(shutil.copytree(artifacts, tmp_path / "artifacts"))
+    (copied / "code" / "spira_inference" / "more.py").write_text("")
+    with pytest.raises(serving.PackageError, match="is not listed"):
+        serving.load(copied)
+
+
+def test_the_inference_service_gets_the_package_with_a_loader_of_this_release(older: Path, tmp_path: Path):
+    """The ``MLmodel`` that MLflow had written beside it was outside the digests."""
+    folder = Models(tmp_path).provide("1", older / "work" / "models" / "1")
+    assert "loader_module: spira_inference.pyfunc" in (folder / "MLmodel").read_text()
 
 
 def test_the_checkpoint_gate_and_verdict_are_read(older: Path):
@@ -143,7 +179,7 @@ def _status_of(older: Path) -> Any:
     from spira.delivery.status import delivery_status
 
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("SPIRA_IMAGE_DIGEST", EXPECTED["image"])
+        environment.setattr("spira.cli.compose.lineage.code_parts", lambda: {"image": EXPECTED["image"]})
         return delivery_status(reconciler(settings.load(older / "delivery.yaml")).dry_run())
 
 

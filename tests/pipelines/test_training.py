@@ -15,8 +15,17 @@ import pytest
 import yaml
 
 import components
+from pipelines import training
 from pipelines.parameters import OPTIONAL, STATE, Parameters, describe
-from pipelines.training import COMPILED, HOUR, STORE_VARIABLES, CompileOptions, code_digest, compile_pipeline
+from pipelines.training import (
+    COMPILED,
+    HOUR,
+    STORE_VARIABLES,
+    CompileOptions,
+    code_digest,
+    compile_pipeline,
+    with_image,
+)
 from spira.config import Config, from_dict
 from spira.delivery.training_request import TrainingRequest
 from spira.evaluation import gate as gates
@@ -501,3 +510,26 @@ def test_a_run_is_described_by_its_data_and_by_what_differs_from_the_defaults():
     changed = {"config": from_dict({}, ["training.seeds=[1, 2]"]), "gate": gates.load(LENIENT), "data_digest": ""}
     text = describe(REQUEST.model_copy(update=changed))
     assert text.startswith("Data gs://voices (not pinned); training.seeds=[1, 2], gate.")
+
+
+def test_the_digest_of_the_image_is_in_the_environment_of_every_task(tmp_path: Path) -> None:
+    """The provenance of a model has it; an image by tag has no digest. Variables that a task has already are kept."""
+    digest = "sha256:" + "1" * 64
+    compile_pipeline(tmp_path / "pipeline.yaml", f"registry/spira@{digest}")
+    containers = [
+        executor["container"]
+        for executor in yaml.safe_load((tmp_path / "pipeline.yaml").read_text().partition("\n---\n")[0])[
+            "deploymentSpec"
+        ]["executors"].values()
+    ]
+    assert containers
+    for container in containers:
+        assert container["image"] == f"registry/spira@{digest}"
+        assert {"name": "SPIRA_IMAGE_DIGEST", "value": digest} in container["env"]
+    compile_pipeline(tmp_path / "tag.yaml", "spira:dev")
+    assert "SPIRA_IMAGE_DIGEST" not in (tmp_path / "tag.yaml").read_text()
+    own = f"  env:\n  - name: A\n    value: b\n  image: {training.IMAGE}\n"
+    assert yaml.safe_load(with_image(own, f"a@{digest}")) == {
+        "env": [{"name": "A", "value": "b"}, {"name": "SPIRA_IMAGE_DIGEST", "value": digest}],
+        "image": f"a@{digest}",
+    }

@@ -57,11 +57,12 @@ def test_comments_and_docstrings_do_not_change_the_code_digest(checkout: Path, t
 
 
 def test_the_code_digest_is_listed_by_parts(checkout: Path, monkeypatch: pytest.MonkeyPatch):
-    """File by file, with lock file and Python; or the image alone."""
+    """File by file, with lock file and Python; an image changes nothing."""
     lineage.clear_caches()
-    assert set(lineage.code_parts()) == {"spira/noise.py", "requirements.lock", "python"}
+    parts = lineage.code_parts()
+    assert set(parts) == {"spira/noise.py", "requirements.lock", "python"}
     monkeypatch.setenv("SPIRA_IMAGE_DIGEST", "sha256:12")
-    assert lineage.code_parts() == {"image": "sha256:12"}
+    assert lineage.code_parts() == parts
 
 
 def test_what_is_no_file_among_the_sources_does_not_change_the_code_digest(checkout: Path):
@@ -117,11 +118,11 @@ def test_without_a_lock_file_the_installed_packages_are_hashed(checkout: Path):
 
 
 def test_an_image_has_its_identity_from_the_environment(checkout: Path, monkeypatch: pytest.MonkeyPatch):
-    """On a cluster the code is the image's digest, and the commit is the one that it was built from."""
+    """On a cluster the environment has the image's digest, for the provenance, and the commit of its sources."""
     monkeypatch.setenv("SPIRA_IMAGE_DIGEST", "sha256:12")
     monkeypatch.setenv("SPIRA_GIT_COMMIT", "abc")
     lineage.clear_caches()
-    assert (lineage.code_digest(), lineage.git_commit()) == ("sha256:12", "abc")
+    assert (lineage.image_digest(), lineage.git_commit()) == ("sha256:12", "abc")
 
 
 def test_without_a_repository_the_commit_is_unknown(checkout: Path):

@@ -69,11 +69,10 @@ class ServiceWorld:
         return InferenceService(self.folder / "serving", service)
 
     def release(self, version: str, package: int = 0, fault: str = "", on: str = "probe-topic") -> Release:
-        """Return a version that the stand-in can load; it has the fault on one of its channels."""
+        """Return a version; the stand-in has the fault with it on one of its channels."""
         folder = self.folder / "mlflow" / self.model / version
         if not folder.exists():
             folder.mkdir(parents=True)
-            (folder / "package").symlink_to(self.packages[package])
             (folder / "faults.json").write_text(json.dumps({"fault": fault, "on": f"{self.model}-{on}"}))
         return Release(version, self.packages[package])
 

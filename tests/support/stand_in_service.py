@@ -1,14 +1,15 @@
-"""A stand-in for the Inference Service that follows its contract; MLflow is a folder ``<model>/<version>/package``.
+"""A stand-in for the Inference Service that follows its contract.
 
-    env model_path=models:/spira/3 receiving_channel=... python stand_in_service.py
+    env model_path=models/3 receiving_channel=... python stand_in_service.py
 
 It handles one message after the other, without a queue group, and does not answer a request that fails. A file
-``<version>/faults.json`` beside the package injects a fault: {"fault": name, "on": channel with the fault}.
+``<model>/<version>/faults.json`` in the folder ``MLFLOW_TRACKING_URI`` injects a fault: {"fault": name, "on": channel}.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import logging
 import os
@@ -28,27 +29,22 @@ RECORDINGS = ("aceite", "sustentada", "parlenda", "frase")
 FIELDS = ("id", "model_id", "rgh", "mask_type", "gender", "covid_status", "local", "status", "user_id", "created_in")
 
 
-def version_folder() -> Path:
-    """Return the folder of the version in ``model_path``."""
-    scheme, model, version = ENVIRONMENT["model_path"].split("/")
-    assert scheme == "models:"
-    return Path(ENVIRONMENT["MLFLOW_TRACKING_URI"], model, version)
-
-
 def load_model() -> Any:
-    """Load the model with the package's own code."""
-    package = version_folder() / "package"
-    sys.path.insert(0, str(package / "code"))
-    from spira_inference.pyfunc import _load_pyfunc
-
-    return _load_pyfunc(str(package / "data"))
+    """Load the model with the code in its folder, by the loader that its ``MLmodel`` names."""
+    folder = Path(ENVIRONMENT["model_path"])
+    (loader,) = (line.split()[-1] for line in (folder / "MLmodel").read_text().splitlines() if "loader_module:" in line)
+    sys.path.insert(0, str(folder / "code"))
+    return importlib.import_module(loader)._load_pyfunc(str(folder / "data"))
 
 
 def fault() -> str:
     """Return the fault to inject on this process's channel; empty for none."""
-    path = version_folder() / "faults.json"
-    faults = json.loads(path.read_text()) if path.exists() else {"on": None}
-    return faults["fault"] if faults["on"] == ENVIRONMENT["receiving_channel"] else ""
+    version = Path(ENVIRONMENT["model_path"]).name
+    for path in Path(ENVIRONMENT["MLFLOW_TRACKING_URI"]).glob(f"*/{version}/faults.json"):
+        faults = json.loads(path.read_text())
+        if faults["on"] == ENVIRONMENT["receiving_channel"]:
+            return faults["fault"]
+    return ""
 
 
 def recording(inference_id: str, name: str) -> bytes:

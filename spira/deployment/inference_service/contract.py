@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import NamedTuple
 
 from spira.deployment.target import DeploymentError
@@ -89,15 +90,14 @@ class Service:
         """Channels without clients, for the golden check."""
         return Channels(f"{self.model}-probe-topic", f"{self.model}-probe-updates")
 
-    def model_path(self, version: str) -> str:
-        """Return the MLflow address of a version.
+    def environment(self, model: Path, channels: Channels) -> dict[str, str]:
+        """Return the environment of a process that serves a model on channels.
 
-        The address is never an alias: a service that restarts after a crash would load another version.
+        Args:
+            model: verified folder of the version, named after it. An address in MLflow (``models:/spira/3``) would be
+                downloaded and executed without a check, and an alias could change between two starts.
+            channels: channels of the process.
         """
-        return f"models:/{self.model}/{version}"
-
-    def environment(self, version: str, channels: Channels) -> dict[str, str]:
-        """Return the environment of a process that serves a version on channels."""
         return {
             "nats_conn_url": self.nats_url,
             "minio_conn_url": self.minio,
@@ -109,7 +109,8 @@ class Service:
             "MLFLOW_TRACKING_URI": self.mlflow_uri,
             "loop_interval": "0.01",
             **self.variables,
-            "model_path": self.model_path(version),
+            "PYTHONDONTWRITEBYTECODE": "1",  # byte code in the model's folder would be a file that nobody approved
+            "model_path": str(model),
             "receiving_channel": channels.receiving,
             "central_channel": channels.central,
         }
@@ -117,7 +118,7 @@ class Service:
 
 def version_of(environment: Mapping[str, str]) -> str:
     """Return the version that an environment names; empty if it names none."""
-    return environment.get("model_path", "").rpartition("/")[2]
+    return environment.get("model_path", "").rpartition("/")[2]  # of a path, and of an older models:/NAME/VERSION
 
 
 def new_id() -> str:

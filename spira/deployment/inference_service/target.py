@@ -3,6 +3,7 @@
 Files
 -----
     folder/serving.json, versions/    version that serves, and its package: see :mod:`spira.deployment.local`
+    folder/models/3/                  read-only copy of a version that its processes load: see :mod:`.models`
     folder/processes/0003/            processes and their supervisors: see :mod:`.processes` and :mod:`.supervisor`
 
 Steps of a change
@@ -40,6 +41,7 @@ from spira import files
 from spira.deployment.inference_service import processes
 from spira.deployment.inference_service.contract import Service, version_of
 from spira.deployment.inference_service.messages import Messages
+from spira.deployment.inference_service.models import Models
 from spira.deployment.inference_service.processes import Process
 from spira.deployment.local import Local
 from spira.deployment.target import DeploymentError, Plan, Release, Status
@@ -66,6 +68,7 @@ class InferenceService:
         self.service = service
         self.record = Local(folder)
         self.messages = Messages(service)
+        self.models = Models(folder / "models")
 
     def status(self) -> Status:
         """See :class:`~spira.deployment.target.Target`; reads the environment of the running process.
@@ -92,7 +95,7 @@ class InferenceService:
         """
         self.record.plan(release)
         serving, old = self.record.status().version, self._serving()
-        path, channel = self.service.model_path(release.version), self.service.channels.receiving
+        path, channel = self.models.folder(release.version), self.service.channels.receiving
         check = f"check {path} on {channel} with one golden recording"
         if process := self._runs(release.version):
             supervise = () if process.is_supervised else (f"start a supervisor of process {process.pid}",)
@@ -152,7 +155,7 @@ class InferenceService:
             else:
                 package = self._package(status.previous)
                 self._probe(status.previous, package)
-                self._switch(self.service.environment(status.previous, self.service.channels), package, commit)
+                self._switch(self._environment(status.previous, package), package, commit)
                 self.messages.check(package, self.service.channels, count=1)
         return self.status()
 
@@ -161,14 +164,14 @@ class InferenceService:
         old = self._serving()
         if self.record.status().version != release.version:
             self._probe(release.version, release.package)
-        self._switch(self.service.environment(release.version, self.service.channels), release.package, commit)
+        self._switch(self._environment(release.version, release.package), release.package, commit)
         self._confirm(release, old)
 
     def _probe(self, version: str, package: Path) -> None:
         """Take step 1."""
         channels = self.service.probe_channels
-        log.info("checking %s on %s", self.service.model_path(version), channels.receiving)
-        with self._started(self.service.environment(version, channels)) as process:
+        log.info("checking version %s on %s", version, channels.receiving)
+        with self._started(self.service.environment(self.models.provide(version, package), channels)) as process:
             self.messages.check(package, channels)
         process.stop(self.service.stop_seconds)
 
@@ -231,14 +234,14 @@ class InferenceService:
         process = self._serving()
         if process is None or self.record.status().version != version:
             return None
-        wanted = self.service.environment(version, self.service.channels)
+        wanted = self.service.environment(self.models.folder(version), self.service.channels)
         return process if wanted.items() <= process.running_environment.items() else None
 
     def _problem(self, version: str | None) -> str:
         """Return why the recorded version does not serve; empty if it does."""
         if version is None:
             return "serves nothing yet: apply a version first"
-        process, path = self._serving(), self.service.model_path(version)
+        process, path = self._serving(), str(self.models.folder(version))
         if process is None:
             return f"serves nothing: the process of {path} has ended: apply it again{self._log_quote(version)}"
         if process.is_restarting:
@@ -263,6 +266,10 @@ class InferenceService:
         for process in processes.find_all(self.folder / "processes"):
             if serving is None or process.folder != serving.folder:
                 process.stop(self.service.stop_seconds)
+
+    def _environment(self, version: str, package: Path) -> dict[str, str]:
+        """Return the environment of a process on the clients' channels, with a model verified just now."""
+        return self.service.environment(self.models.provide(version, package), self.service.channels)
 
     def _package(self, version: str) -> Path:
         return self.folder / "versions" / version

@@ -15,7 +15,7 @@ from kubernetes.utils.quantity import parse_quantity
 from spira.deployment.target import DeploymentError, Release
 from spira.deployment.version_stack import Change, read_history, to_json, version_stack
 from spira.kubernetes_connection import KubernetesObject
-from spira.packaging import verify
+from spira.packaging import attestation, verify
 
 HISTORY = "spira/history"
 """Annotation with the history: a JSON list of :class:`spira.deployment.version_stack.Change`, each with a ``uri``."""
@@ -54,6 +54,7 @@ def check(release: Release, history: Sequence[Change]) -> None:
                 f"the location {release.uri}: a version has one location, which never changes and belongs to it alone"
             )
     verify.check_files(release.package)
+    attestation.check(release.package)
 
 
 def render(name: str, runtime: str, account: str, history: Sequence[Change]) -> KubernetesObject:
@@ -76,7 +77,7 @@ def render(name: str, runtime: str, account: str, history: Sequence[Change]) -> 
         "modelFormat": {"name": "spira"},
         "runtime": runtime,
         "protocolVersion": "v2",
-        "storageUri": current.uri,
+        "storageUri": current.uri.removesuffix("/package"),  # with the package comes what stands beside it
         "env": [{"name": VERSION, "value": current.version}],
     }
     return {

@@ -305,7 +305,7 @@ def test_a_version_with_an_image_by_tag_depends_on_these_sources(monkeypatch: py
     """A tag does not identify the code of an image, so the digest of the sources is added."""
     names = set()
     for code in ("1", "2"):
-        monkeypatch.setenv("SPIRA_IMAGE_DIGEST", code)
+        monkeypatch.setattr("spira.lineage.code_digest", lambda code=code: code)
         names.add(versions.content("spira-train:dev", CompileOptions())[0])
         names.add(versions.content(IMAGE, CompileOptions())[0])
     assert len(names) == 3

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from spira.deployment.inference_service import processes
-from spira.deployment.inference_service.contract import request
+from spira.deployment.inference_service.contract import request, version_of
 from spira.deployment.inference_service.processes import Process
 from tests.support.ledger_builder import THIRD, LocalDelivery
 from tests.support.service_world import RGH
@@ -38,8 +38,8 @@ class Service:
 
     @property
     def serves(self) -> list[str]:
-        """Model path in the environment of each running process."""
-        return [process.running_environment["model_path"] for process in self.running]
+        """Version in the environment of each running process."""
+        return [version_of(process.running_environment) for process in self.running]
 
     def kill(self) -> None:
         """Kill all processes and their supervisors, as a restart of the machine does."""
@@ -64,11 +64,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
 def service(
     local_delivery: LocalDelivery, servers: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Service]:
-    """The only target of the settings. The stand-in loads versions from a folder, the real service from MLflow."""
+    """The only target of the settings."""
     from tests.support.service_world import KEYS, STAND_IN
 
-    for version in ("1", "2", "3"):
-        local_delivery.registry.fetch(version, local_delivery.folder / "mlflow" / "spira" / version / "package")
     target = {
         "kind": "inference-service",
         "command": [sys.executable, str(STAND_IN)],
@@ -134,16 +132,16 @@ def test_each_tick_brings_the_service_to_the_wanted_version(
 ) -> None:
     """The wanted version, a newly approved one, the one after a rollback, and a killed process take one tick each."""
     assert "inference-service serves version 2 (was nothing)" in deliver("tick").stderr
-    assert service.serves == ["models:/spira/2"]
+    assert service.serves == ["2"]
 
     local_delivery.ledger_builder.run(local_delivery.ledger_builder.observe(THIRD), "approved", "3")
     result = deliver("tick")
     assert result.exit_code == 0, result.output
     assert "version 3 is champion and serves: approved by its gate" in result.stderr
-    assert (service.serves, local_delivery.registry.champion().version) == (["models:/spira/3"], 3)
+    assert (service.serves, local_delivery.registry.champion().version) == (["3"], 3)
 
     assert deliver("rollback", "--reason", "false alarms").exit_code == 0
-    assert (service.serves, local_delivery.registry.champion().version) == (["models:/spira/2"], 2)
+    assert (service.serves, local_delivery.registry.champion().version) == (["2"], 2)
 
     service.kill()
     (status,) = json.loads(deploy("status", "--json").stdout)
@@ -152,6 +150,6 @@ def test_each_tick_brings_the_service_to_the_wanted_version(
     message = "repaired: version 2 applied to inference-service again"
     assert message in deliver("tick").stderr
     assert message in deliver("history").stdout
-    assert service.serves == ["models:/spira/2"]
+    assert service.serves == ["2"]
     assert deploy("verify").exit_code == 0
     assert json.loads(deliver("tick", "--json").stdout)["done"] == []

@@ -103,7 +103,7 @@ def test_the_settings_of_the_service_reach_it(tmp_path: Path, monkeypatch: pytes
         ', "receiving_channel": "model_channel", "central_channel": "a.b", "model": "m", "start_seconds": 1, '
         '"answer_seconds": 2, "stop_seconds": 3'
     )
-    assert (own.channels, own.model_path("3")) == (("model_channel", "a.b"), "models:/m/3")
+    assert (own.channels, own.model) == (("model_channel", "a.b"), "m")
     assert (own.start_seconds, own.answer_seconds, own.stop_seconds) == (1, 2, 3)
     with pytest.raises(DeploymentError, match="must differ from each other"):
         service(', "receiving_channel": "same", "central_channel": "same"')

@@ -21,7 +21,7 @@ from spira.config import SAMPLE_RATE_HZ, Config
 from spira.data.corpus import Corpus
 from spira.evaluation.predict import predict_waveforms
 from spira.inference import model
-from spira.inference.__main__ import golden as predict_golden
+from spira.inference.golden import golden as predict_golden
 from spira.inference.model import Model
 from spira.inference.wav import resample
 from spira.models import checkpoint
@@ -189,10 +189,36 @@ def test_a_wrong_resampler_is_detected(made: Path, monkeypatch: pytest.MonkeyPat
     assert wrong == {"golden/voice-8-khz.wav", "golden/tone-44-khz-stereo.wav"}
 
 
-def test_the_check_uses_the_packages_own_code(copied: Path) -> None:
-    """The project's own code may be of another version than the package."""
-    (copied / "code" / "spira_inference" / "networks.py").write_text("raise RuntimeError('this very file')")
-    with pytest.raises(PackageError, match="this very file"):
+def test_the_check_does_not_run_the_packages_code(copied: Path) -> None:
+    """The project's own code computes the golden recordings; that of the package is for the Inference Service."""
+    for file in (copied / "code").rglob("*.py"):
+        file.write_text("raise RuntimeError('this very file')")
+    assert check_golden(copied) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"format": 3}, "its format is 3; this code reads the formats 1 and 2"),
+        ({"windows": {}}, "'window_seconds'"),
+        ({"windows": None}, "NoneType"),
+        ({"limits": {"max_seconds": "long"}}, "max_seconds|supported|str"),
+        ({"abstention": [0.5]}, "unpack"),
+    ],
+)
+def test_malformed_settings_are_refused_in_one_line(copied: Path, settings: dict[str, Any], problem: str) -> None:
+    """They are data of another program: any value can be missing or of another type."""
+    config = json.loads((copied / "data" / "config.json").read_text())
+    (copied / "data" / "config.json").write_text(json.dumps(config | settings))
+    with pytest.raises(PackageError, match=problem):
+        check_golden(copied)
+
+
+@pytest.mark.parametrize("name", ["../outside.wav", "/etc/passwd", "golden/../../outside.wav"])
+def test_a_golden_recording_outside_the_package_is_not_read(copied: Path, name: str) -> None:
+    """``golden.json`` names files of its own folder only."""
+    (copied / "data" / "golden.json").write_text(json.dumps([{"file": name, "probability": 0.5}]))
+    with pytest.raises(PackageError, match="outside its folder"):
         check_golden(copied)
 
 
@@ -234,7 +260,7 @@ def test_a_damaged_package_is_refused(copied: Path, damage: Callable[[Path], obj
         verify(copied)
 
 
-@pytest.mark.parametrize("part", ["package.json", "data/config.json", "code/spira_inference/pyfunc.py"])
+@pytest.mark.parametrize("part", ["package.json", "data/config.json", "code/spira_inference/pyfunc.py", "MLmodel"])
 def test_an_incomplete_package_is_refused(copied: Path, part: str) -> None:
     """The message names the missing file."""
     check_complete(copied)
@@ -243,16 +269,15 @@ def test_an_incomplete_package_is_refused(copied: Path, part: str) -> None:
         check_complete(copied)
 
 
-def test_the_digest_of_a_package_does_not_depend_on_other_files(copied: Path) -> None:
-    """The model repository stores it, so its definition must not change; byte code is not part of a package."""
+def test_the_digest_of_a_package_is_over_all_its_files(copied: Path) -> None:
+    """The model repository stores it, so its definition must not change."""
     digest = hashlib.sha256()
     for name in sorted(path.relative_to(copied).as_posix() for path in copied.rglob("*") if path.is_file()):
         sha256 = hashlib.sha256((copied / name).read_bytes()).hexdigest()
         digest.update(f"{name}\0{sha256}\n".encode())
-    (copied / "notes.txt").write_text("no part of the package")
-    (copied / "code" / "__pycache__").mkdir()
-    (copied / "code" / "__pycache__" / "model.pyc").write_bytes(b"made by running")
     assert package_digest(copied) == digest.hexdigest()
+    (copied / "notes.txt").write_text("no part of the package")
+    assert package_digest(copied) != digest.hexdigest()
 
 
 def test_a_package_without_golden_recordings_is_refused(copied: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from spira.evaluation.verdict import Verdict
+from spira.packaging import mlflow_model
+from spira.packaging.verify import digests
 from spira.registry import Outcome, Registry, RegistryError, local_uri
 from tests.support.verdicts import make_verdict
 
@@ -29,11 +32,14 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     """A package with the files that a registration needs."""
-    for name in ("package.json", "data/config.json", "code/spira_inference/pyfunc.py"):
-        (tmp_path / "package" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "package" / name).write_text("{}" if name.endswith("json") else "")
-    (tmp_path / "package" / "data" / "config.json").write_text(f'{{"folder": "{tmp_path}"}}')
-    return tmp_path / "package"
+    folder = tmp_path / "package"
+    for name in ("data/config.json", "code/spira_inference/pyfunc.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("")
+    (folder / "data" / "config.json").write_text(json.dumps({"folder": str(tmp_path)}))
+    mlflow_model.write(folder)
+    (folder / "package.json").write_text(json.dumps({"format": 2, "files": digests(folder)}))
+    return folder
 
 
 def log(registry: Registry, name: str, approved: bool, **params: Any) -> str:

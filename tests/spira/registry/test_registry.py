@@ -24,7 +24,8 @@ import mlflow.pyfunc
 import pytest
 
 from spira.errors import SpiraError
-from spira.packaging.verify import PackageError, package_digest
+from spira.packaging import mlflow_model
+from spira.packaging.verify import PackageError, digests, package_digest
 from spira.registry import Registry, RegistryError, local_uri
 from tests.support.verdicts import make_verdict
 
@@ -70,9 +71,10 @@ def write_package(folder: Path, probability: float) -> Path:
     (folder / "data" / "golden").mkdir(parents=True)
     (folder / "data" / "config.json").write_text(json.dumps({"probability": probability}))
     (folder / "data" / "golden" / "0.wav").write_bytes(b"RIFF")
-    (folder / "package.json").write_text(json.dumps({"spira": "0.1.0"}))
     (code / "__init__.py").write_text("")
     (code / "pyfunc.py").write_text(SERVED_CODE)
+    mlflow_model.write(folder)
+    (folder / "package.json").write_text(json.dumps({"format": 2, "files": digests(folder)}))
     return folder
 
 
@@ -221,11 +223,9 @@ def test_a_version_loads_as_an_mlflow_model_without_spira_or_pickles(registry: R
 
 
 def test_the_same_package_is_the_same_version(registry: Registry, tmp_path: Path) -> None:
-    """Byte code and a new verdict make no new version, but the new verdict is recorded; new weights do."""
+    """A new verdict makes no new version, but it is recorded; new weights do."""
     number = add_version(registry, tmp_path, 0.7, approved=False)
     package = tmp_path / "package-0.7"
-    (package / "code" / "spira_inference" / "__pycache__").mkdir()
-    (package / "code" / "spira_inference" / "__pycache__" / "pyfunc.pyc").write_bytes(b"made by running")
     run_id = registry.log_run("evaluated again", PARAMS, {}, make_verdict(accuracy=0.75), {}, LINEAGE)
     assert registry.register(package, run_id, make_verdict(accuracy=0.75), LINEAGE) == number
     again = registry.show(number)
@@ -363,7 +363,15 @@ def test_fetch_returns_the_registered_package(registry: Registry, tmp_path: Path
     add_version(registry, tmp_path, 0.7)
     out = registry.fetch("challenger", tmp_path / "deep" / "fetched")
     assert package_digest(out) == package_digest(tmp_path / "package-0.7")
-    assert sorted(path.name for path in out.iterdir()) == ["code", "data", "package.json"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "MLmodel",
+        "code",
+        "conda.yaml",
+        "data",
+        "package.json",
+        "python_env.yaml",
+        "requirements.txt",
+    ]
     assert registry.fetch(1, out) == out
     (out / "data" / "config.json").write_text("{}")
     with pytest.raises(RegistryError, match="exists and is not version 1"):

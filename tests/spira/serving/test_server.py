@@ -285,14 +285,15 @@ def shift(entries: list[dict]) -> list[dict]:
     return [entry | {"probability": entry["probability"] + 2e-5} for entry in entries]
 
 
-def damage(package: Path) -> None:
-    (package / "code" / "spira_inference" / "networks.py").write_text("raise ValueError('broken code')")
+def remove_windows(package: Path) -> None:
+    config = json.loads((package / "data" / "config.json").read_text())
+    (package / "data" / "config.json").write_text(json.dumps(config | {"windows": {}}))
 
 
 BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "golden recordings differ by 2e-5": (rewrite_golden(shift), "must not be served"),
     "no golden recording": (rewrite_golden(lambda entries: []), "no golden recording"),
-    "code that fails": (damage, "broken code"),
+    "settings without windows": (remove_windows, "cannot be computed"),
     "weights missing": (lambda package: (package / "data" / "weights.npz").unlink(), "no valid model"),
 }
 
@@ -325,12 +326,17 @@ def test_a_package_with_a_changed_file_is_not_served(
     assert "data/config.json was changed" in started.log.read_text()
 
 
-def test_the_layout_of_mlflow_is_served(start: Callable[..., Server], package: Path, tmp_path: Path) -> None:
+def test_the_registered_folder_of_format_1_is_served(
+    start: Callable[..., Server], package: Path, tmp_path: Path
+) -> None:
     """MLflow stores the data of a package in ``data/data``, beside its own files."""
     artifacts = Path(shutil.copytree(package, tmp_path / "artifacts"))
     (artifacts / "data").rename(artifacts / "moved")
     (artifacts / "data").mkdir()
     (artifacts / "moved").rename(artifacts / "data" / "data")
+    contents = json.loads((artifacts / "package.json").read_text())
+    files = {name: digest for name, digest in contents["files"].items() if name.startswith(("data/", "code/"))}
+    (artifacts / "package.json").write_text(json.dumps(contents | {"format": 1, "files": files}))
     (artifacts / "MLmodel").write_text("flavors: {}")
     content, expected = golden(package)[0]
     assert abs(probability(post_v1(start(artifacts).wait(), content)) - expected) <= TOLERANCE

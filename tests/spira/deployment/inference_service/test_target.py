@@ -21,6 +21,7 @@ from spira.deployment.inference_service.messages import Messages
 from spira.deployment.inference_service.target import InferenceService
 from spira.deployment.local import Local
 from spira.deployment.target import DeploymentError
+from spira.packaging import verify
 from tests.support.packages import make_package
 from tests.support.service_world import RGH, Client, ServiceWorld, both_servers
 
@@ -72,7 +73,7 @@ def test_an_applied_version_answers_the_golden_recordings(world: ServiceWorld, p
     assert (status.version, status.previous, status.ready) == ("1", None, True)
     assert [process.pid for process in world.running()] == [int(status.message.split()[1])]
     environment = world.running()[0].running_environment
-    assert environment["model_path"] == "models:/spira/1"
+    assert environment["model_path"] == str(world.folder / "serving" / "models" / "1")
     assert (environment["receiving_channel"], environment["central_channel"]) == ("spira-topic", "result_updates")
     assert environment["MLFLOW_TRACKING_URI"] == target.service.mlflow_uri
     assert target.verify() <= 1e-5
@@ -89,7 +90,7 @@ def test_channels_are_those_of_the_settings(
     target = world.target(receiving_channel="model_channel", central_channel="hospital.results")
     try:
         status = target.apply(world.release("1"))
-        assert status.message.endswith("serves models:/own/1 on model_channel")
+        assert status.message.endswith("/serving/models/1 on model_channel")
         environment = world.running()[0].running_environment
         assert (environment["receiving_channel"], environment["central_channel"]) == (
             "model_channel",
@@ -98,6 +99,28 @@ def test_channels_are_those_of_the_settings(
         assert target.verify() <= 1e-5
     finally:
         world.stop()
+
+
+def test_the_service_loads_a_read_only_copy_that_is_verified_at_each_start(world: ServiceWorld) -> None:
+    """Whatever was planted in the copy is gone before a process starts, and never runs."""
+    target, marker = world.target(), world.folder / "executed"
+    model = world.folder / "serving" / "models" / "1"
+    assert not [path for path in (model, *model.rglob("*")) if path.stat().st_mode & 0o222]
+    for folder in (model, model / "code", model / "code" / "spira_inference"):
+        folder.chmod(0o755)
+    (model / "code" / "spira_inference" / "wav.py").chmod(0o644)
+    with (model / "code" / "spira_inference" / "wav.py").open("a") as file:
+        file.write(f"open({str(marker)!r}, 'w').close()\n")
+    (model / "code" / "sitecustomize.py").write_text(f"open({str(marker)!r}, 'w').close()\n")
+    (running,) = world.running()
+    os.killpg(running.pid, signal.SIGKILL)
+    while running.is_alive:
+        time.sleep(0.01)
+    assert target.apply(world.release("1")).ready
+    assert not marker.exists()
+    assert verify.is_identical(model, world.packages[0])
+    assert not [path for path in (model, *model.rglob("*")) if path.stat().st_mode & 0o222]
+    assert not list(model.rglob("*.pyc"))
 
 
 def test_only_the_owner_can_read_the_secrets(world: ServiceWorld) -> None:

@@ -1,0 +1,224 @@
+"""Signatures: made at registration, required wherever a public key is configured."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from spira.deployment.local import Local
+from spira.deployment.target import Release
+from spira.packaging import attestation
+from spira.packaging.verify import PackageError, package_digest
+from spira.registry import Registry, RegistryError, local_uri
+from spira.serving import package as serving
+from tests.support.packages import LINEAGE, VERDICT, make_package
+
+pytestmark = pytest.mark.integration
+
+IMAGE = "sha256:" + "1" * 64
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two pairs of keys."""
+    folder = tmp_path_factory.mktemp("keys")
+    for name in ("ours", "theirs"):
+        attestation.make_keys(folder / f"{name}.key", folder / f"{name}.pub")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_package(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture(scope="module")
+def registry(package: Path, keys: Path, tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    """A repository with a signed version 1 and a version 2 without a signature."""
+    registry = Registry(local_uri(tmp_path_factory.mktemp("work")))
+    run_id = registry.log_run("test", {}, {}, VERDICT, {}, LINEAGE)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv(attestation.SIGNING_KEY, str(keys / "ours.key"))
+        environment.setenv("SPIRA_IMAGE_DIGEST", IMAGE)
+        assert registry.register(package, run_id, VERDICT, LINEAGE) == 1
+    unsigned = make_package(tmp_path_factory.mktemp("unsigned"), seed=1)
+    assert registry.register(unsigned, run_id, VERDICT, LINEAGE) == 2
+    return registry
+
+
+@pytest.fixture
+def signed(registry: Registry, tmp_path: Path) -> Path:
+    """The fetched package of version 1, with its envelope beside it."""
+    return registry.fetch(1, tmp_path / "fetched" / "package")
+
+
+@pytest.fixture
+def required(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(attestation.VERIFY_KEY, str(keys / "ours.pub"))
+
+
+def test_a_signed_version_is_fetched_deployed_and_served(
+    registry: Registry, required: None, tmp_path: Path, keys: Path
+) -> None:
+    """From the artifact store, the fetched copy and the folder of the target."""
+    fetched = registry.fetch(1, tmp_path / "package")
+    assert registry.fetch(1, fetched) == fetched
+    assert Local(tmp_path / "serving").apply(Release("1", fetched)).ready
+    for folder in (Path(registry.show(1).uri).parent, fetched, tmp_path / "serving" / "versions" / "1"):
+        assert serving.load(folder).difference <= 1e-5
+
+
+def test_what_stands_beside_a_package_does_not_change_its_digest(signed: Path, package: Path) -> None:
+    """The statement names the inputs, the image and the verdict; only the provenance has the image."""
+    assert package_digest(signed) == package_digest(package)
+    content = attestation.provenance(signed)
+    assert attestation.inputs(content) == {"data": LINEAGE["data_fingerprint"], "image": "1" * 64}
+    assert content["predicate"]["runDetails"]["byproducts"][0]["annotations"]["approved"] is True
+    assert "1" * 64 not in (signed / "package.json").read_text()
+
+
+def test_a_version_has_a_model_card(registry: Registry) -> None:
+    card = Path(registry.show(1).uri).with_name("package.model-card.md").read_text()
+    assert "approved by its gate" in card
+    assert LINEAGE["data_fingerprint"] in card
+
+
+def test_a_version_without_a_signature_is_refused(registry: Registry, required: None, tmp_path: Path) -> None:
+    """Nothing of it is fetched; without a configured key it is."""
+    with pytest.raises(PackageError, match="no signature of the key in SPIRA_VERIFY_KEY"):
+        registry.fetch(2, tmp_path / "package")
+    with pytest.raises(serving.PackageError, match="no signature of the key"):
+        serving.load(Path(registry.show(2).uri).parent)
+
+
+def test_without_a_key_no_signature_is_required(registry: Registry, tmp_path: Path) -> None:
+    assert serving.load(registry.fetch(2, tmp_path / "package")).difference <= 1e-5
+
+
+def sign(envelope: dict[str, Any], key: Path) -> None:
+    """Replace the signature by that of a key."""
+    private = serialization.load_pem_private_key(key.read_bytes(), None)
+    assert isinstance(private, Ed25519PrivateKey)
+    payload, kind = base64.b64decode(envelope["payload"]), envelope["payloadType"].encode()
+    signed = b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+    envelope["signatures"] = [{"keyid": "", "sig": base64.b64encode(private.sign(signed)).decode()}]
+
+
+def with_other_subject(envelope: dict[str, Any], keys: Path) -> None:
+    payload = base64.b64decode(envelope["payload"]).replace(b'"subject"', b'"subjects"')
+    envelope["payload"] = base64.b64encode(payload).decode()
+
+
+def of_another_package(envelope: dict[str, Any], keys: Path) -> None:
+    """Sign a statement about another package with the right key."""
+    content = json.loads(base64.b64decode(envelope["payload"]))
+    content["subject"][0]["digest"]["sha256"] = "0" * 64
+    envelope["payload"] = base64.b64encode(json.dumps(content).encode()).decode()
+    sign(envelope, keys / "ours.key")
+
+
+def as_another_type(envelope: dict[str, Any], keys: Path) -> None:
+    envelope["payloadType"] = "text/plain"
+    sign(envelope, keys / "ours.key")
+
+
+FORGED: dict[str, Callable[[dict[str, Any], Path], None]] = {
+    "another key": lambda envelope, keys: sign(envelope, keys / "theirs.key"),
+    "no signature": lambda envelope, keys: envelope.update(signatures=[]),
+    "a changed payload": with_other_subject,
+    "a statement about another package": of_another_package,
+    "another payload type": as_another_type,
+    "signatures that are no list": lambda envelope, keys: envelope.update(signatures=7),
+    "no base64": lambda envelope, keys: envelope.update(payload="?"),
+    "a signature of another length": lambda envelope, keys: envelope.update(signatures=[{"sig": "AAAA"}]),
+}
+
+
+@pytest.mark.parametrize("forged", FORGED)
+def test_a_forged_signature_is_refused(signed: Path, keys: Path, required: None, tmp_path: Path, forged: str) -> None:
+    """By the check of a package, the local target and the server."""
+    file = attestation.envelope_of(signed)
+    envelope = json.loads(file.read_text())
+    FORGED[forged](envelope, keys)
+    file.write_text(json.dumps(envelope))
+    with pytest.raises(PackageError):
+        attestation.check(signed)
+    with pytest.raises(PackageError):
+        Local(tmp_path / "serving").apply(Release("1", signed))
+    with pytest.raises(serving.PackageError):
+        serving.load(signed)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    content=st.one_of(
+        st.binary(max_size=200),
+        st.recursive(
+            st.none() | st.integers() | st.text(),
+            lambda inner: (
+                st.lists(inner)
+                | st.dictionaries(st.sampled_from(("payload", "payloadType", "signatures", "sig")), inner)
+            ),
+            max_leaves=8,
+        ).map(lambda value: json.dumps(value).encode()),
+    )
+)
+def test_any_other_envelope_is_refused_in_one_line(signed: Path, required: None, content: bytes) -> None:
+    """Whatever its bytes, by both checks."""
+    attestation.envelope_of(signed).write_bytes(content)
+    with pytest.raises(PackageError):
+        attestation.check(signed)
+    with pytest.raises(serving.PackageError):
+        serving.load(signed)
+
+
+def test_a_missing_envelope_is_refused(signed: Path, required: None) -> None:
+    attestation.envelope_of(signed).unlink()
+    with pytest.raises(PackageError, match="no signature"):
+        attestation.check(signed)
+    with pytest.raises(serving.PackageError, match="no signature"):
+        serving.load(signed)
+
+
+@pytest.mark.parametrize("content", [b"", b"no key", b"-----BEGIN PUBLIC KEY-----\n"])
+def test_a_key_that_is_none_refuses_everything(
+    signed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    """A wrong setting does not switch the check off."""
+    (tmp_path / "bad.pub").write_bytes(content)
+    monkeypatch.setenv(attestation.VERIFY_KEY, str(tmp_path / "bad.pub"))
+    with pytest.raises(PackageError, match=r"bad\.pub is no public key"):
+        attestation.check(signed)
+    with pytest.raises(serving.PackageError, match=r"bad\.pub is no public key"):
+        serving.load(signed)
+
+
+def test_a_wrong_signing_key_registers_nothing(
+    registry: Registry, tmp_path: Path, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message names the file."""
+    monkeypatch.setenv(attestation.SIGNING_KEY, str(keys / "ours.pub"))
+    package = make_package(tmp_path, seed=3)
+    versions = len(registry.list_versions())
+    with pytest.raises((PackageError, RegistryError), match="is no private key"):
+        registry.register(package, registry.show(1).run_id, VERDICT, LINEAGE)
+    assert len(registry.list_versions()) == versions
+
+
+def test_keys_are_private_and_not_replaced(keys: Path, tmp_path: Path) -> None:
+    """A second call does not overwrite a key."""
+    assert (keys / "ours.key").stat().st_mode & 0o777 == 0o600
+    before = Path(shutil.copy(keys / "ours.key", tmp_path / "key")).read_bytes()
+    with pytest.raises(PackageError, match="exists"):
+        attestation.make_keys(tmp_path / "key", tmp_path / "pub")
+    assert (tmp_path / "key").read_bytes() == before
