@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from spira import files, lineage
+from spira.data import pseudonyms
 from spira.delivery.fingerprints import axis_of
 from spira.delivery.runner import Run, RunnerError
 from spira.delivery.training_request import TrainingRequest
@@ -77,6 +79,7 @@ class LocalRunner:
                     stderr=subprocess.STDOUT,
                     pass_fds=[lock.fileno()],
                     start_new_session=True,
+                    env=os.environ | pseudonyms.in_work(self.work).environment() | {pseudonyms.HIDE_VARIABLE: "1"},
                 )
 
     def _folder(self, name: str) -> Path:
