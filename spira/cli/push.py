@@ -43,7 +43,9 @@ def push(
     folder = work.resolve() / "pushed" / began
     imported = import_checkpoint(checkpoint, folder / "checkpoint", setting)
     config, registry = load_checkpoint(imported).config, mlflow or str(work)
-    corpus, verdict, report, candidate = (folder / name for name in ("corpus", "verdict", "shared-report.html", "candidate"))
+    corpus, verdict, report, candidate = (
+        folder / name for name in ("corpus", "verdict", "shared-report.html", "candidate")
+    )
     preprocess(absolute(data), config, corpus, data_digest="", skip_bad=skip_bad, state=work.resolve() / "state")
     with pseudonyms.exported(work.resolve()):
         decision: Verdict = evaluate(

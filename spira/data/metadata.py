@@ -372,8 +372,9 @@ def _shared_speakers(recordings: pd.DataFrame) -> RowProblems:
             spelled = "" if name == first_name else f", written {shown_speaker(first_name)!r} there"
             if spelled and nfc(name) == nfc(first_name):
                 spelled = ", its accents stored in another form"  # printed, the two look the same
+            shown = shown_speaker(name)
             problems[index] = [
-                f"speaker {shown_speaker(name)!r} is in the {split} split and, by {first_row}, in the {first_split} split"
+                f"speaker {shown!r} is in the {split} split and, by {first_row}, in the {first_split} split"
                 f"{spelled}: a speaker must be in one split alone"
             ]
     return problems

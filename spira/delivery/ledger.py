@@ -38,8 +38,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from spira.config import explain
-from spira.data.storage import MissingError, StorageError, Store
 from spira.data.pseudonyms import Pseudonyms, from_environment
+from spira.data.storage import MissingError, StorageError, Store
 from spira.delivery.data_axes import DataAxes
 from spira.delivery.events import DamageAccepted, Damaged, Event, Torn, read_event
 from spira.delivery.fingerprints import Axes, Axis, AxisName, Fingerprint, axis_of, with_pseudonyms

@@ -53,8 +53,8 @@ def evaluate(
     Returns:
         The verdict, as ``verdict``.
     """
-    from spira.data.corpus import Corpus
     from spira.data import pseudonyms
+    from spira.data.corpus import Corpus
     from spira.evaluation import evaluate as evaluation
     from spira.evaluation import report as report_page
     from spira.evaluation import sharing

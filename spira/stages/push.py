@@ -74,7 +74,6 @@ def _log_run(registry: Registry, corpus: Path, candidate: Path, verdict: Path, d
     """Log everything about a run that may leave the pipeline in MLflow, and return the run's id."""
     from spira.data.corpus import Corpus
     from spira.evaluation import sharing
-
     from spira.models import checkpoint
 
     tags, shared = read_json(verdict / LINEAGE), verdict / sharing.FOLDER

@@ -95,7 +95,10 @@ class S3Bucket:
 
     def read(self, path: str, generation: str | None = None) -> bytes:
         """See :class:`Store`."""
-        with _storage_errors(f"{self.uri}/{shown_recording(path)}"), tempfile.SpooledTemporaryFile(64 * CHUNK_BYTES) as content:
+        with (
+            _storage_errors(f"{self.uri}/{shown_recording(path)}"),
+            tempfile.SpooledTemporaryFile(64 * CHUNK_BYTES) as content,
+        ):
             self._download(path, generation, content)
             content.seek(0)
             return content.read()

@@ -75,7 +75,9 @@ def clean(path: str) -> str:
     if not path.strip() or normal == ".":
         raise StorageError("a path must not be empty")
     if "\0" in path or posixpath.isabs(normal) or normal.split("/")[0] == "..":
-        raise StorageError(f"{shown_recording(path)!r} leads out of the data set: paths must be relative and stay inside it")
+        raise StorageError(
+            f"{shown_recording(path)!r} leads out of the data set: paths must be relative and stay inside it"
+        )
     return normal
 
 

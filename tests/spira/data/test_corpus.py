@@ -136,9 +136,7 @@ def test_the_same_audio_twice_in_one_split_is_a_warning(dataset: Path, tmp_path:
     """A copy within a split and class does not leak into the test."""
     bad_datasets.write(dataset, "train/01.wav", (dataset / "train/00.wav").read_bytes())
     warnings = build(dataset, tmp_path / "corpus", SETTINGS).warnings
-    assert (
-        "metadata_train.csv, row 3, holds the same audio as metadata_train.csv, row 2, in the same split" in warnings
-    )
+    assert "metadata_train.csv, row 3, holds the same audio as metadata_train.csv, row 2, in the same split" in warnings
 
 
 def test_noise_shorter_than_a_recording_is_refused(dataset: Path, tmp_path: Path) -> None:

@@ -252,16 +252,16 @@ def test_audio_keeps_the_samples(samples: list[float]) -> None:
 
 
 @pytest.mark.parametrize("content", [Content(), Content(Pseudonyms(lambda: "a key of the tests"))])
-def test_a_page_without_voices_has_neither_audio_nor_spectrogram(
-    case: Case, tmp_path: Path, content: Content
-) -> None:
+def test_a_page_without_voices_has_neither_audio_nor_spectrogram(case: Case, tmp_path: Path, content: Content) -> None:
     """A spectrogram counts as a voice. A page for other places also has pseudonyms instead of names."""
     changed = case.changed(tmp_path / "v", mistakes=mistaken(case, 7))
     page = changed.page(tmp_path / "report.html", content=content)
     assert "data:audio" not in page.html
     assert "Mel spectrogram" not in page.html
     table = case.corpus.split("test").table[:7]
-    names = {*table["file_path"]} if not content.pseudonyms else {*map(content.pseudonyms.recording, table["file_path"])}
+    names = (
+        {*table["file_path"]} if not content.pseudonyms else {*map(content.pseudonyms.recording, table["file_path"])}
+    )
     assert {name for name in names if name not in page.text("mistakes")} == set()
     if content.pseudonyms:
         assert {name for name in (*case.corpus.index["file_path"], "speaker") if name in page.text("mistakes")} == set()
