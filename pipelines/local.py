@@ -29,11 +29,13 @@ from pipelines.parameters import Parameters
 from pipelines.summary import RunPaths, RunSummary
 from pipelines.training import NAME, CompileOptions, compile_pipeline
 from spira import files
+from spira.data import pseudonyms
 from spira.delivery.training_request import TrainingRequest
 from spira.errors import SpiraError
 from spira.evaluation import verdict as verdicts
 from spira.files import read_json, write_json
 from spira.stage_logging import MARKS
+from spira.stages.evaluate import write_local_report
 from spira.stages.verdict_folder import LINEAGE, PREDICTIONS, VERDICT
 
 SUMMARY, REPORT = "summary.json", "report.html"
@@ -57,6 +59,7 @@ def run(
     require_gpu: bool = False,
     registry_uri: str = "",
     serve: bool = True,
+    with_audio: bool = False,
     progress: Callable[[str], None],
 ) -> RunSummary:
     """Run the pipeline, write ``report.html`` and ``summary.json`` into ``work``, and return the summary.
@@ -67,6 +70,7 @@ def run(
         request: What to train; a request without a name gets one from the time.
         registry_uri: MLflow URL; SQLite in ``work`` if empty.
         serve: Serve an approved model and make it champion; False leaves both to continuous delivery.
+        with_audio: Whether the local report has audio and spectrograms of mistakes; the report in MLflow never has.
         progress: Function that gets the progress line by line, from one thread at a time; it must not use ``print``,
             which kfp replaces during the run.
 
@@ -91,10 +95,11 @@ def run(
         options = CompileOptions(target=parameters.target or "", run_name=request.name or f"{NAME}-{folder.name}")
         compile_pipeline(folder / "training.yaml", options=options)
         began = time.monotonic()
-        execute(folder, parameters.arguments(), progress)
+        with pseudonyms.exported(work):
+            execute(folder, parameters.arguments(), progress)
         seconds = round(time.monotonic() - began, 3)
         summary = gather(folder, work, seconds, registry_uri or local_uri(work), deploys=serve)
-        _publish(summary, folder, work)
+        _publish(summary, folder, work, with_audio)
     return summary
 
 
@@ -258,9 +263,10 @@ def _label(task: str, metrics: dict[str, Any]) -> str:
     return f"train seed {metrics['seed']:.0f}" if task == "train" else task
 
 
-def _publish(summary: RunSummary, folder: Path, work: Path) -> None:
+def _publish(summary: RunSummary, folder: Path, work: Path, with_audio: bool) -> None:
     """Write the report and then the summary into the work folder, each in one step."""
-    report = Path(summary.paths.verdict).parents[1] / "report"
-    files.write_text(work / REPORT, report.read_text("utf-8"))
+    paths = summary.paths
+    verdict, candidate, corpus = Path(paths.verdict).parent, Path(paths.checkpoint), Path(paths.corpus)
+    write_local_report(verdict, candidate, corpus, work / REPORT, with_audio=with_audio)
     for place in (folder, work):
         write_json(place / SUMMARY, summary.model_dump(mode="json"))

@@ -27,6 +27,7 @@ from typing import IO, Any
 import psutil
 
 from spira import files, lineage
+from spira.data import pseudonyms
 from spira.delivery.fingerprints import axis_of
 from spira.delivery.runner import Run, RunnerError
 from spira.delivery.training_request import TrainingRequest
@@ -83,6 +84,7 @@ class LocalRunner:
                     stderr=subprocess.STDOUT,
                     pass_fds=[lock.fileno()],
                     start_new_session=True,
+                    env=os.environ | pseudonyms.in_work(self.work).environment() | {pseudonyms.HIDE_VARIABLE: "1"},
                 )
 
     def cancel(self, name: str) -> None:

@@ -59,6 +59,7 @@ from components.train import train
 from pipelines.parameters import OPTIONAL, REGISTRY_URI, STATE
 from spira import lineage
 from spira.config import Config
+from spira.data.pseudonyms import KEY_VARIABLE
 
 NAME = "spira-training"
 DISPLAY_NAME = "SPIRA training"
@@ -84,7 +85,8 @@ class CompileOptions:
     claim: str = ""
     """PersistentVolumeClaim for the state of preprocess and train; none if empty. Kubeflow refuses an empty name."""
     secret: str = ""
-    """Secret in the namespace of the pods with address and keys of the S3 store of the data set; none if empty."""
+    """Secret in the namespace of the pods with address and keys of the S3 store of the data set, and with the key of
+    pseudonyms (:mod:`spira.data.pseudonyms`); none if empty."""
     cached: bool = False
     """Whether the cache may answer preprocess and train. Such a pipeline has no default for ``data_digest``."""
     cpu: str = "1"
@@ -190,7 +192,7 @@ def pipeline(options: CompileOptions, code_digest: str = "") -> GraphComponent:
                 ),
                 options,
             ).set_display_name("Preprocess")
-            with_store_keys(preprocess_task, options)
+            with_secret(preprocess_task, options, *STORE_VARIABLES, KEY_VARIABLE)
             with_timeout(preprocess_task.set_cpu_request("500m").set_memory_request("1Gi"), 6)
             corpus = preprocess_task.outputs["corpus"]
             # list[int]: from a bare list a seed arrives as text; without a limit of parallelism, all run side by side
@@ -221,6 +223,7 @@ def pipeline(options: CompileOptions, code_digest: str = "") -> GraphComponent:
                 )
             ).set_display_name("Evaluate")
             with_resources(with_timeout(evaluate_task, 6), options)
+            with_secret(evaluate_task, options, KEY_VARIABLE)
             results = {
                 "corpus": corpus,
                 "candidate": evaluate_task.outputs["candidate"],
@@ -284,10 +287,10 @@ def with_cache_and_state(task: dsl.PipelineTask, options: CompileOptions) -> dsl
     return task.set_caching_options(options.cached)
 
 
-def with_store_keys(task: dsl.PipelineTask, options: CompileOptions) -> None:
-    """Set a task's environment to the keys of the data set's store; a Secret may lack those that are not needed."""
+def with_secret(task: dsl.PipelineTask, options: CompileOptions, *variables: str) -> None:
+    """Set environment variables of a task from the keys of the Secret; it may lack those that are not needed."""
     if options.secret:
-        kubernetes.use_secret_as_env(task, options.secret, {name: name for name in STORE_VARIABLES}, optional=True)
+        kubernetes.use_secret_as_env(task, options.secret, {name: name for name in variables}, optional=True)
 
 
 def without_cache(task: dsl.PipelineTask) -> dsl.PipelineTask:

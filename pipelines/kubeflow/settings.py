@@ -48,7 +48,8 @@ class KubeflowSettings(FrozenModel):
     """PersistentVolumeClaim in that namespace, for the state of trainings, mounted at ``/state``; none if empty."""
     secret: str = ""
     """Secret in that namespace with address and keys of the S3 store that has the data set, as environment variables:
-    ``AWS_ENDPOINT_URL_S3``, ``AWS_DEFAULT_REGION``, ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``; none if empty."""
+    ``AWS_ENDPOINT_URL_S3``, ``AWS_DEFAULT_REGION``, ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``; and with
+    ``SPIRA_PSEUDONYM_KEY``, the key of pseudonyms. None if empty."""
     cpu: str = Field("1", pattern=CPU)
     """CPU request of train and evaluate pods, such as 2 or 500m."""
     memory: str = Field("4Gi", pattern=MEMORY)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spira import lineage
+from spira.data.pseudonyms import in_work
 from spira.data.storage import open_store
 from spira.delivery.ledger import Ledger
 from spira.delivery.observe import observe
@@ -34,7 +35,8 @@ CodeParts = Callable[[], Mapping[str, str]]
 
 def ledger(settings: Settings) -> Ledger:
     """Return the ledger; every record contains the machine and the process that wrote it."""
-    return Ledger(open_store(settings.ledger), f"{platform.node()}:{os.getpid()}")
+    writer = f"{platform.node()}:{os.getpid()}"
+    return Ledger(open_store(settings.ledger), writer, in_work(Path(settings.work)))
 
 
 def repository(settings: Settings) -> MLflowRepository:
@@ -55,7 +57,7 @@ def reconciler(settings: Settings) -> Reconciler:
     delivery_ledger, models = ledger(settings), repository(settings)
     runner, code_parts = _runner(settings, models)
     dependencies = Dependencies(
-        observe=lambda: observe(settings, delivery_ledger.store, code_parts),
+        observe=lambda: observe(settings, open_store(Path(settings.work)), code_parts),
         ledger=delivery_ledger,
         runner=runner,
         repository=models,

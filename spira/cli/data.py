@@ -1,4 +1,4 @@
-"""``spira data``: checks of a data set before it is trained on, and its upload into a bucket."""
+"""``spira data``: checks of a data set, its upload into a bucket, and the removal of a person's recordings."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spira.cli.console import out, print_json, print_line, say
+from spira.cli.forget import forget
 from spira.cli.options import ConfigFile, ConfigValues, Json, absolute, resolve_config
 
 if TYPE_CHECKING:
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 PROGRESS_SECONDS = 2.0
 """Shortest time between two lines of progress."""
 
-app = typer.Typer(no_args_is_help=True, help="Check a data set before training, and upload it.")
+app = typer.Typer(
+    no_args_is_help=True, help="Check a data set before training, upload it, and remove a person's recordings."
+)
 
 
 @app.command()
@@ -86,6 +89,9 @@ def upload(
     if summary.others:
         print_line(f"{summary.others} other objects are there; no run reads them")
     print_line(f"data digest: {summary.digest}")
+
+
+app.command()(forget)
 
 
 def to_json(inspection: Inspection) -> dict[str, Any]:

@@ -7,6 +7,7 @@
     spira models list
     spira deliver watch
     spira deploy status
+    spira clean --keep 3
     spira pipeline submit --data gs://...
 
 Exit code 0 for a finished run whatever its verdict, 2 for what is refused. A group's module is imported when the group
@@ -22,7 +23,7 @@ from typing import Annotated, Any
 
 import typer
 
-from spira.cli import config, experiments, predict, run, stages
+from spira.cli import clean, config, experiments, predict, run, stages
 from spira.cli.console import ErrorHandlingGroup
 
 HELP = """SPIRA's detector of respiratory insufficiency: train, judge, keep and serve it.
@@ -30,7 +31,7 @@ HELP = """SPIRA's detector of respiratory insufficiency: train, judge, keep and 
 Exit code 0 for a finished run whatever its verdict, 2 for what is refused."""
 GROUPED, SINGLE = "Data, models and delivery", "Single stages"
 GROUPS = {
-    "data": "Check a data set before training, and upload it.",
+    "data": "Check a data set before training, upload it, and remove a person's recordings.",
     "models": "List, show, compare, fetch and push versions in the model repository.",
     "deliver": "Continuous delivery: train, judge and serve when data, settings or code change.",
     "deploy": "Move versions on and off the targets by hand.",
@@ -87,6 +88,7 @@ def spira(
 app.command("run")(run.run)
 app.command("predict")(predict.predict)
 app.command("config")(config.config)
+app.command("clean")(clean.clean)
 app.command("experiments")(experiments.experiments)
 app.command("demo", rich_help_panel=SINGLE)(stages.demo)
 app.command("preprocess", rich_help_panel=SINGLE)(stages.preprocess)

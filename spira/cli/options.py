@@ -25,6 +25,9 @@ Data = Annotated[str, typer.Option("--data", help="Data set: folder, gs:// or s3
 Corpus = Annotated[Path, typer.Option("--corpus", help="Corpus folder, as preprocess makes it.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to make.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+WithAudio = Annotated[
+    bool, typer.Option("--with-audio", help="Put audio and spectrograms of mistakes into the local report: voices.")
+]
 DEFAULT_WORK = Path("work")
 
 

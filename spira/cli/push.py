@@ -11,7 +11,7 @@ import typer
 
 from spira.cli import preflight
 from spira.cli.console import print_line
-from spira.cli.options import DEFAULT_WORK, ConfigValues, Data, GateFile, MLflow, SkipBad, Work, absolute
+from spira.cli.options import DEFAULT_WORK, ConfigValues, Data, GateFile, MLflow, SkipBad, WithAudio, Work, absolute
 from spira.errors import SpiraError
 
 
@@ -23,11 +23,13 @@ def push(
     gate: GateFile = None,
     skip_bad: SkipBad = False,
     mlflow: MLflow = "",
+    with_audio: WithAudio = False,
 ) -> None:
     """Judge a checkpoint on a data set's test split by the gate; package and register it if it is approved."""
+    from spira.data import pseudonyms
     from spira.evaluation.gate import load
     from spira.models.checkpoint import load as load_checkpoint
-    from spira.stages.evaluate import evaluate
+    from spira.stages.evaluate import evaluate, write_local_report
     from spira.stages.preprocess import preprocess
     from spira.stages.push import push as register
     from spira.stages.push import reject
@@ -38,19 +40,22 @@ def push(
     folder = work.resolve() / "pushed" / began
     imported = import_checkpoint(checkpoint, folder / "checkpoint", setting)
     config, registry = load_checkpoint(imported).config, mlflow or str(work)
-    corpus, verdict, report, candidate = (folder / name for name in ("corpus", "verdict", "report.html", "candidate"))
+    corpus, verdict, report, candidate = (
+        folder / name for name in ("corpus", "verdict", "shared-report.html", "candidate")
+    )
     state = work.resolve() / "state"
     preprocess(absolute(data), config.preprocess, corpus, data_digest="", skip_bad=skip_bad, state=state)
-    decision = evaluate(
-        corpus,
-        [imported],
-        rules,
-        verdict,
-        report,
-        candidate,
-        registry_uri=registry,
-        pipeline_run=f"spira-push-{began}",
-    ).verdict
+    with pseudonyms.exported(work.resolve()):
+        decision = evaluate(
+            corpus,
+            [imported],
+            rules,
+            verdict,
+            report,
+            candidate,
+            registry_uri=registry,
+            pipeline_run=f"spira-push-{began}",
+        ).verdict
     if decision.approved:
         version = register(corpus, candidate, verdict, report, folder / "package", registry_uri=registry)
         number, place = version.model_version, f"--work {shlex.quote(str(work))}"
@@ -61,9 +66,11 @@ def push(
         print_line("NOT APPROVED, no version registered. Reasons:")
         for reason in decision.reasons:
             print_line(f"  - {reason}")
+    local_report = folder / "report.html"
+    write_local_report(verdict, candidate, corpus, local_report, with_audio=with_audio)
     for warning in decision.warnings:
         print_line(f"warning: {warning}")
-    print_line(f"report: {report}")
+    print_line(f"report: {local_report}")
 
 
 def import_checkpoint(source: Path, out: Path, settings: list[str]) -> Path:

@@ -20,6 +20,7 @@ from spira.cli.options import (
     RequireGpu,
     Seeds,
     SkipBad,
+    WithAudio,
     Work,
     absolute,
     resolve_config,
@@ -41,6 +42,7 @@ def run(
     mlflow: MLflow = "",
     device: Device = "auto",
     require_gpu: RequireGpu = False,
+    with_audio: WithAudio = False,
 ) -> None:
     """Run the whole pipeline on this machine: preprocess, train, evaluate, push, deploy."""
     from spira.cli import summary
@@ -65,6 +67,7 @@ def run(
             device=device,
             require_gpu=require_gpu,
             registry_uri=mlflow,
+            with_audio=with_audio or demo,  # synthetic voices are nobody's
             progress=say,
         )
     summary.show(result, str(work), out)

@@ -21,6 +21,7 @@ from spira.cli.options import (
     RequireGpu,
     Seeds,
     SkipBad,
+    WithAudio,
     Work,
     absolute,
     resolve_config,
@@ -71,14 +72,18 @@ def evaluate(
     gate: GateFile = None,
     work: Work = DEFAULT_WORK,
     mlflow: MLflow = "",
+    with_audio: WithAudio = False,
 ) -> None:
     """Judge checkpoints by the gate and write report.html; compare with the champion of --work or --mlflow, if any."""
+    from spira.data import pseudonyms
     from spira.evaluation.gate import load
-    from spira.stages.evaluate import evaluate
+    from spira.stages.evaluate import evaluate, write_local_report
 
-    outputs = to, to / "report.html", to / "candidate"
+    outputs = to, to / "shared" / "report.html", to / "candidate"
     registry = mlflow or str(work)
-    evaluate(corpus, checkpoints, load(gate), *outputs, registry_uri=registry, pipeline_run="")
+    with pseudonyms.exported(work):
+        evaluate(corpus, checkpoints, load(gate), *outputs, registry_uri=registry, pipeline_run="")
+    write_local_report(to, to / "candidate", corpus, to / "report.html", with_audio=with_audio)
 
 
 def import_checkpoint(

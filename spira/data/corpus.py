@@ -30,6 +30,7 @@ from spira.data import content_hash, metadata
 from spira.data.content_hash import Hashed
 from spira.data.decoding import check, decode, measure
 from spira.data.metadata import DataError, Dataset, examine, read_dataset
+from spira.data.pseudonyms import shown_recording
 from spira.data.quality import CorpusQuality, SkippedRecording, quality_report
 from spira.data.storage import Store, open_store
 from spira.errors import SpiraError
@@ -39,7 +40,7 @@ from spira.inference import wav
 AUDIO, NOISE, INDEX, QUALITY, MANIFEST = "audio.npy", "noise.npy", "index.parquet", "quality.json", "manifest.json"
 FILES = (AUDIO, NOISE, INDEX, QUALITY, MANIFEST)
 READMES = ("README.md", "README.txt")
-FORMAT = 3
+FORMAT = 4
 """Part of the manifest. Raise it when the same input must give another corpus."""
 SPLIT_ORDER = ("test", "eval", "train", "noise")
 """Test first: if two splits hold the same audio, the copy outside the frozen test is refused."""
@@ -300,12 +301,12 @@ class _Builder:
         twin = self.seen_audio.setdefault(hashlib.sha256(audio.samples.data).hexdigest(), row)
         if twin is row:
             return ""
-        repeat = f"holds the same audio as {twin['file_path']} ({self.dataset.source_rows[twin['file_path']]})"
+        repeat = f"holds the same audio as {self.dataset.source_rows[twin['file_path']]}"
         if twin["split"] != row["split"]:
             return f"{repeat} of the {twin['split']} split: training audio must not be tested on"
         if twin["label"] != row["label"]:
             return f"{repeat} under the other class: one of the two labels is wrong"
-        self.repeats.append(f"{row['file_path']} {repeat}, in the same split")
+        self.repeats.append(f"{self.dataset.source_rows[row['file_path']]}, {repeat}, in the same split")
         return ""
 
     def _longest_samples(self) -> int:
@@ -313,7 +314,7 @@ class _Builder:
 
     def _skip(self, row: dict[str, Any], rule: str) -> None:
         path, where = row["file_path"], self.dataset.source_rows[row["file_path"]]
-        message = f"{where}: {path} {rule}"
+        message = f"{where}: {shown_recording(path)} {rule}"
         self.skipped.append(
             SkippedRecording(file_path=path, split=row["split"], where=where, rule=rule, message=message)
         )

@@ -25,6 +25,7 @@ import pandas as pd
 
 from spira.config import Preprocess
 from spira.data.names import NearMatches, nfc, speaker_key
+from spira.data.pseudonyms import shown_cell, shown_header, shown_recording, shown_speaker
 from spira.data.storage import Entry, StorageError, Store, clean, open_store
 from spira.errors import SpiraError
 
@@ -101,7 +102,9 @@ def read_dataset(root: Path | str | Store, preprocess: Preprocess | None = None,
     examined = examine(store, preprocess or Preprocess())
     dataset, problems = examined.dataset, list(examined.problems)
     if not missing_ok:
-        problems += [f"{dataset.source_rows[path]}: {path} {rule}" for path, rule in dataset.missing.items()]
+        problems += [
+            f"{dataset.source_rows[path]}: {shown_recording(path)} {rule}" for path, rule in dataset.missing.items()
+        ]
     problems = problems or missing_classes(dataset.recordings)
     if problems:
         raise DataError(problems)
@@ -142,6 +145,21 @@ def examine(store: Store, preprocess: Preprocess) -> Examination:
     ]
     table = pd.DataFrame(refused, columns=["file_path", "split", "rule"]).fillna({"split": "noise"})
     return Examination(dataset, table, _texts(named, broken, repeated, shared))
+
+
+def tables(store: Store) -> list[str]:
+    """Return the paths of a data set's tables of recordings; rules of their rows are not checked.
+
+    Raises:
+        DataError: there is none, or one is missing.
+        StorageError: the root cannot be read.
+    """
+    return list(_csv_paths({entry.path: entry for entry in store.list()}).values())
+
+
+def resolve(table: str, cell: str, stored: StoredFiles) -> str:
+    """Return the stored path that a cell of a table names; see :func:`_resolve`."""
+    return _resolve(cell, posixpath.dirname(table), stored, _by_nfc(stored))
 
 
 def missing_classes(recordings: pd.DataFrame) -> list[str]:
@@ -257,12 +275,12 @@ def _lines(path: str, content: bytes) -> list[tuple[int, list[str]]]:
 def _broken_header(names: list[str], required: list[str]) -> Iterable[str]:
     for name in required:
         if name not in names:
-            yield f"column {name} is missing; found {', '.join(names) or 'nothing'} (separated by commas?)"
+            yield f"column {name} is missing; found {shown_header(names) or 'nothing'} (separated by commas?)"
     for number, name in enumerate(names, start=1):
         if not name:
             yield f"column {number} has no name: give it one or delete the column"
     for name in sorted({name for name in names if name and names.count(name) > 1}):
-        yield f"column {name} occurs twice"
+        yield f"column {shown_header([name])} occurs twice"
     for name in RESERVED_COLUMNS:
         if name in names:
             yield f"column {name} is reserved: rename it"
@@ -321,7 +339,7 @@ def _broken_cells(table: pd.DataFrame) -> RowProblems:
     for column, (rule, is_valid) in CELL_RULES.items():
         for row, cell in enumerate(table.get(column, ())):
             if not is_valid(cell):
-                broken.setdefault(row, []).append(f"{column} {rule}, found {cell!r}")
+                broken.setdefault(row, []).append(f"{column} {rule}, found {shown_cell(cell)}")
     return dict(sorted(broken.items()))
 
 
@@ -329,7 +347,7 @@ def _repeated_files(named: pd.DataFrame) -> RowProblems:
     """Return a problem for each row that names a file for a second time."""
     first: dict[str, str] = {}
     return {
-        index: [f"file_path {path!r} is already in {first[path]}: a file must be named once"]
+        index: [f"file_path {shown_recording(path)!r} is already in {first[path]}: a file must be named once"]
         for index, (path, row) in enumerate(zip(named["file_path"], named["row"], strict=True))
         if first.setdefault(path, row) != row
     }
@@ -341,7 +359,7 @@ def _missing_files(paths: Iterable[str], stored: StoredFiles) -> dict[str, str]:
     if not missing:
         return {}
     near = NearMatches(stored)
-    return {path: MISSING + (near.hint(path) or REMEDY) for path in missing}
+    return {path: MISSING + (near.hint(path, shown_recording) or REMEDY) for path in missing}
 
 
 def _unify_speakers(recordings: pd.DataFrame) -> pd.DataFrame:
@@ -364,11 +382,12 @@ def _shared_speakers(recordings: pd.DataFrame) -> RowProblems:
     for index, key, name, split, row in zip(firsts.index, *columns, strict=True):
         first_split, first_row, first_name = home.setdefault(key, (split, row, name))
         if first_split != split:
-            spelled = "" if name == first_name else f", written {first_name!r} there"
+            spelled = "" if name == first_name else f", written {shown_speaker(first_name)!r} there"
             if spelled and nfc(name) == nfc(first_name):
                 spelled = ", its accents stored in another form"  # printed, the two look the same
+            shown = shown_speaker(name)
             problems[index] = [
-                f"speaker {name!r} is in the {split} split and, by {first_row}, in the {first_split} split"
+                f"speaker {shown!r} is in the {split} split and, by {first_row}, in the {first_split} split"
                 f"{spelled}: a speaker must be in one split alone"
             ]
     return problems

@@ -14,7 +14,7 @@ import os
 import posixpath
 import sys
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from urllib.parse import unquote
 
 
@@ -56,12 +56,16 @@ class NearMatches:
         near = self.by_path.get(_loose(unquote(path))) or self.by_stem.get(posixpath.splitext(key)[0])
         return near or (elsewhere[0] if len(elsewhere) == 1 else None)
 
-    def hint(self, path: str) -> str:
-        """Return a sentence that names the file that was probably meant, and the remedy; empty if there is none."""
+    def hint(self, path: str, shown: Callable[[str], str] = str) -> str:
+        """Return a sentence that names the file that was probably meant, and the remedy; empty if there is none.
+
+        Args:
+            shown: returns a name as the sentence may show it.
+        """
         if reason := self.misread.get(nfc(path)):
             return reason
         near = self.nearest(path)
-        return f"{near!r} is there; write that name in the table, or rename the file" if near else ""
+        return f"{shown(near)!r} is there; write that name in the table, or rename the file" if near else ""
 
 
 def _loose(path: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from spira.config import Config
 from spira.data import content_hash
+from spira.data.pseudonyms import Pseudonyms
 from spira.evaluation.gate import Gate
 
 AxisName = Literal["data", "model", "code"]
@@ -28,6 +29,8 @@ class Axis:
     digest: str
     parts: Mapping[str, str]
     """Content of each part by its name; the digest covers them all."""
+    key_id: str = ""
+    """Key of the pseudonyms that stand for names of recordings; empty if the parts have their own names."""
 
 
 @dataclass(frozen=True)
@@ -109,14 +112,12 @@ def axis_of(parts: Mapping[str, str]) -> Axis:
     return Axis(_sha256(dict(sorted(parts.items()))), parts)
 
 
-def is_consistent(name: AxisName, axis: Axis) -> bool:
-    """Return whether the digest of an axis is that of its parts.
+def is_named_data_axis(axis: Axis) -> bool:
+    """Return whether the digest of a data axis is that of its parts, which is so only if they have their own names.
 
     Raises:
-        ValueError: a part has another form than those of its axis.
+        ValueError: a part has another form than those of a data axis.
     """
-    if name != "data":
-        return axis.digest == axis_of(axis.parts).digest
     files = {}
     for path, part in axis.parts.items():
         sha256, size = part.split(" ")
@@ -133,8 +134,22 @@ def changes(before: Mapping[AxisName, Axis], after: Mapping[AxisName, Axis]) -> 
         change
         for axis in AXIS_NAMES
         if before[axis].digest != after[axis].digest
-        for change in _part_changes(axis, before[axis].parts, after[axis].parts)
+        for change in _axis_changes(axis, before[axis], after[axis])
     ]
+
+
+def _axis_changes(name: AxisName, before: Axis, after: Axis) -> list[Change]:
+    """Return the differences of one axis; under two keys, recordings with equal content count as the same."""
+    differences = _part_changes(name, before.parts, after.parts)
+    if before.key_id == after.key_id:
+        return differences
+    return [change for change in differences if change.what != "renamed"]
+
+
+def with_pseudonyms(axis: Axis, pseudonyms: Pseudonyms) -> Axis:
+    """Return the data axis with pseudonyms instead of the names of recordings."""
+    parts = {pseudonyms.file(path): part for path, part in axis.parts.items()}
+    return Axis(axis.digest, dict(sorted(parts.items())), pseudonyms.key_id)
 
 
 def _part_changes(axis: AxisName, before: Mapping[str, str], after: Mapping[str, str]) -> list[Change]:

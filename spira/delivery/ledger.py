@@ -1,7 +1,8 @@
 """The ledger: an append-only record of observations, runs, verdicts and releases, in a folder or a bucket.
 
     records/000001.json     one record; written once, never changed
-    axes/data-DIGEST.json   the parts of an axis, by its digest
+    axes/code-DIGEST.json   the parts of an axis, by its digest
+    axes/data-DIGEST.json   the recordings by pseudonym, or what changed in them since another observation
     damaged/000001.json     the content that a repair from a backup replaced
 
 Concurrent writers
@@ -37,15 +38,21 @@ from typing import Any
 from pydantic import ValidationError
 
 from spira.config import explain
+from spira.data.pseudonyms import Pseudonyms, from_environment
 from spira.data.storage import MissingError, StorageError, Store
+from spira.delivery.data_axes import DataAxes
 from spira.delivery.events import DamageAccepted, Damaged, Event, Torn, read_event
-from spira.delivery.fingerprints import Axes, Axis, AxisName, is_consistent
+from spira.delivery.fingerprints import Axes, Axis, AxisName, Fingerprint, axis_of, with_pseudonyms
 from spira.errors import SpiraError
 from spira.files import CHECKSUM, has_checksum, with_checksum
 
 RECORD = re.compile(r"records/(\d{6,})\.json")
 MAX_CONCURRENT_READS = 16
 """Records read at the same time: on a bucket each read is a round trip."""
+OLD_CACHE = "cache/data.json"
+"""File in which older programs kept the hashes of recordings by name; the work folder has it now."""
+NO_NAMES = b"{}"
+"""Content of that file once no file has names."""
 BEFORE = "before"
 """Key of the digest over all earlier records."""
 NO_RECORDS = ""
@@ -99,10 +106,12 @@ class Ledger:
 
     Args:
         writer: name that is stored with every record.
+        pseudonyms: in place of the names of recordings; those of the environment's key by default.
     """
 
-    def __init__(self, store: Store, writer: str = "") -> None:
+    def __init__(self, store: Store, writer: str = "", pseudonyms: Pseudonyms | None = None) -> None:
         self.store, self.writer = store, writer
+        self.pseudonyms = pseudonyms or from_environment()
         self._cache: dict[int, StoredRecord] = {}
 
     def read(self) -> list[Record]:
@@ -141,11 +150,34 @@ class Ledger:
         self._cache[number] = StoredRecord(record, content, header[BEFORE])
         return record
 
-    def save_axes(self, axes: Axes) -> None:
-        """Store the parts of each axis under its digest."""
-        for name, axis in axes.by_name.items():
+    def save_axes(self, axes: Axes, since: Fingerprint | None = None) -> None:
+        """Store the parts of each axis under its digest, those of the data without names of recordings.
+
+        Args:
+            since: an earlier observation; of the data, only what changed since then is stored.
+        """
+        self._data_axes.save(with_pseudonyms(axes.data, self.pseudonyms), since.data if since else "")
+        for name, axis in (("model", axes.model), ("code", axes.code)):
             content = json.dumps(dict(sorted(axis.parts.items())), indent=0)
             self.store.write(f"axes/{name}-{axis.digest}.json", content.encode())
+
+    def remove_names(self) -> None:
+        """Replace the names of recordings in the files that older programs wrote, apart from the records.
+
+        Raises:
+            StorageError: the store is unreachable.
+        """
+        try:
+            if self.store.read(OLD_CACHE) == NO_NAMES:
+                return
+        except MissingError:
+            return
+        self._data_axes.remove_names(self._paths())
+        self.store.write(OLD_CACHE, NO_NAMES)
+
+    @property
+    def _data_axes(self) -> DataAxes:
+        return DataAxes(self.store, self.pseudonyms)
 
     def load_axis(self, name: AxisName, digest: str) -> Axis:
         """Return an axis of an earlier observation.
@@ -153,11 +185,13 @@ class Ledger:
         Raises:
             StorageError: it is missing or damaged.
         """
+        if name == "data":
+            return self._data_axes.load(digest)
         path = f"axes/{name}-{digest}.json"
         content = self.store.read(path)
         try:
             axis = Axis(digest, json.loads(content))
-            is_intact = is_consistent(name, axis)
+            is_intact = axis.digest == axis_of(axis.parts).digest
         except (ValueError, TypeError, AttributeError) as error:
             raise StorageError(f"{self.store.uri}/{path} is damaged: {error}") from error
         if not is_intact:

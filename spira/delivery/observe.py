@@ -11,6 +11,7 @@ from spira import config, files, lineage
 from spira.data import content_hash
 from spira.data.content_hash import Hashed
 from spira.data.metadata import DataError, read_dataset
+from spira.data.pseudonyms import hidden_names, in_work
 from spira.data.storage import Entry, MissingError, Store, open_store
 from spira.delivery.fingerprints import Axes, InvalidInput, axis_of, data_axis, model_axis
 from spira.delivery.reconcile import Observation
@@ -20,7 +21,7 @@ from spira.errors import SpiraError
 from spira.evaluation import gate
 
 CACHE = "cache/data.json"
-"""File with the known hashes, in the ledger's store, so that a new process need not read every recording again."""
+"""File with the known hashes, in the work folder, so that a new process need not read every recording again."""
 
 
 def observe(
@@ -40,7 +41,8 @@ def observe(
     except SpiraError as error:
         return Observation(InvalidInput(f"settings: {error}"))
     try:
-        data = data_axis(data_files(settings.data, cache, settings.skip_bad))
+        with hidden_names(in_work(Path(settings.work))):  # problems go into the ledger and the custom resource
+            data = data_axis(data_files(settings.data, cache, settings.skip_bad))
     except DataError as error:
         return Observation(InvalidInput(f"data: {error}"))
     axes = Axes(data, model_axis(training_config, training_gate, settings.skip_bad), axis_of(code_parts()))

@@ -238,7 +238,9 @@ class Reconciler:
         if isinstance(action.observed, InvalidInput):
             return self._append(snapshot, Observed(problem=action.observed.problem))
         fingerprint = action.observed.fingerprint
-        self.dependencies.ledger.save_axes(action.observed)
+        last = snapshot.state.last_observation
+        self.dependencies.ledger.remove_names()
+        self.dependencies.ledger.save_axes(action.observed, last.axes if last else None)
         request = snapshot.observation.request if snapshot.observation else None
         commit = request.git_commit if request else ""
         return self._append(snapshot, Observed(axes=fingerprint, fingerprint=fingerprint.digest, git_commit=commit))

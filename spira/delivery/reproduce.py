@@ -15,8 +15,9 @@ from spira import lineage
 from spira.config import Config, FrozenModel, explain
 from spira.data import corpus
 from spira.data.corpus import Corpus
+from spira.data.storage import open_store
 from spira.delivery.explain import EMPTY_AXES, describe_change, fingerprints
-from spira.delivery.fingerprints import Axis, AxisName, Change, axis_of, changes, data_axis
+from spira.delivery.fingerprints import Axis, AxisName, Change, axis_of, changes, data_axis, with_pseudonyms
 from spira.delivery.ledger import Ledger
 from spira.delivery.observe import data_files
 from spira.delivery.state import Attempt, state_of
@@ -93,7 +94,8 @@ def reproduce(
         is_known = request.git_commit not in ("", "unknown")
         advice = f"check out {request.git_commit}" if is_known else "restore it"
         raise SpiraError(f"the code differs from that of the run ({_summary(code)}): {advice}, or add --other-code")
-    present = data_axis(data_files(request.data, ledger.store, request.skip_bad))
+    files = data_files(request.data, open_store(folder), request.skip_bad)
+    present = with_pseudonyms(data_axis(files), ledger.pseudonyms)
     if data := _changes("data", ledger.load_axis("data", fingerprint.data), present):
         raise SpiraError(f"{request.data} differs from the data of the run ({_summary(data)}): restore the data first")
     _check_provenance(package, request, same_code=not code)

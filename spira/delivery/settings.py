@@ -86,12 +86,12 @@ def load(path: Path = DEFAULT) -> Settings:
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: must be a mapping with at least data: FOLDER")
     try:
-        return _absolute(Settings.model_validate(values), path.parent.resolve())
+        return absolute(Settings.model_validate(values), path.parent.resolve())
     except ValidationError as error:
         raise ConfigError(f"{path}: {explain(error)}") from None
 
 
-def _absolute(settings: Settings, folder: Path) -> Settings:
+def absolute(settings: Settings, folder: Path) -> Settings:
     """Return the settings with absolute paths, and with the defaults of empty ones."""
     work = _absolute_path(settings.work, folder)
     defaults = {"ledger": f"{work}/ledger", "registry": work}

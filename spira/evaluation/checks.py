@@ -34,8 +34,8 @@ def data_checks(gate: Gate, counts: Mapping[str, Mapping[str, int]]) -> list[Che
     ]
 
 
-def leakage_checks(shared_files: int, shared_speakers: Sequence[str]) -> list[Check]:
-    """Check that the test split was not used in training; ``shared_...`` are the recordings and speakers that were."""
+def leakage_checks(shared_files: int, shared_speakers: int) -> list[Check]:
+    """Check that the test split was not used in training; ``shared_...`` are the numbers of those that were."""
     return [
         fact(
             "test_files_unseen",
@@ -47,7 +47,7 @@ def leakage_checks(shared_files: int, shared_speakers: Sequence[str]) -> list[Ch
             "test_speakers_unseen",
             "No test speaker was used in training",
             not shared_speakers,
-            f"{len(shared_speakers)} test speakers were used in training: leakage ({', '.join(shared_speakers[:5])})",
+            f"{shared_speakers} test speakers were used in training: leakage",
         ),
     ]
 

@@ -20,6 +20,7 @@ from spira.config import Config
 from spira.data.corpus import Corpus, Split
 from spira.data.metadata import CLASS_NAMES
 from spira.data.names import speaker_key
+from spira.data.pseudonyms import shown_speaker
 from spira.errors import SpiraError
 from spira.evaluation import checks as gate_checks
 from spira.evaluation import metrics, probes, verdict
@@ -207,7 +208,9 @@ def leakage_checks(info: CheckpointInfo, test: Split, gate: Gate) -> list[Check]
     speakers = set(test.table["speaker"].astype(str)) if "speaker" in test.table else set()
     trained_speakers = {speaker_key(speaker) for speaker in info.train_speakers or ()}
     shared_speakers = sorted(speaker for speaker in speakers if speaker_key(speaker) in trained_speakers)
-    return gate_checks.leakage_checks(len(shared_files), shared_speakers)
+    if shared_speakers:  # the verdict has the number alone: it leaves the work folder
+        log.warning("test speakers that were trained on: %s", ", ".join(map(shown_speaker, shared_speakers)))
+    return gate_checks.leakage_checks(len(shared_files), len(shared_speakers))
 
 
 class TestSetEvaluator:

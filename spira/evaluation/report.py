@@ -1,6 +1,10 @@
 """The report: a verdict as one HTML page without scripts and requests; pictures and audio are inside the file.
 
 The same inputs give the same bytes. File names and metadata come from users: the template escapes them.
+
+Two kinds of page
+    The page for other places, such as MLflow and a dashboard, has pseudonyms instead of names, and neither audio nor
+    spectrograms. The page for the work folder has names, and voices if they are requested.
 """
 
 from __future__ import annotations
@@ -23,18 +27,22 @@ from markupsafe import Markup
 from spira import files
 from spira.config import SAMPLE_RATE_HZ, Config
 from spira.data.corpus import Corpus
-from spira.data.metadata import CLASS_NAMES, SPLITS
-from spira.evaluation import plots
+from spira.data.metadata import CLASS_NAMES, MISSING, SPLITS
+from spira.data.pseudonyms import Pseudonyms
+from spira.data.quality import SkippedRecording
+from spira.evaluation import plots, sharing
 from spira.evaluation import verdict as verdicts
 from spira.evaluation.metrics import METRICS
 from spira.evaluation.verdict import CONDITIONS, HISTORIES, PREDICTIONS, PROBES, VERDICT, CheckKind, Verdict
 from spira.models import checkpoint as checkpoints
 from spira.models.checkpoint import Checkpoint
 
-MAX_PLAYABLE = 6
-"""Number of mistakes with audio and spectrogram; the others are listed."""
+MAX_DETAILED = 6
+"""Number of mistakes with details, audio and spectrogram; the others are listed."""
 MAX_CLIP_SECONDS = 12.0
 """Length of the audio of a mistake: a longer recording is cut, so that a page stays below 4 MB."""
+NOT_SHOWN = {"file_path", "label", "split", "offset", "samples", "seconds", "sha256"}
+"""Columns of the corpus index that the details of a mistake leave out."""
 SYNTHETIC = re.compile(r"\b(synthetic|stand-in|simulated|artificial)\b", re.IGNORECASE)
 """Words in a data set's description that show that its recordings are not of patients."""
 LIMIT_SIGNS = {CheckKind.AT_LEAST: "≥", CheckKind.LOW_AT_LEAST: "lower end ≥", CheckKind.AT_MOST: "≤"}
@@ -61,19 +69,35 @@ class Setting:
 class ShownMistake:
     """A mistake with everything that the page shows of it."""
 
-    file_path: str
+    name: str
+    """File, or its pseudonym."""
     label: int
     probability: float
+    seconds: float
     metadata: dict[str, object]
-    """Row of the corpus index."""
+    """Speaker and optional columns of the corpus index; none on a page for other places."""
+    is_detailed: bool
+    """Whether it is one of the first :data:`MAX_DETAILED`."""
     probabilities: dict[str, float]
     """Condition -> mean probability."""
     spectrogram: Markup
     audio: str
-    """Data URI. Audio and spectrogram are empty beyond the first :data:`MAX_PLAYABLE` mistakes."""
+    """Data URI. Audio and spectrogram are empty beyond the first mistakes, and on a page without voices."""
 
 
-def write(verdict_dir: Path, checkpoint: Path, corpus: Corpus, out: Path, lineage: Mapping[str, str]) -> Path:
+@dataclass(frozen=True)
+class Content:
+    """What a page may show of people."""
+
+    pseudonyms: Pseudonyms | None = None
+    """In place of names; None to show the names."""
+    has_voices: bool = False
+    """Whether it has audio and spectrograms of mistakes."""
+
+
+def write(
+    verdict_dir: Path, checkpoint: Path, corpus: Corpus, out: Path, lineage: Mapping[str, str], content: Content
+) -> Path:
     """Write the report of a verdict.
 
     Args:
@@ -83,6 +107,7 @@ def write(verdict_dir: Path, checkpoint: Path, corpus: Corpus, out: Path, lineag
         corpus: the corpus of the evaluation.
         out: the HTML file; it appears when it is complete.
         lineage: tags of :func:`spira.lineage.tags`, or any others.
+        content: what the page may show of people.
 
     Raises:
         SpiraError: the verdict or the checkpoint cannot be read.
@@ -93,7 +118,7 @@ def write(verdict_dir: Path, checkpoint: Path, corpus: Corpus, out: Path, lineag
     histories = {str(verdict.candidate.seed): trained.history}
     if (verdict_dir / HISTORIES).is_file():
         histories = files.read_json(verdict_dir / HISTORIES)
-    html = render(verdict, predictions, trained, histories, corpus, lineage)
+    html = render(verdict, predictions, trained, histories, corpus, lineage, content)
     out.parent.mkdir(parents=True, exist_ok=True)
     files.write_text(out, html)
     return out
@@ -106,19 +131,23 @@ def render(
     histories: Histories,
     corpus: Corpus,
     lineage: Mapping[str, str],
+    content: Content,
 ) -> str:
     """Return the page; see :func:`write`."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["number"] = number
     template = (resources.files("spira.evaluation") / "report.html").read_text("utf-8")
+    shown = sharing.shared_verdict(verdict, content.pseudonyms) if content.pseudonyms else verdict
     return environment.from_string(template).render(
-        verdict=verdict,
+        verdict=shown,
         status=status(verdict),
         card=card(verdict, trained, corpus),
         notice=notice(corpus),
         description=corpus.quality.about,
         pictures=pictures(verdict, predictions, histories, corpus),
-        mistakes=mistakes(verdict, predictions, corpus),
+        mistakes=mistakes(verdict, predictions, corpus, content),
+        has_voices=content.has_voices,
+        skipped=skipped(corpus, content.pseudonyms),
         settings=settings(trained.config),
         config=trained.config,
         info=trained.info,
@@ -183,8 +212,24 @@ def pictures(verdict: Verdict, predictions: pd.DataFrame, histories: Histories, 
     return {name: Markup(svg) for name, svg in drawn.items()}
 
 
-def mistakes(verdict: Verdict, predictions: pd.DataFrame, corpus: Corpus) -> list[ShownMistake]:
-    """Return the worst mistakes with their metadata; the first few with spectrogram and audio."""
+def skipped(corpus: Corpus, pseudonyms: Pseudonyms | None) -> list[SkippedRecording]:
+    """Return the recordings that were left out, as the page shows them."""
+    if not pseudonyms:
+        return list(corpus.quality.skipped)
+    return [
+        # the rule of a missing file names the file that was probably meant
+        recording.model_copy(
+            update={
+                "file_path": pseudonyms.recording(recording.file_path),
+                "rule": "was not found" if recording.rule.startswith(MISSING) else recording.rule,
+            }
+        )
+        for recording in corpus.quality.skipped
+    ]
+
+
+def mistakes(verdict: Verdict, predictions: pd.DataFrame, corpus: Corpus, content: Content) -> list[ShownMistake]:
+    """Return the worst mistakes with their metadata; the first few with spectrogram and audio, if these are wanted."""
     shown = []
     for position, mistake in enumerate(verdict.mistakes):
         recordings = corpus.split(mistake.split)
@@ -192,22 +237,30 @@ def mistakes(verdict: Verdict, predictions: pd.DataFrame, corpus: Corpus) -> lis
         of_file = predictions[predictions["file_path"] == mistake.file_path]
         means = of_file.groupby("condition", sort=False)["probability"].mean()
         spectrogram, sound = Markup(""), ""
-        if position < MAX_PLAYABLE:
+        is_detailed = position < MAX_DETAILED
+        if is_detailed and content.has_voices:
             clip = recordings.waveform(row)[: round(MAX_CLIP_SECONDS * SAMPLE_RATE_HZ)]
             spectrogram = Markup(plots.spectrogram(clip, f"mistake-{position}"))
             sound = audio(clip)
         shown.append(
             ShownMistake(
-                file_path=mistake.file_path,
+                name=content.pseudonyms.recording(mistake.file_path) if content.pseudonyms else mistake.file_path,
                 label=mistake.label,
                 probability=mistake.probability,
-                metadata={str(column): value for column, value in recordings.table.iloc[row].dropna().items()},
+                seconds=float(recordings.table["seconds"].iloc[row]),
+                metadata={} if content.pseudonyms else metadata(recordings.table.iloc[row]),
+                is_detailed=is_detailed,
                 probabilities={str(name): mean for name, mean in means.items()},
                 spectrogram=spectrogram,
                 audio=sound,
             )
         )
     return shown
+
+
+def metadata(row: pd.Series[Any]) -> dict[str, object]:
+    """Return speaker and optional columns of a row of the corpus index."""
+    return {str(column): value for column, value in row.dropna().items() if column not in NOT_SHOWN}
 
 
 def audio(waveform: np.ndarray) -> str:

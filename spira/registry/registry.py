@@ -267,6 +267,15 @@ class Registry:
         """
         return self._registered(self._store.find(version))
 
+    @explained("the training data cannot be looked up")
+    def training_files(self, version: RegisteredVersion) -> frozenset[str] | None:
+        """Return the SHA-256 of each recording that a version was trained on; None if they are not recorded.
+
+        Raises:
+            RegistryError: the store fails.
+        """
+        return runs.training_files(self._store, version.run_id)
+
     @explained("the champion cannot be looked up")
     def champion(self) -> RegisteredVersion | None:
         """Return the champion, or None before the first promotion."""

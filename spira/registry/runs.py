@@ -24,6 +24,8 @@ MAX_BATCH_METRICS = 1000
 MAX_BATCH_PARAMS = 100
 MAX_DATASET_DIGEST_CHARACTERS = 36
 """MLflow's limits."""
+CHECKPOINT = "checkpoint/checkpoint.json"
+"""Artifact of a run: origin of its network."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,13 @@ class RunContent:
 
     def digest(self) -> str:
         """Return the SHA-256 by which a repeated call recognises its run."""
+        verdict = self.verdict.to_json()
         content = [
             self.name,
             self.params,
             self.histories,
-            self.verdict.to_json(),
+            # The pseudonyms in mistakes and slices depend on the key, which another process may not have.
+            {key: part for key, part in verdict.items() if key not in ("mistakes", "slices")},
             sorted(self.artifacts),
             self.tags,
             self.dataset_uri,
@@ -89,6 +93,21 @@ def read_verdict(store: ModelStore, run: Run) -> Verdict:
             return verdicts.parse(Path(path).read_text("utf-8"), f"the verdict of run {run.info.run_name!r}")
         except SpiraError as error:
             raise RegistryError(str(error)) from error
+
+
+def training_files(store: ModelStore, run_id: str) -> frozenset[str] | None:
+    """Return the SHA-256 of each training recording from the checkpoint of a run; None if it does not record them."""
+    if CHECKPOINT not in [file.path for file in store.client.list_artifacts(run_id, CHECKPOINT.split("/")[0])]:
+        return None
+    with tempfile.TemporaryDirectory() as temporary:
+        path = mlflow.artifacts.download_artifacts(
+            run_id=run_id, artifact_path=CHECKPOINT, dst_path=temporary, tracking_uri=store.tracking_uri
+        )
+        try:
+            files = json.loads(Path(path).read_text("utf-8"))["train_files"]
+        except (ValueError, KeyError, TypeError):
+            return None
+    return frozenset(files) or None
 
 
 def _begin(store: ModelStore, content: RunContent) -> Run:

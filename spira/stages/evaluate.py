@@ -99,15 +99,17 @@ def evaluate(
     Args:
         corpus: the corpus folder.
         checkpoints: checkpoint folders, one per seed.
-        out: the verdict folder to create: verdict, predictions, lineage and histories.
-        report: the HTML file to create.
+        out: the verdict folder to create: verdict, predictions, lineage and histories, and what MLflow gets of them.
+        report: the HTML file to create, for MLflow and a dashboard: with pseudonyms, and without voices.
         chosen: the folder to create for the candidate's checkpoint.
         registry_uri: MLflow URL, or a folder for SQLite. The candidate is compared with its champion.
         pipeline_run: name of the run, for the lineage; empty outside a pipeline.
     """
+    from spira.data import pseudonyms
     from spira.data.corpus import Corpus
     from spira.evaluation import evaluate as evaluation
     from spira.evaluation import report as report_page
+    from spira.evaluation import sharing
     from spira.models import checkpoint
 
     opened = Corpus.open(corpus)
@@ -118,13 +120,28 @@ def evaluate(
     tags = lineage.tags(opened.digest, verdict.config, pipeline_run)
     write_json(out / LINEAGE, tags)
     write_json(out / HISTORIES, {seed: read_json(path / checkpoint.HISTORY) for seed, path in by_seed.items()})
-    report_page.write(out, chosen, opened, report, tags)
+    shared_names = pseudonyms.from_environment()
+    sharing.write(out, chosen, shared_names)
+    report_page.write(out, chosen, opened, report, tags, report_page.Content(shared_names))
     log.info("evaluate: the candidate is %s", "approved" if verdict.approved else "NOT approved")
     for reason in verdict.reasons:
         log.info("evaluate: %s", reason)
     for warning in verdict.warnings:
         log.warning("evaluate: %s", warning)
     return EvaluateResult(verdict=verdict, lineage=tags)
+
+
+def write_local_report(verdict: Path, chosen: Path, corpus: Path, out: Path, *, with_audio: bool) -> None:
+    """Write the report for the work folder, with file names.
+
+    Args:
+        with_audio: include audio and spectrograms of mistakes.
+    """
+    from spira.data.corpus import Corpus
+    from spira.evaluation import report
+
+    content = report.Content(has_voices=with_audio)
+    report.write(verdict, chosen, Corpus.open(corpus), out, read_json(verdict / LINEAGE), content)
 
 
 @contextmanager

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spira.errors import SpiraError
 from spira.evaluation import verdict as verdicts
-from spira.files import read_json
+from spira.files import link_files, read_json
 from spira.stage_logging import StageResult, stage
 from spira.stages.verdict_folder import HISTORIES, LINEAGE, PREDICTIONS, VERDICT
 
@@ -78,7 +80,7 @@ def push(corpus: Path, candidate: Path, verdict: Path, report: Path, out: Path, 
         corpus: the corpus folder; the package is checked on some of its test recordings.
         candidate: checkpoint folder of the candidate.
         verdict: the verdict folder.
-        report: the HTML file to log.
+        report: the HTML file to log, with pseudonyms and without voices.
         out: the package folder to create.
         registry_uri: MLflow URL, or a folder for SQLite.
 
@@ -129,16 +131,22 @@ def reject(corpus: Path, candidate: Path, verdict: Path, report: Path, *, regist
 
 
 def _log_run(registry: Registry, corpus: Path, candidate: Path, verdict: Path, decision: Verdict, report: Path) -> str:
-    """Log everything about a run in MLflow and return the run's id."""
+    """Log everything about a run that may leave the pipeline in MLflow, and return the run's id."""
     from spira.data.corpus import Corpus
+    from spira.evaluation import sharing
+    from spira.models import checkpoint
 
-    tags = read_json(verdict / LINEAGE)
-    return registry.log_run(
-        name=tags["pipeline_run"] or "spira",
-        params=decision.config.model_dump(mode="json"),
-        histories=read_json(verdict / HISTORIES),
-        verdict=decision,
-        artifacts={"report.html": report, PREDICTIONS: verdict / PREDICTIONS, "checkpoint": candidate},
-        tags=tags,
-        dataset_uri=Corpus.open(corpus).manifest.uri,
-    )
+    tags, shared = read_json(verdict / LINEAGE), verdict / sharing.FOLDER
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "checkpoint"
+        link_files(candidate, [name for name in checkpoint.FILES if name != checkpoint.INFO], folder)
+        shutil.copyfile(shared / checkpoint.INFO, folder / checkpoint.INFO)
+        return registry.log_run(
+            name=tags["pipeline_run"] or "spira",
+            params=decision.config.model_dump(mode="json"),
+            histories=read_json(verdict / HISTORIES),
+            verdict=verdicts.read(shared / VERDICT),
+            artifacts={"report.html": report, PREDICTIONS: shared / PREDICTIONS, "checkpoint": folder},
+            tags=tags,
+            dataset_uri=Corpus.open(corpus).manifest.uri,
+        )

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from spira.data.pseudonyms import shown_recording
 from spira.data.storage.store import Entry, MissingError, StorageError, clean, disk_errors
 from spira.files import new_file
 
@@ -41,27 +42,27 @@ class Folder:
     def read(self, path: str, generation: str | None = None) -> bytes:
         """See :class:`Store`."""
         file = self._file(path)
-        with disk_errors(f"{self.uri}/{path}"):
+        with disk_errors(f"{self.uri}/{shown_recording(path)}"):
             data = file.read_bytes()
-            self._check(file, generation)
+            self._check(file, path, generation)
         return data
 
     def fetch(self, path: str, to: Path, generation: str | None = None) -> None:
         """See :class:`Store`."""
         file = self._file(path)
-        with disk_errors(f"{self.uri}/{path}"), new_file(to, concurrent=True) as partial:
+        with disk_errors(f"{self.uri}/{shown_recording(path)}"), new_file(to, concurrent=True) as partial:
             shutil.copyfile(file, partial)
-            self._check(file, generation)
+            self._check(file, path, generation)
 
     @contextmanager
     def local(self, path: str, generation: str | None = None) -> Iterator[Path]:
         """See :class:`Store`; the file itself, not a copy. Its generation is checked again when the block ends."""
         file = self._file(path)
-        with disk_errors(f"{self.uri}/{path}"):
-            self._check(file, generation)
+        with disk_errors(f"{self.uri}/{shown_recording(path)}"):
+            self._check(file, path, generation)
         yield file
-        with disk_errors(f"{self.uri}/{path}"):
-            self._check(file, generation)
+        with disk_errors(f"{self.uri}/{shown_recording(path)}"):
+            self._check(file, path, generation)
 
     def create(self, path: str, data: bytes) -> bool:
         """See :class:`Store`; a hard link from a complete file, which only one caller can make."""
@@ -87,15 +88,15 @@ class Folder:
     def _file(self, path: str) -> Path:
         file = self.root / clean(path)
         if not self._is_inside(file):
-            raise StorageError(f"{path!r} is a link that leads out of {self.root}: copy the file in")
+            raise StorageError(f"{shown_recording(path)!r} is a link that leads out of {self.root}: copy the file in")
         return file
 
     def _is_inside(self, file: Path) -> bool:
         return file.resolve().is_relative_to(self.root)
 
-    def _check(self, file: Path, generation: str | None) -> None:
+    def _check(self, file: Path, path: str, generation: str | None) -> None:
         if generation is not None and generation != _entry("", file.stat()).generation:
-            raise StorageError(f"{file} has changed since it was listed: run again")
+            raise StorageError(f"{self.uri}/{shown_recording(path)} has changed since it was listed: run again")
 
 
 def _entry(path: str, status: os.stat_result) -> Entry:

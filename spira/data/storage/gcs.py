@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from spira.data.pseudonyms import shown_recording
 from spira.data.storage.store import Entry, MissingError, StorageError, clean, disk_errors
 from spira.files import new_file
 
@@ -42,12 +43,12 @@ class GcsBucket:
 
     def read(self, path: str, generation: str | None = None) -> bytes:
         """See :class:`Store`."""
-        with _storage_errors(f"{self.uri}/{path}"):
+        with _storage_errors(f"{self.uri}/{shown_recording(path)}"):
             return self._blob(path, generation).download_as_bytes()
 
     def fetch(self, path: str, to: Path, generation: str | None = None) -> None:
         """See :class:`Store`."""
-        with _storage_errors(f"{self.uri}/{path}"), new_file(to, concurrent=True) as partial:
+        with _storage_errors(f"{self.uri}/{shown_recording(path)}"), new_file(to, concurrent=True) as partial:
             self._blob(path, generation).download_to_filename(str(partial))
 
     @contextmanager
@@ -62,7 +63,7 @@ class GcsBucket:
         """See :class:`Store`; generation 0 stands for an object that does not exist."""
         from google.api_core.exceptions import PreconditionFailed
 
-        with _storage_errors(f"{self.uri}/{path}"):
+        with _storage_errors(f"{self.uri}/{shown_recording(path)}"):
             try:
                 self._blob(path).upload_from_string(data, if_generation_match=0)
             except PreconditionFailed:
@@ -73,7 +74,7 @@ class GcsBucket:
         """See :class:`Store`; a repeated request writes the same bytes, so it does no harm."""
         from google.cloud.storage.retry import DEFAULT_RETRY
 
-        with _storage_errors(f"{self.uri}/{path}"):
+        with _storage_errors(f"{self.uri}/{shown_recording(path)}"):
             self._blob(path).upload_from_string(data, retry=DEFAULT_RETRY)
 
     def _blob(self, path: str, generation: str | None = None) -> Any:

@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 
 import stamina
 
+from spira.data.pseudonyms import shown_recording
 from spira.data.storage.store import Entry, MissingError, StorageError, clean, disk_errors
 from spira.files import new_file
 
@@ -94,7 +95,10 @@ class S3Bucket:
 
     def read(self, path: str, generation: str | None = None) -> bytes:
         """See :class:`Store`."""
-        with _storage_errors(f"{self.uri}/{path}"), tempfile.SpooledTemporaryFile(64 * CHUNK_BYTES) as content:
+        with (
+            _storage_errors(f"{self.uri}/{shown_recording(path)}"),
+            tempfile.SpooledTemporaryFile(64 * CHUNK_BYTES) as content,
+        ):
             self._download(path, generation, content)
             content.seek(0)
             return content.read()
@@ -102,7 +106,7 @@ class S3Bucket:
     def fetch(self, path: str, to: Path, generation: str | None = None) -> None:
         """See :class:`Store`."""
         with (
-            _storage_errors(f"{self.uri}/{path}"),
+            _storage_errors(f"{self.uri}/{shown_recording(path)}"),
             new_file(to, concurrent=True) as partial,
             partial.open("wb") as file,
         ):
@@ -138,7 +142,7 @@ class S3Bucket:
         """See :class:`Store`; a conditional write, which the store carries out for one caller alone."""
         from botocore.exceptions import ClientError
 
-        with _storage_errors(f"{self.uri}/{path}"):
+        with _storage_errors(f"{self.uri}/{shown_recording(path)}"):
             try:
                 self._put(path, data, IfNoneMatch="*")
             except ClientError as error:
@@ -149,7 +153,7 @@ class S3Bucket:
 
     def write(self, path: str, data: bytes) -> None:
         """See :class:`Store`; a repeated request writes the same bytes, so it does no harm."""
-        with _storage_errors(f"{self.uri}/{path}"):
+        with _storage_errors(f"{self.uri}/{shown_recording(path)}"):
             self._put(path, data)
 
     def _put(self, path: str, data: bytes, **conditions: str) -> None:

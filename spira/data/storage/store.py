@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from spira.data.pseudonyms import shown_recording
 from spira.errors import SpiraError
 
 
@@ -74,7 +75,9 @@ def clean(path: str) -> str:
     if not path.strip() or normal == ".":
         raise StorageError("a path must not be empty")
     if "\0" in path or posixpath.isabs(normal) or normal.split("/")[0] == "..":
-        raise StorageError(f"{path!r} leads out of the data set: paths must be relative and stay inside it")
+        raise StorageError(
+            f"{shown_recording(path)!r} leads out of the data set: paths must be relative and stay inside it"
+        )
     return normal
 
 
@@ -86,4 +89,4 @@ def disk_errors(name: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise MissingError(f"{name}: not found") from error
     except OSError as error:
-        raise StorageError(f"{name}: {error}") from error
+        raise StorageError(f"{name}: {error.strerror or error}") from error

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from spira.data.pseudonyms import from_environment
 from spira.data.storage import StorageError
 from spira.delivery import explain
 from spira.delivery.events import (
@@ -30,6 +31,7 @@ from spira.errors import SpiraError
 from tests.support.ledger_builder import START, LedgerBuilder, observed
 
 FIRST = observed()
+NAMES = from_environment()
 
 
 def changes_after_first(ledger_builder: LedgerBuilder, **parts: dict[str, str]) -> list[str]:
@@ -43,17 +45,20 @@ def changes_after_first(ledger_builder: LedgerBuilder, **parts: dict[str, str]) 
 
 
 def test_why_names_the_files_that_changed(ledger_builder: LedgerBuilder) -> None:
-    """By name, without hashes."""
+    """By pseudonym, without hashes."""
     parts = {"a.wav": "9" * 64 + " 10", "c.wav": "7" * 64 + " 30"}
-    assert changes_after_first(ledger_builder, data=parts) == ["a.wav changed", "c.wav added"]
+    assert changes_after_first(ledger_builder, data=parts) == sorted(
+        [f"{NAMES.recording('a.wav')} changed", f"{NAMES.recording('c.wav')} added"]
+    )
 
 
 def test_why_recognises_a_renamed_file(ledger_builder: LedgerBuilder) -> None:
     ledger_builder.deliver(observed(data={"old.wav": "8" * 64 + " 10"}), "1")
     ledger_builder.observe(observed(data={"new.wav": "8" * 64 + " 10"}))
     (change,) = explain.why(ledger_builder.ledger).changes
-    assert change == Change("data", "renamed", "new.wav", "old.wav", "new.wav")
-    assert explain.describe_change(change) == "old.wav renamed to new.wav"
+    old, new = map(NAMES.recording, ("old.wav", "new.wav"))
+    assert change == Change("data", "renamed", new, old, new)
+    assert explain.describe_change(change) == f"{old} renamed to {new}"
 
 
 def test_why_shows_a_setting_before_and_after(ledger_builder: LedgerBuilder) -> None:
@@ -68,7 +73,7 @@ def test_why_names_sources_and_interpreter(ledger_builder: LedgerBuilder) -> Non
 
 def test_why_names_every_axis_that_changed(ledger_builder: LedgerBuilder) -> None:
     changes = changes_after_first(ledger_builder, data={"a.wav": "9" * 64 + " 10"}, model={"skip_bad": "true"})
-    assert changes == ["a.wav changed", "skip_bad: false -> true"]
+    assert changes == [f"{NAMES.recording('a.wav')} changed", "skip_bad: false -> true"]
 
 
 def test_why_of_the_first_version_lists_no_changes(ledger_builder: LedgerBuilder) -> None:

@@ -199,7 +199,7 @@ def test_the_data_digest_equals_that_of_the_corpus(delivered: Path) -> None:
 @pytest.fixture
 def settings(data: ObservedData) -> Settings:
     """Settings that watch the data set."""
-    return Settings(data=str(data.folder))
+    return Settings(data=str(data.folder), work=str(data.folder.parent / "work"))
 
 
 def observed(settings: Settings, data: ObservedData) -> Axes | InvalidInput:
@@ -207,13 +207,14 @@ def observed(settings: Settings, data: ObservedData) -> Axes | InvalidInput:
 
 
 def test_an_incomplete_upload_is_invalid_until_it_is_complete(data: ObservedData, settings: Settings) -> None:
-    """The problem names the recording that is listed and does not exist yet."""
+    """The problem has table, row and rule, and no name: it goes into the ledger."""
     before = observed(settings, data)
     with (data.folder / "metadata_train.csv").open("a") as table:
         table.write("wav/late.wav,1\n")
     missing = observed(settings, data)
     assert isinstance(missing, InvalidInput)
-    assert "wav/late.wav" in missing.problem
+    assert "metadata_train.csv, row 9: rec-" in missing.problem
+    assert "late" not in missing.problem
     (data.folder / "wav" / "late.wav").write_bytes(b"late")
     after = observed(settings, data)
     assert isinstance(before, Axes)

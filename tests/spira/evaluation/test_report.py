@@ -21,9 +21,11 @@ from hypothesis import strategies as st
 from spira import config
 from spira.config import SAMPLE_RATE_HZ
 from spira.data.corpus import Corpus
+from spira.data.pseudonyms import Pseudonyms
 from spira.errors import SpiraError
 from spira.evaluation import evaluate, gate, report
 from spira.evaluation import verdict as verdicts
+from spira.evaluation.report import Content
 from spira.evaluation.verdict import Check, CheckKind, Condition, Estimate, Verdict
 from spira.models import checkpoint
 from spira.training import train
@@ -33,6 +35,7 @@ pytestmark = pytest.mark.integration
 
 SEEDS = (1, 2)
 HOSTILE = "\"><script>alert('x')</script><img src=x onerror=alert(1)>&amp;{{ 7 * 7 }}"
+WITH_VOICES = Content(has_voices=True)
 LINEAGE = {"data_fingerprint": "d" * 64, "git_commit": "abc123-dirty", "pipeline_run": "spira-20"}
 ORDER = ["checks", "card", "metrics", "training", "curves", "confusion", "slices", "mistakes"]
 ORDER += ["data", "champion", "configuration", "lineage"]
@@ -56,8 +59,9 @@ class Case:
     def verdict(self) -> Verdict:
         return verdicts.read(self.verdict_dir / "verdict.json")
 
-    def page(self, out: Path, lineage: dict[str, str] = LINEAGE) -> Page:
-        return Page(report.write(self.verdict_dir, self.checkpoint, self.corpus, out, lineage).read_text("utf-8"))
+    def page(self, out: Path, lineage: dict[str, str] = LINEAGE, content: Content = WITH_VOICES) -> Page:
+        report.write(self.verdict_dir, self.checkpoint, self.corpus, out, lineage, content)
+        return Page(out.read_text("utf-8"))
 
 
 class Page(HTMLParser):
@@ -182,7 +186,7 @@ def test_a_leak_is_a_rejection_without_figures(case: Case, tmp_path: Path) -> No
     evaluate.evaluate(case.corpus, [leaky], gate.load(), tmp_path / "verdict")
     page = Case(tmp_path / "verdict", leaky, case.corpus).page(tmp_path / "report.html")
     assert "Rejected" in page.text("verdict")
-    assert "leakage (test0)" in page.text("verdict")
+    assert "1 test speakers were used in training: leakage" in page.text("verdict")
     assert "Not measured" in page.text("metrics")
 
 
@@ -233,7 +237,7 @@ def test_the_worst_mistakes_can_be_played(case: Case, tmp_path: Path) -> None:
     page = case.changed(tmp_path / "v", mistakes=mistaken(case, 7)).page(tmp_path / "report.html")
     players = [attrs["src"] for tag, attrs in page.tags if tag == "audio"]
     test = case.corpus.split("test")
-    assert len(players) == report.MAX_PLAYABLE
+    assert len(players) == report.MAX_DETAILED
     for row, player in enumerate(players):
         np.testing.assert_allclose(decode_audio(player), test.waveform(row), atol=1 / 32768)
     assert test.table["file_path"][6] in page.text("mistakes")
@@ -245,6 +249,22 @@ def test_audio_keeps_the_samples(samples: list[float]) -> None:
     """Any waveform is kept to 16 bits, full scale included."""
     waveform = np.array(samples, np.float32)
     np.testing.assert_allclose(decode_audio(report.audio(waveform)), waveform, atol=1 / 32768)
+
+
+@pytest.mark.parametrize("content", [Content(), Content(Pseudonyms(lambda: "a key of the tests"))])
+def test_a_page_without_voices_has_neither_audio_nor_spectrogram(case: Case, tmp_path: Path, content: Content) -> None:
+    """A spectrogram counts as a voice. A page for other places also has pseudonyms instead of names."""
+    changed = case.changed(tmp_path / "v", mistakes=mistaken(case, 7))
+    page = changed.page(tmp_path / "report.html", content=content)
+    assert "data:audio" not in page.html
+    assert "Mel spectrogram" not in page.html
+    table = case.corpus.split("test").table[:7]
+    names = (
+        {*table["file_path"]} if not content.pseudonyms else {*map(content.pseudonyms.recording, table["file_path"])}
+    )
+    assert {name for name in names if name not in page.text("mistakes")} == set()
+    if content.pseudonyms:
+        assert {name for name in (*case.corpus.index["file_path"], "speaker") if name in page.text("mistakes")} == set()
 
 
 def decode_audio(uri: str) -> np.ndarray:
@@ -260,7 +280,7 @@ def test_six_long_noises_fit_in_4_mb(case: Case, page: Page) -> None:
     """White noise of 12 s, which compresses worst, fits together with the rest of a page."""
     clip = np.random.default_rng(0).uniform(-1, 1, round(report.MAX_CLIP_SECONDS * SAMPLE_RATE_HZ))
     without = re.sub(r'src="data:audio[^"]+"', "", page.html)
-    assert report.MAX_PLAYABLE * len(report.audio(clip)) + len(without) < 4_000_000
+    assert report.MAX_DETAILED * len(report.audio(clip)) + len(without) < 4_000_000
 
 
 def test_the_same_inputs_give_the_same_bytes(case: Case, page: Page, tmp_path: Path) -> None:
@@ -273,7 +293,7 @@ def test_a_failure_leaves_the_old_report(case: Case, tmp_path: Path) -> None:
     out = tmp_path / "report.html"
     out.write_text("old")
     with pytest.raises(SpiraError, match="not a complete checkpoint"):
-        report.write(case.verdict_dir, tmp_path / "absent", case.corpus, out, LINEAGE)
+        report.write(case.verdict_dir, tmp_path / "absent", case.corpus, out, LINEAGE, WITH_VOICES)
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("report.html", "old")]
 
 

@@ -1,0 +1,93 @@
+"""A person whose consent was withdrawn is in no file of the data set and the work folder any more."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from spira.data import corpus as corpora
+from spira.data import forget
+from spira.data.metadata import read_dataset
+from spira.errors import SpiraError
+
+
+@pytest.fixture
+def voices(dataset: Path, tmp_path: Path) -> Path:
+    """A data set that a test may change."""
+    shutil.copytree(dataset, tmp_path / "voices")
+    return tmp_path / "voices"
+
+
+def test_recordings_and_rows_are_removed_and_no_other_byte(voices: Path):
+    """Rows that stay keep their bytes: quotes, line ends, a byte order mark, blank lines, breaks in a cell."""
+    table = voices / "metadata_train.csv"
+    head = b"\xef\xbb\xbffile_path,class,speaker,note\r\n"
+    kept = [b'train_0_0.wav,0,train0,"two\nlines, ""quoted"""\r\n', b"train_0_1.wav,0, train0 ,\r\n"]
+    kept += [b"train_3_0.wav,1,train3,\x0b x\r\n"]
+    gone = [b'train_1_0.wav,1,TRAIN1,"a\r\nb"\r\n', b"\r\ntrain_1_1.wav,1, train1,\r\n"]
+    table.write_bytes(head + kept[0] + gone[0] + kept[1] + gone[1] + kept[2])
+    removal = forget.find(voices, "Train1", None)
+    assert (removal.rows, [file.name for file in removal.recordings]) == (2, ["train_1_0.wav", "train_1_1.wav"])
+    forget.remove(removal)
+    assert table.read_bytes() == head + b"".join(kept)
+    assert {path.name for path in voices.glob("train_1*")} == set()
+    assert (voices / "train_2_0.wav").is_file()
+    with pytest.raises(SpiraError, match="no row of its tables"):
+        forget.find(voices, "train1", None)
+
+
+def test_a_recording_can_be_named_where_speakers_are_not_known(voices: Path):
+    """SPIRA's own tables have no column of speakers."""
+    for table in voices.glob("metadata_*.csv"):
+        pd.read_csv(table).drop(columns="speaker").to_csv(table, index=False)
+    forget.remove(forget.find(voices, "test_0_0.wav", None))
+    assert "test_0_0.wav" not in (voices / "metadata_test.csv").read_text()
+    assert not (voices / "test_0_0.wav").exists()
+    assert len(read_dataset(voices).recordings) == 23
+
+
+def test_an_interrupted_removal_is_repeated(voices: Path):
+    """The rows go last, so they still say what to remove."""
+    removal = forget.find(voices, "train1", None)
+    removal.recordings[0].unlink()
+    again = forget.find(voices, "train1", None)
+    assert (again.rows, len(again.recordings)) == (2, 1)
+    forget.remove(again)
+    assert len(read_dataset(voices).recordings) == 22
+
+
+def test_the_work_folder_keeps_nothing_of_the_person(voices: Path, tmp_path: Path):
+    """Corpora, verdicts, trainings and reports that name the person go; those of another data set stay."""
+    work = tmp_path / "work"
+    corpora.build(voices, work / "state" / "corpus-1")
+    corpora.build(voices, work / "pipeline" / "run" / "preprocess" / "corpus")
+    other = tmp_path / "other"
+    shutil.copytree(voices, other)
+    removal = forget.find(other, "train1", None)
+    digest = sorted(removal.person.sha256)[0]
+    forget.remove(removal)
+    corpora.build(other, work / "state" / "corpus-2")
+    contents = {
+        "state/abc-42/checkpoint.json": {"train_files": [digest], "train_speakers": None},
+        "state/abd-42/checkpoint.json": {"train_files": [], "train_speakers": ["TRAIN1"]},
+        "state/abe-42/checkpoint.json": {"train_files": ["0" * 64], "train_speakers": ["train0"]},
+        "state/abf-42/resume.json": {},
+        "cache/data.json": {"files": {"train_1_0.wav": []}},
+    }
+    for path, content in contents.items():
+        (work / path).parent.mkdir(parents=True, exist_ok=True)
+        (work / path).write_text(json.dumps(content))
+    logged = work / "mlartifacts" / "1" / "predictions.parquet"
+    logged.parent.mkdir(parents=True)
+    pd.DataFrame({"file_path": ["train_1_0.wav"]}).to_parquet(logged)
+    (logged.parent / "report.html").write_text("voices")
+    (work / "report.html").write_text("voices")
+    forget.remove(forget.find(voices, "train1", work))
+    left = {str(path.relative_to(work)) for path in work.rglob("*") if path.is_file()}
+    assert left == {f"state/corpus-2/{name}" for name in corpora.FILES} | {"state/abe-42/checkpoint.json"}
+    corpora.build(voices, tmp_path / "next")
+    assert corpora.Corpus.open(tmp_path / "next").digest == corpora.Corpus.open(work / "state/corpus-2").digest
