@@ -100,7 +100,7 @@ def test_forgetting_lists_the_versions_and_the_next_tick_trains(delivered: Path,
     assert speaker not in set(pd.read_csv(table)["speaker"])
     assert list((folder / "work" / "state").glob("corpus-*/")) == []
     status = spira("deliver", "tick", "--settings", folder / "delivery.yaml")
-    assert "data" in status.output, status.output
+    assert "observed fingerprint" in status.output, status.output
     assert spira(*arguments).exit_code == 2
     refused = spira("data", "forget", speaker, "--data", "s3://bucket/voices", "--work", folder / "work")
     assert refused.exit_code == 2
