@@ -1,7 +1,7 @@
 """A Kubernetes API server with KServe on 127.0.0.1, reduced to the calls of the target.
 
 It stores InferenceServices with resource versions and conflicts like a real one. An InferenceService has ready pods at
-once, unless its version is marked as broken. Their Services answer with the package's own code.
+once, unless its version is marked as broken. Their Services answer with the package's model.
 """
 
 from __future__ import annotations
@@ -202,7 +202,8 @@ class _Handler(BaseHTTPRequestHandler):
         if name not in self.state.serving:
             raise RefusalError(503, f"no endpoints available for service {name}")
         inference_service = self.state.serving[name]
-        model = load(self.state.locations[inference_service["spec"]["predictor"]["model"]["storageUri"]])
+        location = inference_service["spec"]["predictor"]["model"]["storageUri"]
+        model = load(self.state.locations.get(f"{location}/package") or self.state.locations[location])
         probability = model.probability(base64.b64decode(self.body["inputs"][0]["data"][0]))
         outputs = [{"name": "probability", "datatype": "FP64", "shape": [1], "data": [probability]}]
         return {"model_name": "spira", "model_version": version(inference_service), "id": "", "outputs": outputs}

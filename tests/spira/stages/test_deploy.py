@@ -73,7 +73,7 @@ def test_a_version_that_serves_on_a_cluster_is_champion(folder: Path, registry: 
     assert deploy(folder, 1, KSERVE).model_version == 1
     assert registry.champion().version == 1
     predictor = server.state.objects["spira"]["spec"]["predictor"]
-    assert predictor["model"]["storageUri"] == f"s3://mlflow{registry.show(1).uri}"
+    assert f"{predictor['model']['storageUri']}/package" == f"s3://mlflow{registry.show(1).uri}"
     assert predictor["serviceAccountName"] == "spira-predictor"
 
 

@@ -475,3 +475,11 @@ def test_a_history_of_an_earlier_release_is_read_and_written_unchanged() -> None
     assert [change.version for change in version_stack(history)] == ["1"]
     rendered = manifests.render("spira", "spira", "spira-predictor", history)
     assert rendered["metadata"]["annotations"][manifests.HISTORY] == written
+
+
+def test_the_cluster_downloads_what_stands_beside_a_registered_package() -> None:
+    """The server finds the signature beside the package; the history keeps the location of the package itself."""
+    history = [Change.now("7", "apply", uri="gs://models/packages/ab/package")]
+    rendered = manifests.render("spira", "spira", "spira-predictor", history)
+    assert rendered["spec"]["predictor"]["model"]["storageUri"] == "gs://models/packages/ab"
+    assert manifests.history(rendered)[-1].uri == "gs://models/packages/ab/package"
