@@ -14,7 +14,7 @@ from mlflow.models import Model
 from mlflow.models.model import MLMODEL_FILE_NAME
 
 from spira.packaging.verify import CODE, DESCRIPTION
-from spira.registry.store import ModelStore
+from spira.registry.store import ModelStore, RegistryError
 
 LOADER = f"{CODE}.pyfunc"
 """Module whose ``_load_pyfunc(path)`` loads the served model from the package's ``data`` folder."""
@@ -43,18 +43,27 @@ def upload(store: ModelStore, package: Path, run_id: str, digest: str) -> str:
 
 
 def download(store: ModelStore, entity: ModelVersion, temporary: Path) -> Path:
-    """Download a version's artifacts into a temporary folder and return the package there."""
+    """Download a version's artifacts into a temporary folder and return the package there.
+
+    Raises:
+        RegistryError: the artifacts are not those of a package.
+    """
     uri = store.uri(entity)
     model = Path(
         mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(temporary), tracking_uri=store.tracking_uri)
     )
-    # Not Model.load: it takes a folder with a percent sign in its name for a URL.
-    data = Model.from_dict(yaml.safe_load((model / MLMODEL_FILE_NAME).read_text("utf-8"))).flavors["python_function"][
-        "data"
-    ]
-    package = temporary / "package"
-    package.mkdir()
-    (model / data).rename(package / "data")
-    (model / "code").rename(package / "code")
-    (model / DESCRIPTION).rename(package / DESCRIPTION)
+    try:
+        # Not Model.load: it takes a folder with a percent sign in its name for a URL.
+        flavors = Model.from_dict(yaml.safe_load((model / MLMODEL_FILE_NAME).read_text("utf-8"))).flavors
+        data = flavors["python_function"]["data"]
+        package = temporary / "package"
+        package.mkdir()
+        (model / data).rename(package / "data")
+        (model / "code").rename(package / "code")
+        (model / DESCRIPTION).rename(package / DESCRIPTION)
+    except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RegistryError(
+            f"version {entity.version} cannot be used: its {MLMODEL_FILE_NAME} and files are not those of a package "
+            f"({type(error).__name__}: {str(error).partition(chr(10))[0]}); restore them from a copy, or train again"
+        ) from error
     return package

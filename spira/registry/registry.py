@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mlflow.entities import RunData
 from mlflow.entities.model_registry import ModelVersion
 
 from spira.evaluation.verdict import Verdict
@@ -30,6 +31,10 @@ RUN_TAG = "pipeline_run"
 
 VERSION_TAG = "model_version"
 """Tag of a run: version that its package became."""
+
+DIGEST_TAG = "package_digest"
+"""Tag of a version: digest of its package, which is its identity. Its number is only a label: a lost database begins
+again at 1."""
 
 
 @dataclass(frozen=True)
@@ -160,10 +165,10 @@ class Registry:
         check_complete(package)
         digest = package_digest(package)
         tags = {**tags, "approved": runs.approval(verdict), "reasons": "; ".join(verdict.reasons)}
-        tags |= {"verdict_run": run_id, "package_digest": digest}
+        tags |= {"verdict_run": run_id, DIGEST_TAG: digest}
         if verdict.warnings:
             tags["warnings"] = "; ".join(verdict.warnings)
-        same = self._store.search(f"tag.package_digest = '{digest}'")
+        same = self._store.search(f"tag.{DIGEST_TAG} = '{digest}'")
         if same:
             entity = same[0]
         else:
@@ -264,11 +269,16 @@ class Registry:
     @explained("the versions cannot be compared")
     def compare(self, a: int | str, b: int | str) -> list[Difference]:
         """Return the metrics, then the parameters, that differ between two versions, by name."""
-        first, second = (self._store.client.get_run(self.show(version).run_id).data for version in (a, b))
+        first, second = (self._run_data(self.show(version)) for version in (a, b))
         return [
             *_differences("metric", first.metrics, second.metrics),
             *_differences("parameter", first.params, second.params),
         ]
+
+    def _run_data(self, version: RegisteredVersion) -> RunData:
+        if not version.run_id:
+            raise RegistryError(f"version {version.version} has no run: it was registered by hand; use another version")
+        return self._store.client.get_run(version.run_id).data
 
     @explained("the version cannot be fetched")
     def fetch(self, version: int | str, out: Path) -> Path:
@@ -278,7 +288,7 @@ class Registry:
             RegistryError: the artifacts are not what was registered, or ``out`` holds something else.
         """
         entity = self._store.find(version)
-        registered = entity.tags.get("package_digest")
+        registered = _package_digest(entity)
         if out.exists():
             return _checked(out, entity, registered)
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -317,7 +327,22 @@ def open_at(uri: str) -> Registry:
     return Registry(local_uri(Path(uri)))
 
 
-def _checked(out: Path, entity: ModelVersion, registered: str | None) -> Path:
+def _package_digest(entity: ModelVersion) -> str:
+    """Return the digest with which a package was registered.
+
+    Raises:
+        RegistryError: the version was registered by hand, or by another program.
+    """
+    digest: str | None = entity.tags.get(DIGEST_TAG)
+    if digest is None:
+        raise RegistryError(
+            f"version {entity.version} was not registered by spira, so it has no package to serve or to compare with: "
+            "use another version; to register a model, run spira models push CHECKPOINT --data DIR"
+        )
+    return digest
+
+
+def _checked(out: Path, entity: ModelVersion, registered: str) -> Path:
     if package_digest(out) == registered:
         return out
     raise RegistryError(f"{out} exists and is not version {entity.version}: remove it or choose another folder")
