@@ -20,7 +20,7 @@ def preprocess(
     """Check and decode a data set, and write it as a corpus of memory-mappable arrays.
 
     Args:
-        data: Data set: folder or gs:// prefix, such as gs://bucket/voices.
+        data: Data set: folder, gs:// or s3:// prefix, such as gs://bucket/voices.
         data_digest: SHA-256 digest that the data set must have; empty to accept any.
         code_digest: Digest of the code, used only in the cache key, as the name of an image does not identify code.
         config: Configuration, JSON; keys that are missing have their defaults.

@@ -1,4 +1,4 @@
-"""MkDocs hook that generates two pages: the settings from their docstrings, the command line from typer."""
+"""MkDocs hook that generates three pages: the settings, the components, and the command line from typer."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from mkdocs.structure.files import File, Files
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from pipelines import catalogue
 from spira.cli.main import app
 from spira.config import Config
 from spira.delivery.settings import Settings
@@ -22,6 +23,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages to the site."""
     files.append(File.generated(config, "configuration.md", content=configuration_page()))
     files.append(File.generated(config, "cli.md", content=cli_page()))
+    files.append(File.generated(config, "components.md", content=components_page()))
     return files
 
 
@@ -92,6 +94,36 @@ def _plain(docstring: str) -> str:
     text = " ".join(docstring.split())
     text = re.sub(r":\w+:`~?([^`]+)`", r"`\1`", text)
     return text.replace("``", "`").replace("|", "\\|")
+
+
+def components_page() -> str:
+    """Return every component with its metadata, inputs and outputs."""
+    parts = [
+        "# Components\n",
+        "This page is generated from the components' signatures and docstrings, and from `components/metadata.toml`.\n",
+        "Import one in a pipeline of your own: `from components.train import train`. All of them run in the image of "
+        "`Dockerfile.train`, which `spira pipeline compile --image` names.\n",
+        "| component | owner | stability | verified with kfp | on |",
+        "|---|---|---|---|---|",
+    ]
+    entries = catalogue.load()
+    parts += [
+        f"| [`{name}`](#{name}) | {one.owner} | {one.stability} | {one.kfp} | {one.verified} |"
+        for name, one in entries.items()
+    ]
+    for name in entries:
+        spec = catalogue.component(name).component_spec
+        parts += [f"\n## `{name}`\n", f"{_plain(spec.description or '')}\n"]
+        for title, values in (("input", spec.inputs), ("output", spec.outputs)):
+            if values:
+                parts += [f"| {title} | type | meaning |", "|---|---|---|"]
+                parts += [
+                    f"| `{part}` | {str(value.type).removeprefix('system.').partition('@')[0]} "
+                    f"| {_plain(value.description or '')} |"
+                    for part, value in values.items()
+                ]
+                parts.append("")
+    return "\n".join(parts) + "\n"
 
 
 def cli_page() -> str:

@@ -20,6 +20,7 @@ run that failed or was preempted, start it again: the cache returns finished tas
 folder, which is a mounted volume (``CompileOptions.claim``).
 """
 
+import re
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,9 @@ LIMITS = dsl.PipelineConfig(active_deadline_seconds=48 * HOUR, ttl_seconds_after
 """A run is ended after two days, as a pod that no node can take would otherwise wait for ever. Its pods and their logs
 are removed a week after its end."""
 
+STORE_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+"""Keys of the Secret, and environment variables of preprocess (:mod:`spira.data.storage.s3`)."""
+
 
 @dataclass(frozen=True)
 class CompileOptions:
@@ -53,6 +57,8 @@ class CompileOptions:
 
     claim: str = ""
     """PersistentVolumeClaim for the state of preprocess and train; none if empty. Kubeflow refuses an empty name."""
+    secret: str = ""
+    """Secret in the namespace of the pods with address and keys of the S3 store of the data set; none if empty."""
     cached: bool = True
     """Whether the cache may answer preprocess and train. Must be False where no digest pins the data."""
     notifies: bool = False
@@ -93,7 +99,7 @@ def pipeline(options: CompileOptions) -> GraphComponent:
         """Train one detector per seed, evaluate them by the gate, and register and deploy the best if it is approved.
 
         Args:
-            data: Data set: folder or gs:// prefix, such as gs://bucket/voices.
+            data: Data set: folder, gs:// or s3:// prefix, such as gs://bucket/voices.
             data_digest: SHA-256 digest that the data set must have; empty to accept any. Required where tasks are
                 cached, as the cache compares parameters and not the data.
             code_digest: Digest of the code, used only in the cache key, as the name of an image does not identify code.
@@ -129,6 +135,7 @@ def pipeline(options: CompileOptions) -> GraphComponent:
                 ),
                 options,
             ).set_display_name("Preprocess")
+            with_store_keys(preprocess_task, options)
             with_timeout(preprocess_task.set_cpu_request("500m").set_memory_request("1Gi"), 6)
             corpus = preprocess_task.outputs["corpus"]
             with dsl.ParallelFor(seeds, name="seeds") as seed:  # list[int]: from a bare list a seed arrives as text
@@ -204,6 +211,12 @@ def with_cache_and_state(task: dsl.PipelineTask, options: CompileOptions) -> dsl
     return task.set_caching_options(options.cached)
 
 
+def with_store_keys(task: dsl.PipelineTask, options: CompileOptions) -> None:
+    """Set a task's environment to the keys of the data set's store; a Secret may lack those that are not needed."""
+    if options.secret:
+        kubernetes.use_secret_as_env(task, options.secret, {name: name for name in STORE_VARIABLES}, optional=True)
+
+
 def without_cache(task: dsl.PipelineTask) -> dsl.PipelineTask:
     """Disable the cache of a task that reads or changes something outside of the pipeline."""
     return task.set_caching_options(False)
@@ -250,5 +263,8 @@ def compile_pipeline(
         kubernetes_manifest_options=manifest,
     )
     text = temporary.read_text().replace(f"image: {IMAGE}\n", f"image: {image}\n")
+    if manifest:
+        # kfp always writes it, and an API server whose definition of Pipeline lacks it refuses the resource
+        text = re.sub(r"^  displayName: .*\n(?=---$)", "", text, count=1, flags=re.MULTILINE)
     temporary.write_text(text)
     temporary.replace(out)

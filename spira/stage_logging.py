@@ -81,13 +81,13 @@ def _log_error(error: SpiraError) -> None:
     error.logged = True
 
 
-def progress_log(name: str, unit: str) -> Callable[[int, int], None]:
-    """Return a function of (done, total) that logs progress, at most once in ``PROGRESS_SECONDS``."""
+def progress_log(name: str, unit: str, every: float = PROGRESS_SECONDS) -> Callable[[int, int], None]:
+    """Return a function of (done, total) that logs progress, at most once in ``every`` seconds."""
     last = time.monotonic()
 
     def report(done: int, total: int) -> None:
         nonlocal last
-        if time.monotonic() - last > PROGRESS_SECONDS:
+        if time.monotonic() - last > every:
             last = time.monotonic()
             log.info("%s: %d of %d %s", name, done, total, unit)
 

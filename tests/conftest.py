@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,9 +75,55 @@ def _wait_for(address: str) -> None:
     requests.get(address, timeout=1)
 
 
+@pytest.fixture(scope="module")
+def s3_emulator() -> Iterator[str]:
+    """Address of a running emulator of S3 (moto), for the tests of a module; the environment points to it.
+
+    It serves one request at a time: a conditional write of moto is not atomic between threads.
+    """
+    port = _free_port()
+    address = f"http://127.0.0.1:{port}"
+    program = (
+        "from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app\n"
+        "from werkzeug.serving import run_simple\n"
+        f"run_simple('127.0.0.1', {port}, DomainDispatcherApplication(create_backend_app))"
+    )
+    server = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _wait_for(f"{address}/moto-api/")
+        with pytest.MonkeyPatch.context() as environment:
+            for name, value in s3_environment(address).items():
+                environment.setenv(name, value)
+            yield address
+    finally:
+        server.kill()
+        server.wait()
+
+
+def s3_environment(address: str) -> dict[str, str]:
+    """Return the environment of a client of the emulator."""
+    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+    return {**keys, "AWS_ENDPOINT_URL_S3": address, "AWS_EC2_METADATA_DISABLED": "true"}
+
+
 @pytest.fixture
-def bucket(emulator: str, tmp_path: Path) -> str:
-    """URI of an empty prefix in the emulated bucket."""
+def s3_bucket(s3_emulator: str, tmp_path: Path) -> str:
+    """URI of an empty prefix in the emulated S3 bucket."""
+    import boto3
+
+    boto3.client("s3").create_bucket(Bucket="spira")  # in us-east-1 no error if it exists
+    return f"s3://spira/{tmp_path.name}"
+
+
+@pytest.fixture(params=["gs_bucket", "s3_bucket"])
+def bucket(request: pytest.FixtureRequest) -> str:
+    """URI of an empty prefix in an emulated bucket: of Google Cloud Storage, then of S3."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def gs_bucket(emulator: str, tmp_path: Path) -> str:
+    """URI of an empty prefix in the emulated bucket of Google Cloud Storage."""
     from google.cloud import storage
 
     client = storage.Client()

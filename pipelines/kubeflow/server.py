@@ -63,6 +63,7 @@ class JsonClient(RESTClientObject):
         self.pool_manager.connection_pool_kw["retries"] = RETRIES
 
     def request(self, *args: Any, **kwargs: Any) -> Any:
+        """Send a request, and refuse a response that is no JSON."""
         response = super().request(*args, **kwargs)
         try:
             json.loads(response.data)

@@ -3,6 +3,7 @@
     host: http://ml-pipeline.kubeflow:8888
     registry_uri: http://mlflow.mlflow:5000
     claim: spira-state                                               # volume for the state of trainings
+    secret: spira-data                                               # keys of the S3 store, for data at s3://…
     gpu_count: 1
     node_selector: {cloud.google.com/gke-accelerator: nvidia-tesla-t4}  # on GKE
     # node_selector: {karpenter.sh/nodepool: gpu}                    # with Karpenter
@@ -44,6 +45,9 @@ class KubeflowSettings(FrozenModel):
     """URL of MLflow, reachable from pods."""
     claim: str = ""
     """PersistentVolumeClaim in that namespace, for the state of trainings, mounted at ``/state``; none if empty."""
+    secret: str = ""
+    """Secret in that namespace with address and keys of the S3 store that has the data set, as environment variables:
+    ``AWS_ENDPOINT_URL_S3``, ``AWS_DEFAULT_REGION``, ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``; none if empty."""
     cpu: str = Field("1", pattern=CPU)
     """CPU request of train and evaluate pods, such as 2 or 500m."""
     memory: str = Field("4Gi", pattern=MEMORY)
@@ -62,7 +66,7 @@ class KubeflowSettings(FrozenModel):
 
     def compile_options(self, cached: bool = True) -> CompileOptions:
         """Return the compile-time options of this cluster."""
-        return CompileOptions(claim=self.claim, cached=cached, notifies=True)
+        return CompileOptions(claim=self.claim, secret=self.secret, cached=cached, notifies=True)
 
     def arguments(self, request: TrainingRequest, version: PipelineVersion) -> dict[str, Any]:
         """Return the pipeline's parameters for a training request, on a version of the pipeline.
@@ -79,7 +83,9 @@ class KubeflowSettings(FrozenModel):
                 f"registry_uri {self.registry_uri or 'is empty'}: give the URL of MLflow for pods, http://…"
             )
         if "://" not in data and not data.startswith(f"{STATE}/"):
-            raise RunnerError(f"data {data or 'is missing'}: pods cannot reach this machine; give a prefix gs://…")
+            raise RunnerError(
+                f"data {data or 'is missing'}: pods cannot reach this machine; give a prefix gs://… or s3://…"
+            )
         if version.claim not in (None, self.claim):
             raise RunnerError(
                 f"version {version.name} mounts claim {version.claim or 'none'}, and the cluster's is "

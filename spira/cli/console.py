@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from spira.cli.extras import explain_missing
 from spira.errors import SpiraError
 from spira.files import disk_problem
 
@@ -20,9 +21,12 @@ out, err = Console(), Console(stderr=True)
 class ErrorHandlingGroup(TyperGroup):
     """A group of commands whose :class:`SpiraError` becomes one line on standard error and exit code 2.
 
-    Ctrl-C becomes one line and exit code 130.
-    So does an error of a disk that is full or cannot be written.
+    Ctrl-C becomes one line and exit code 130. An error of a disk that is full or cannot be written, and a module of an
+    extra that is not installed, become one line and exit code 2.
     """
+
+    loading = ""
+    """Name of the group whose module is being imported."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -38,6 +42,12 @@ class ErrorHandlingGroup(TyperGroup):
             if not (problem := disk_problem(error)):
                 raise
             err.print(f"error: {problem}", style="red", markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(2) from None
+        except ModuleNotFoundError as error:
+            line = explain_missing(error, ctx.invoked_subcommand or self.loading)
+            if line is None:
+                raise
+            err.print(f"error: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(2) from None
 
 

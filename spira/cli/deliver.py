@@ -51,7 +51,7 @@ Version = Annotated[str, typer.Argument(help="Number of the model version.")]
 
 @app.command()
 def init(
-    data: Annotated[str, typer.Option("--data", help="Data set to watch: folder or gs:// prefix.")],
+    data: Annotated[str, typer.Option("--data", help="Data set to watch: folder, gs:// or s3:// prefix.")],
     settings_path: SettingsFile = DEFAULT,
 ) -> None:
     """Write a settings file with comments."""

@@ -15,6 +15,8 @@ is used, and a verb imports what is heavy itself, so that ``spira --help`` stays
 
 from __future__ import annotations
 
+import io
+import sys
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -28,7 +30,7 @@ HELP = """SPIRA's detector of respiratory insufficiency: train, judge, keep and 
 Exit code 0 for a finished run whatever its verdict, 2 for what is refused."""
 GROUPED, SINGLE = "Data, models and delivery", "Single stages"
 GROUPS = {
-    "data": "Check a data set before training.",
+    "data": "Check a data set before training, and upload it.",
     "models": "List, show, compare, fetch and push versions in the model repository.",
     "deliver": "Continuous delivery: train, judge and serve when data, settings or code change.",
     "deploy": "Move versions on and off the targets by hand.",
@@ -50,6 +52,7 @@ class LazyGroup(ErrorHandlingGroup):
             return super().get_command(ctx, cmd_name)
         if self._shows_help:  # one line of help is no reason to import the module
             return typer.core.TyperGroup(name=cmd_name, help=GROUPS[cmd_name], rich_help_panel=GROUPED)
+        self.loading = cmd_name
         return typer.main.get_group(import_module(f"spira.cli.{cmd_name}").app)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -76,6 +79,9 @@ def spira(
     ] = False,
 ) -> None:
     """Take the options that stand before a verb."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name with an accent is no error where the locale has none
+            stream.reconfigure(errors="backslashreplace")
 
 
 app.command("run")(run.run)

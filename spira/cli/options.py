@@ -21,7 +21,7 @@ SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave bad recordings 
 MLflow = Annotated[str, typer.Option("--mlflow", metavar="URL", help="MLflow server; SQLite in --work by default.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 RequireGpu = Annotated[bool, typer.Option("--require-gpu", help="Refuse to train on a CPU.")]
-Data = Annotated[str, typer.Option("--data", help="Data set: folder or gs:// prefix.")]
+Data = Annotated[str, typer.Option("--data", help="Data set: folder, gs:// or s3:// prefix.")]
 Corpus = Annotated[Path, typer.Option("--corpus", help="Corpus folder, as preprocess makes it.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to make.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]

@@ -57,7 +57,7 @@ Host = Annotated[
     typer.Option("--host", envvar="KF_PIPELINES_ENDPOINT", help="URL of Kubeflow Pipelines, over the cluster file's."),
 ]
 Data = Annotated[
-    str, typer.Option("--data", help="Data set: gs:// prefix, or a folder of the mounted claim, /state/….")
+    str, typer.Option("--data", help="Data set: gs:// or s3:// prefix, or a folder of the mounted claim, /state/….")
 ]
 Digest = Annotated[
     str,
@@ -95,6 +95,9 @@ def compile_(
     claim: Annotated[
         str, typer.Option("--claim", help="PersistentVolumeClaim, mounted at /state, for the state of trainings.")
     ] = "",
+    secret: Annotated[
+        str, typer.Option("--secret", help="Secret with address and keys of the S3 store that has the data set.")
+    ] = "",
     uncached: Annotated[
         bool, typer.Option("--uncached", help="Never answer tasks from the cache, for data that no digest pins.")
     ] = False,
@@ -109,7 +112,7 @@ def compile_(
     from pipelines.kubeflow import delivery as delivery_pipeline
     from pipelines.kubeflow import versions
 
-    if delivery and (uncached or kubernetes or namespace or not notify):
+    if delivery and (secret or uncached or kubernetes or namespace or not notify):
         raise SpiraError("--delivery: only --out, --image, --tag-ok and --claim apply to this pipeline")
     if image != IMAGE:
         versions.check_image(image, tag_ok)
@@ -118,7 +121,7 @@ def compile_(
         delivery_pipeline.compile_delivery(path, image, claim)
     else:
         path = path or COMPILED
-        options = CompileOptions(claim=claim, cached=not uncached, notifies=notify)
+        options = CompileOptions(claim=claim, secret=secret, cached=not uncached, notifies=notify)
         compile_pipeline(path, image, options, versions.manifest(image, options, namespace) if kubernetes else None)
     typer.echo(path)
 

@@ -22,7 +22,7 @@ def check_run(data: str, work: Path, device: str, require_gpu: bool, mlflow: str
     """Refuse a run that could only fail later.
 
     Args:
-        data: Folder or ``gs://`` prefix; empty for the demo data set.
+        data: Folder, ``gs://`` or ``s3://`` prefix; empty for the demo data set.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         mlflow: MLflow URL; empty for SQLite in ``work``.
 
@@ -31,7 +31,7 @@ def check_run(data: str, work: Path, device: str, require_gpu: bool, mlflow: str
             or the model repository cannot be used.
     """
     if data and "://" not in data and not Path(data).is_dir():
-        raise SpiraError(f"--data {data}: no such folder; give a folder or a gs:// prefix in SPIRA's layout")
+        raise SpiraError(f"--data {data}: no such folder; give a folder or a gs:// or s3:// prefix in SPIRA's layout")
     from pipelines.parameters import check_path
 
     check_path("--work", work)

@@ -30,7 +30,7 @@ DEMO_NOTICE = "the data is SYNTHETIC, made by a computer: its figures say nothin
 
 
 def run(
-    data: Annotated[str, typer.Option("--data", help="Data set: folder or gs:// prefix.")] = "",
+    data: Annotated[str, typer.Option("--data", help="Data set: folder, gs:// or s3:// prefix.")] = "",
     demo: Annotated[bool, typer.Option("--demo", help="Make a synthetic data set and run on it.")] = False,
     config: ConfigFile = None,
     setting: ConfigValues = [],  # noqa: B006 (typer makes a new list)

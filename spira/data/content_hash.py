@@ -10,6 +10,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from spira.data.storage import Entry, Store
 
 SETTLED_SECONDS = 2.0
 """Age below which a file on disk may change again without a new time of change: clocks have a grain."""
+
+MAX_CONCURRENT_READS = 8
+"""Files that are read at the same time: on a bucket each is a round trip."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,10 @@ def hash_files(store: Store, entries: Mapping[str, Entry], known: Files) -> dict
     Raises:
         StorageError: a file changed since it was listed, or cannot be read.
     """
-    return {
-        path: known[path] if _is_known(entry, known) else hash_file(store, entry) for path, entry in entries.items()
-    }
+    new = {path: entry for path, entry in entries.items() if not _is_known(entry, known)}
+    with ThreadPoolExecutor(MAX_CONCURRENT_READS) as pool:
+        hashed = dict(zip(new, pool.map(lambda entry: hash_file(store, entry), new.values()), strict=True))
+    return {path: hashed.get(path) or known[path] for path in entries}
 
 
 def hash_file(store: Store, entry: Entry) -> Hashed:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +24,12 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 import pandas as pd
 
+from spira.audio import DecodedAudio
 from spira.config import SAMPLE_RATE_HZ, FrozenModel, Preprocess
 from spira.data import content_hash, metadata
 from spira.data.content_hash import Hashed
-from spira.data.decoding import DecodedAudio, check, decode, measure
-from spira.data.metadata import DataError, Dataset, read_dataset
+from spira.data.decoding import check, decode, measure
+from spira.data.metadata import DataError, Dataset, examine, read_dataset
 from spira.data.quality import CorpusQuality, SkippedRecording, quality_report
 from spira.data.storage import Store, open_store
 from spira.errors import SpiraError
@@ -38,7 +39,7 @@ from spira.inference import wav
 AUDIO, NOISE, INDEX, QUALITY, MANIFEST = "audio.npy", "noise.npy", "index.parquet", "quality.json", "manifest.json"
 FILES = (AUDIO, NOISE, INDEX, QUALITY, MANIFEST)
 READMES = ("README.md", "README.txt")
-FORMAT = 2
+FORMAT = 3
 """Part of the manifest. Raise it when the same input must give another corpus."""
 SPLIT_ORDER = ("test", "eval", "train", "noise")
 """Test first: if two splits hold the same audio, the copy outside the frozen test is refused."""
@@ -65,7 +66,7 @@ class CorpusManifest(FrozenModel):
     preprocess: dict[str, Any]
     """Settings as they were written; a later version of the code may have others."""
     uri: str
-    """Folder or ``gs://`` prefix of the data set."""
+    """Folder, ``gs://`` or ``s3://`` prefix of the data set."""
     files: dict[str, Hashed]
     """Path -> content hash, of CSVs, recordings and noises."""
 
@@ -155,7 +156,7 @@ def build(
     """Build the corpus of a data set in the folder ``out``, or return the report of the one that is there already.
 
     Args:
-        dataset_uri: folder or ``gs://`` prefix in one of the layouts of :mod:`spira.data.metadata`.
+        dataset_uri: folder, ``gs://`` or ``s3://`` prefix in one of the layouts of :mod:`spira.data.metadata`.
         out: appears when it is complete; a complete corpus of the same content and settings is kept.
         preprocess: rules for recordings.
         skip_bad: leave bad recordings out and list them in the report, instead of refusing the data set.
@@ -185,7 +186,7 @@ class Inspection:
     """Result of checking a data set without keeping a corpus."""
 
     problems: tuple[str, ...]
-    """Everything that :func:`build` would refuse, each with file, row and rule; empty if the data set is in order."""
+    """Everything that :func:`build` would refuse, in its words: file, row and rule. Empty if all is in order."""
     recordings: pd.DataFrame
     """One row a recording or noise: its row of the tables, ``accepted``, ``rule`` (that it breaks) and its measures."""
     quality: CorpusQuality | None
@@ -203,20 +204,29 @@ def inspect(
     settings = preprocess or Preprocess()
     store = open_store(dataset_uri)
     try:
-        dataset = read_dataset(store, settings, missing_ok=True)
+        examined = examine(store, settings)
     except DataError as error:
         return Inspection(tuple(error.problems), pd.DataFrame(), None)
     with tempfile.TemporaryDirectory(prefix="spira-inspect-") as folder:
-        builder = _Builder(store, dataset, settings, Path(folder))
+        builder = _Builder(store, examined.dataset, settings, Path(folder))
         builder.decode_all(progress)
-        problems, quality = [skipped.message for skipped in builder.skipped], None
-        try:
-            builder.refuse_missing_classes()
-        except DataError as error:
-            problems = error.problems
+        missing = builder.missing_classes()
+        quality = None if missing else builder.quality()
+    problems = [*missing, *examined.problems, *(skipped.message for skipped in builder.skipped)]
+    return Inspection(tuple(problems), _with_refused_rows(builder.table(), examined.refused), quality)
+
+
+def _with_refused_rows(recordings: pd.DataFrame, refused: pd.DataFrame) -> pd.DataFrame:
+    """Return the recordings, with the rows of the tables that break a rule marked or added."""
+    rows: list[dict[Hashable, Any]] = recordings.to_dict("records")
+    by_name = {(row["file_path"], row["split"]): row for row in rows}
+    for refusal in refused.to_dict("records"):
+        row = by_name.get((refusal["file_path"], refusal["split"]))
+        if row is None:
+            rows.append({**refusal, "accepted": False})
         else:
-            quality = builder.quality()
-    return Inspection(tuple(problems), builder.table(), quality)
+            row |= {"accepted": False, "rule": "; ".join(filter(None, (row["rule"], refusal["rule"])))}
+    return pd.DataFrame(rows, columns=recordings.columns)
 
 
 class _Builder:
@@ -237,7 +247,8 @@ class _Builder:
         self.decode_all(progress)
         if self.skipped and not skip_bad:
             raise DataError(skipped.message for skipped in self.skipped)
-        self.refuse_missing_classes()
+        if missing := self.missing_classes():
+            raise DataError([*missing, *(skipped.message for skipped in self.skipped)])
         self._write_tables()
 
     def decode_all(self, progress: Callable[[int, int], None] | None) -> None:
@@ -253,7 +264,7 @@ class _Builder:
         """Decode and check one recording; runs in a worker thread."""
         path = row["file_path"]
         if path not in self.dataset.files:
-            return row, wav.AudioError(metadata.MISSING)
+            return row, wav.AudioError(self.dataset.missing[path])
         max_seconds = self.settings.max_noise_seconds if row["split"] == "noise" else self.settings.max_seconds
         entry = self.dataset.files[path]
         with self.store.local(path, entry.generation) as file:
@@ -305,17 +316,14 @@ class _Builder:
             SkippedRecording(file_path=path, split=row["split"], where=where, rule=rule, message=message)
         )
 
-    def refuse_missing_classes(self) -> None:
-        """Refuse a corpus that lacks a class in a split, or noise, after bad recordings were skipped."""
+    def missing_classes(self) -> list[str]:
+        """Return a problem for each class that a split lacks, and for noise, after bad recordings were skipped."""
         rows = pd.DataFrame([row for row in self.rows if row["split"] != "noise"], columns=["split", "label"])
         problems = metadata.missing_classes(rows.rename(columns={"label": "class"}))
         if not any(row["split"] == "noise" for row in self.rows):
             problems.append("no noise recording is left")
-        if problems:
-            raise DataError(
-                [f"after skipping {len(self.skipped)} bad recordings: {problem}" for problem in problems]
-                + [skipped.message for skipped in self.skipped]
-            )
+        after = f"after skipping {len(self.skipped)} bad recordings: " if self.skipped else ""
+        return [f"{after}{problem}" for problem in problems]
 
     def _write_tables(self) -> None:
         """Write the manifest last: a folder without one is not complete."""
@@ -343,7 +351,9 @@ class _Builder:
         table = pd.DataFrame(
             [{**row, **accepted.get(row["file_path"], refused.get(row["file_path"], {}))} for row in rows]
         )
-        return table.drop(columns=["offset", "samples"], errors="ignore")
+        first = ["file_path", "split", "label", "accepted", "rule"]
+        others = [name for name in table if name not in {*first, "offset", "samples"}]
+        return table.reindex(columns=first + others)
 
 
 class _GrowingArray:

@@ -8,7 +8,7 @@ in ``SPIRA_Dataset_V2/``:
 
 A noise list is needed too: ``noise.csv`` or ``Ruidos-Hospitalares/noise_data.csv``. Columns are ``file_path``,
 ``class`` (0 control, 1 patient) and optional ones such as ``speaker``, ``sex`` and ``age``, which the evaluation
-slices by.
+slices by. Names of files and speakers are compared as :mod:`spira.data.names` says.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pathlib import Path
 import pandas as pd
 
 from spira.config import Preprocess
+from spira.data.names import NearMatches, nfc, speaker_key
 from spira.data.storage import Entry, StorageError, Store, clean, open_store
 from spira.errors import SpiraError
 
@@ -36,7 +37,8 @@ RESERVED_COLUMNS = ("label", "split", "offset", "samples", "seconds", "sha256", 
 MIN_SPEAKERS = 3
 """Fewest speakers of a class in a data set that is split here: one each for train, eval and test."""
 MAX_SHOWN_PROBLEMS = 20
-MISSING = "was not found in the data set (links out of it are not followed): add the file or remove the row"
+MISSING = "was not found in the data set (links out of it are not followed): "
+REMEDY = "add the file or remove the row"
 
 StoredFiles = dict[str, Entry]
 """Path -> stored file."""
@@ -58,7 +60,7 @@ class Dataset:
     """A data set with valid metadata; its audio has not been read yet."""
 
     root: str
-    """Folder or ``gs://`` prefix."""
+    """Folder, ``gs://`` or ``s3://`` prefix."""
     recordings: pd.DataFrame
     """One row per recording: file_path, class (int), split, then speaker and other optional columns as text."""
     noises: list[str]
@@ -67,13 +69,27 @@ class Dataset:
     """Path -> the CSV and row that name it."""
     files: StoredFiles = field(repr=False)
     """The stored CSVs, recordings and noises; a missing file has no entry."""
+    missing: dict[str, str] = field(repr=False)
+    """Path of a missing file -> the rule that it breaks, to follow the path in a message."""
+
+
+@dataclass(frozen=True)
+class Examination:
+    """The metadata of a data set, sound or not."""
+
+    dataset: Dataset
+    """The sound rows."""
+    refused: pd.DataFrame
+    """One row for each row of the tables that breaks a rule: ``file_path``, ``split`` (``noise`` too) and ``rule``."""
+    problems: list[str]
+    """What the rows break, each with CSV and row. Missing files are in ``dataset.missing``."""
 
 
 def read_dataset(root: Path | str | Store, preprocess: Preprocess | None = None, missing_ok: bool = False) -> Dataset:
     """Read and validate the metadata of a data set.
 
     Args:
-        root: folder, ``gs://`` prefix, or an open store.
+        root: folder, ``gs://`` or ``s3://`` prefix, or an open store.
         preprocess: fractions and seed for the split of a single metadata.csv.
         missing_ok: accept missing files; the caller skips and reports them.
 
@@ -82,23 +98,50 @@ def read_dataset(root: Path | str | Store, preprocess: Preprocess | None = None,
         StorageError: the root or a CSV cannot be read.
     """
     store = open_store(root) if isinstance(root, str | Path) else root
+    examined = examine(store, preprocess or Preprocess())
+    dataset, problems = examined.dataset, list(examined.problems)
+    if not missing_ok:
+        problems += [f"{dataset.source_rows[path]}: {path} {rule}" for path, rule in dataset.missing.items()]
+    problems = problems or missing_classes(dataset.recordings)
+    if problems:
+        raise DataError(problems)
+    return dataset
+
+
+def examine(store: Store, preprocess: Preprocess) -> Examination:
+    """Read the metadata of a data set and check every row.
+
+    Raises:
+        DataError: a CSV is missing or is no table of the required columns, or its recordings cannot be split.
+        StorageError: the root or a CSV cannot be read.
+    """
     stored = {entry.path: entry for entry in store.list()}
     csv_paths, noise_list = _csv_paths(stored), _noise_list(stored)
-    tables = {split: _read(store, stored, path) for split, path in csv_paths.items()}
-    noises = _read(store, stored, noise_list)
+    stored_names = _by_nfc(stored)
+    tables = {split: _read(store, stored, stored_names, path) for split, path in csv_paths.items()}
+    noises = _read(store, stored, stored_names, noise_list)
     recordings = pd.concat([table.assign(split=split) for split, table in tables.items()], ignore_index=True)
     recordings = recordings.fillna("")  # an optional column that only some of the CSVs have
 
     named = pd.concat([recordings, noises], ignore_index=True)
-    problems = [*_broken_cells(recordings), *_broken_cells(noises), *_repeated_files(named)]
-    problems += [] if missing_ok else _missing_files(named, stored)
-    if "" in csv_paths and not problems:
-        recordings["split"] = _split_by_speaker(recordings, csv_paths[""], preprocess or Preprocess())
-    problems += _shared_speakers(recordings)
-    problems = problems or missing_classes(recordings)
-    if problems:
-        raise DataError(problems)
-    return _dataset(store, recordings, named, [*csv_paths.values(), noise_list], stored)
+    broken = _broken_cells(recordings) | {len(recordings) + row: rule for row, rule in _broken_cells(noises).items()}
+    repeated = _repeated_files(named)
+    if "" in csv_paths:
+        if broken or repeated:  # the split depends on every row
+            raise DataError(_texts(named, broken, repeated))
+        recordings["split"] = _split_by_speaker(_unify_speakers(recordings), csv_paths[""], preprocess)
+    shared = _shared_speakers(recordings)
+    sound = [row for row in named.index if row not in broken and row not in repeated]
+    recordings = _unify_speakers(recordings).loc[[row for row in sound if row < len(recordings)]]
+    dataset = _dataset(store, recordings, named.loc[sound], [*csv_paths.values(), noise_list], stored)
+    refused = [
+        {"file_path": named["file_path"][row], "split": named["split"][row], "rule": rule}
+        for rows in (broken, repeated, shared)
+        for row, rules in rows.items()
+        for rule in rules
+    ]
+    table = pd.DataFrame(refused, columns=["file_path", "split", "rule"]).fillna({"split": "noise"})
+    return Examination(dataset, table, _texts(named, broken, repeated, shared))
 
 
 def missing_classes(recordings: pd.DataFrame) -> list[str]:
@@ -129,8 +172,25 @@ def _csv_paths(stored: StoredFiles) -> dict[str, str]:
             return by_split
     raise DataError(
         ["no metadata found: expected metadata_train.csv, metadata_eval.csv and metadata_test.csv, or "
-         "metadata.csv, in the data set's folder or its SPIRA_Dataset_V2/"]
+         "metadata.csv, in the data set's folder or its SPIRA_Dataset_V2/"
+         + _similar(stored, "metadata_train.csv", "metadata.csv")]
     )  # fmt: skip
+
+
+RowProblems = dict[int, list[str]]
+"""Index of a row -> the rules that it breaks."""
+
+
+def _texts(named: pd.DataFrame, *problems: RowProblems) -> list[str]:
+    """Return the messages of problems, each with CSV and row."""
+    return [f"{named['row'][row]}: {rule}" for rows in problems for row, rules in rows.items() for rule in rules]
+
+
+def _similar(stored: StoredFiles, *names: str) -> str:
+    """Return the end of a message that names a file which was probably meant as one of the tables, or nothing."""
+    near = NearMatches(stored)
+    similar = [path for name in names if (path := near.nearest(name))]
+    return f"; {similar[0]!r} is there: rename it, or give its folder as the data set" if similar else ""
 
 
 def _noise_list(stored: StoredFiles) -> str:
@@ -139,12 +199,21 @@ def _noise_list(stored: StoredFiles) -> str:
         if path in stored:
             return path
     raise DataError(
-        [f"no list of noise recordings found: expected {' or '.join(NOISE_LISTS)} with a column file_path "
-         "(training and the noisy test insert ward noise)"]
+        [f"no list of noise recordings found: expected {' or '.join(NOISE_LISTS)} with a column file_path. It is "
+         "always needed, also if all noise.* counts are 0: one corpus serves every configuration, and whether the ward "
+         f"gives the class away can only be tested with noise of wards{_similar(stored, 'noise.csv')}"]
     )  # fmt: skip
 
 
-def _read(store: Store, stored: StoredFiles, path: str) -> pd.DataFrame:
+def _by_nfc(stored: StoredFiles) -> dict[str, list[str]]:
+    """Return the stored paths by their composed form."""
+    by_nfc: dict[str, list[str]] = {}
+    for path in stored:
+        by_nfc.setdefault(nfc(path), []).append(path)
+    return by_nfc
+
+
+def _read(store: Store, stored: StoredFiles, stored_names: dict[str, list[str]], path: str) -> pd.DataFrame:
     """Return a CSV as text cells, with a column ``row`` that names file and row as an editor counts them."""
     lines = _lines(path, store.read(path, stored[path].generation))
     (_, header), *rows = lines or [(1, [])]
@@ -161,7 +230,7 @@ def _read(store: Store, stored: StoredFiles, path: str) -> pd.DataFrame:
     if problems:
         raise DataError(problems)
     table = pd.DataFrame([[cell.strip() for cell in cells] for _, cells in rows], columns=names, dtype=str)
-    table["file_path"] = [_resolve(cell, posixpath.dirname(path), stored) for cell in table["file_path"]]
+    table["file_path"] = [_resolve(cell, posixpath.dirname(path), stored, stored_names) for cell in table["file_path"]]
     return table.assign(row=[f"{path}, row {line}" for line, _ in rows])
 
 
@@ -180,21 +249,33 @@ def _broken_header(names: list[str], required: list[str]) -> Iterable[str]:
     for name in required:
         if name not in names:
             yield f"column {name} is missing; found {', '.join(names) or 'nothing'} (separated by commas?)"
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        yield f"column {name or '(without a name)'} occurs twice"
+    for number, name in enumerate(names, start=1):
+        if not name:
+            yield f"column {number} has no name: give it one or delete the column"
+    for name in sorted({name for name in names if name and names.count(name) > 1}):
+        yield f"column {name} occurs twice"
     for name in RESERVED_COLUMNS:
         if name in names:
             yield f"column {name} is reserved: rename it"
 
 
-def _resolve(cell: str, folder: str, stored: StoredFiles) -> str:
-    """Return a cell's path relative to the root; unchanged if it leads out of the root, for validation to refuse."""
+def _resolve(cell: str, folder: str, stored: StoredFiles, stored_names: dict[str, list[str]]) -> str:
+    """Return the stored path that a cell names, relative to the root: exactly, or else after NFC.
+
+    A path that names no file is returned as it is, and one that leads out of the root too, for validation to refuse.
+    """
     try:
         path = clean(cell)
         beside = clean(posixpath.join(folder, cell))
     except StorageError:
         return cell
-    return beside if path not in stored and beside in stored else path
+    for candidate in (path, beside):
+        if candidate in stored:
+            return candidate
+    for candidate in (path, beside):
+        if len(same := stored_names.get(nfc(candidate), [])) == 1:
+            return same[0]
+    return path
 
 
 def _is_clean(cell: str) -> bool:
@@ -221,47 +302,63 @@ CELL_RULES: dict[str, tuple[str, Callable[[str], bool]]] = {
 """Column -> (rule, whether a cell keeps it); in the order in which the problems of a row are listed."""
 
 
-def _broken_cells(table: pd.DataFrame) -> list[str]:
-    """Return a problem for each cell that breaks its column's rule, by row."""
-    broken = [
-        (row, f"{table['row'][row]}: {column} {rule}, found {cell!r}")
-        for column, (rule, is_valid) in CELL_RULES.items()
-        if column in table
-        for row, cell in zip(table.index, table[column], strict=True)
-        if not is_valid(cell)
-    ]
-    return [problem for _, problem in sorted(broken, key=lambda item: item[0])]
+def _broken_cells(table: pd.DataFrame) -> RowProblems:
+    """Return a problem for each cell that breaks its column's rule."""
+    broken: RowProblems = {}
+    for column, (rule, is_valid) in CELL_RULES.items():
+        for row, cell in enumerate(table.get(column, ())):
+            if not is_valid(cell):
+                broken.setdefault(row, []).append(f"{column} {rule}, found {cell!r}")
+    return dict(sorted(broken.items()))
 
 
-def _repeated_files(named: pd.DataFrame) -> list[str]:
+def _repeated_files(named: pd.DataFrame) -> RowProblems:
+    """Return a problem for each row that names a file for a second time."""
     first: dict[str, str] = {}
-    return [
-        f"{row}: file_path {path!r} is already in {first[path]}: a file must be named once"
-        for path, row in zip(named["file_path"], named["row"], strict=True)
+    return {
+        index: [f"file_path {path!r} is already in {first[path]}: a file must be named once"]
+        for index, (path, row) in enumerate(zip(named["file_path"], named["row"], strict=True))
         if first.setdefault(path, row) != row
-    ]
+    }
 
 
-def _missing_files(named: pd.DataFrame, stored: StoredFiles) -> list[str]:
-    return [
-        f"{row}: file_path {path!r} {MISSING}"
-        for path, row in zip(named["file_path"], named["row"], strict=True)
-        if _is_clean(path) and path not in stored
-    ]
+def _missing_files(paths: Iterable[str], stored: StoredFiles) -> dict[str, str]:
+    """Return the rule that each missing file breaks, with a hint to a file of nearly the same name."""
+    missing = [path for path in paths if path not in stored]
+    if not missing:
+        return {}
+    near = NearMatches(stored)
+    return {path: MISSING + (near.hint(path) or REMEDY) for path in missing}
 
 
-def _shared_speakers(recordings: pd.DataFrame) -> list[str]:
+def _unify_speakers(recordings: pd.DataFrame) -> pd.DataFrame:
+    """Give all spellings of a speaker's name the same one of them."""
+    if "speaker" not in recordings:
+        return recordings
+    keys = recordings["speaker"].map(speaker_key)
+    return recordings.assign(speaker=recordings["speaker"].groupby(keys).transform("min"))
+
+
+def _shared_speakers(recordings: pd.DataFrame) -> RowProblems:
     """Return a problem for each split that a speaker is in beside the first."""
     if "speaker" not in recordings:
-        return []
-    firsts = recordings[recordings["speaker"] != ""].drop_duplicates(["speaker", "split"])
-    home: dict[str, tuple[str, str]] = {}  # speaker -> split and row of the first recording
-    return [
-        f"{row}: speaker {speaker!r} is in the {split} split and, by {home[speaker][1]}, in the "
-        f"{home[speaker][0]} split: a speaker must be in one split alone"
-        for speaker, split, row in zip(firsts["speaker"], firsts["split"], firsts["row"], strict=True)
-        if home.setdefault(speaker, (split, row)) != (split, row)
-    ]
+        return {}
+    firsts = recordings[recordings["speaker"] != ""].assign(key=recordings["speaker"].map(speaker_key))
+    firsts = firsts.drop_duplicates(["key", "split"])
+    home: dict[str, tuple[str, str, str]] = {}  # key -> split, row and name of the first recording
+    problems: RowProblems = {}
+    columns = (firsts[name] for name in ("key", "speaker", "split", "row"))
+    for index, key, name, split, row in zip(firsts.index, *columns, strict=True):
+        first_split, first_row, first_name = home.setdefault(key, (split, row, name))
+        if first_split != split:
+            spelled = "" if name == first_name else f", written {first_name!r} there"
+            if spelled and nfc(name) == nfc(first_name):
+                spelled = ", its accents stored in another form"  # printed, the two look the same
+            problems[index] = [
+                f"speaker {name!r} is in the {split} split and, by {first_row}, in the {first_split} split"
+                f"{spelled}: a speaker must be in one split alone"
+            ]
+    return problems
 
 
 def _split_by_speaker(recordings: pd.DataFrame, path: str, settings: Preprocess) -> pd.Series:
@@ -309,4 +406,4 @@ def _dataset(
     table = recordings.drop(columns="row").astype({"class": int})
     first = [name for name in ("file_path", "class", "split", "speaker") if name in table]
     table = table[first + [name for name in table if name not in first]]
-    return Dataset(store.uri, table, noises, source_rows, files)
+    return Dataset(store.uri, table, noises, source_rows, files, _missing_files(source_rows, stored))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
+from spira import audio
 from spira.config import FrozenModel
 from spira.data.metadata import CLASS_NAMES, SPLITS
 
@@ -107,9 +108,32 @@ def quality_report(
     if measures["speaker"].isna().all():
         warnings.append("no speaker column: whether a voice is in two splits is not known")
     warnings += repeats
+    warnings += _unreadable(measures.loc[measures["split"] != "noise", "encoding"])
     if skipped:
         warnings.append(f"{len(skipped)} bad recordings were skipped: see 'skipped'")
     return CorpusQuality(splits=splits, noise=noise, skipped=tuple(skipped), warnings=tuple(warnings), about=about)
+
+
+def _unreadable(encodings: pd.Series) -> Iterator[str]:
+    """Yield a warning for the recordings in formats that a target of the model cannot read."""
+    for_ffmpeg = encodings[encodings.map(audio.needs_pyav)]
+    if len(for_ffmpeg):
+        yield (
+            f"{len(for_ffmpeg)} recordings are in formats that need PyAV ({_counts(for_ffmpeg)}): install spira[av] "
+            "where spira predict runs; the KServe server's image has no PyAV and refuses them with status 422"
+        )
+    for_libraries = encodings[~encodings.map(audio.is_read_by_package)]
+    if len(for_libraries):
+        yield (
+            f"{len(for_libraries)} recordings are in formats that the Inference Service cannot read "
+            f"({_counts(for_libraries)}): it answers 'inconclusive' to such a recording and to every other that is no "
+            "WAV with PCM, float, mu-law or A-law samples"
+        )
+
+
+def _counts(encodings: pd.Series) -> str:
+    """Return how often each value occurs: "3 FLAC PCM_16, 1 OGG OPUS"."""
+    return ", ".join(f"{count} {encoding}" for encoding, count in encodings.value_counts().sort_index().items())
 
 
 def describe(rows: pd.DataFrame) -> SplitQuality:

@@ -64,7 +64,7 @@ def _write_settings(text: str, cluster: str, folder: Path) -> Path:
     for name in PERSISTENT_PATHS:
         if Path(getattr(settings, name)).is_relative_to(folder):
             raise SpiraError(
-                f"{name}: a relative path is lost with this pod; give a gs:// prefix, a URL or an absolute path of a "
-                "volume"
+                f"{name}: a relative path is lost with this pod; give a gs:// or s3:// prefix, a URL or an absolute "
+                "path of a volume"
             )
     return path

@@ -1,6 +1,6 @@
 """Settings of continuous delivery: the watched data, the runner and the targets, in one file.
 
-    data: recordings            # folder or gs:// prefix
+    data: recordings            # folder, gs:// or s3:// prefix
     config: model.yaml          # training settings that differ from the defaults
     targets: [{kind: local}]
 
@@ -27,7 +27,7 @@ class Settings(FrozenModel):
     """Content of the settings file."""
 
     data: str
-    """Folder or ``gs://`` prefix of the watched data set."""
+    """Folder, ``gs://`` or ``s3://`` prefix of the watched data set."""
     config: str = ""
     """YAML file with the training settings that differ from the defaults."""
     set: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class Settings(FrozenModel):
     work: str = "work"
     """Folder of local runs, downloaded models and, if ``registry`` is empty, MLflow."""
     ledger: str = ""
-    """Folder or ``gs://`` prefix of the ledger; empty for ``ledger`` in the work folder."""
+    """Folder, ``gs://`` or ``s3://`` prefix of the ledger; empty for ``ledger`` in the work folder."""
     registry: str = ""
     """MLflow URL, or a folder for SQLite; empty for the work folder."""
     kubeflow: str = ""

@@ -16,7 +16,7 @@ class TrainingRequest(FrozenModel):
     name: str = ""
     """Name of the run. It follows from what is trained and from the attempt, so that a repeated request is one run."""
     data: str
-    """Folder or ``gs://`` prefix of the data set."""
+    """Folder, ``gs://`` or ``s3://`` prefix of the data set."""
     data_digest: str = ""
     """Expected digest of the data; a run whose data differ fails. Empty: no check."""
     config: Config

@@ -16,10 +16,12 @@ import hashlib
 import hmac
 import os
 import re
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from email.message import Message
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,6 +36,8 @@ MAX_BODY_BYTES = 1 << 20
 MAX_AGE_SECONDS = 300
 """A signed call that is older is refused as a replay."""
 IDLE_TIMEOUT_SECONDS = 10
+MAX_CONNECTIONS = 32
+"""Open connections; each has a thread and a file descriptor of the process that watches."""
 
 
 def serve(listen: str, wake: Callable[[], object]) -> ThreadingHTTPServer:
@@ -57,7 +61,38 @@ def serve(listen: str, wake: Callable[[], object]) -> ThreadingHTTPServer:
 
 
 class _Server(ThreadingHTTPServer):
+    """A server that ends the oldest connection when there are too many, so that slow callers block nobody."""
+
     daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, *args: Any) -> None:
+        self._free = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self._open: dict[socket.socket, None] = {}
+        self._open_lock = threading.Lock()
+        super().__init__(*args)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Handle a connection in a thread, as soon as one is free."""
+        if not self._free.acquire(blocking=False):
+            self._end_oldest()
+            self._free.acquire()  # the thread of that connection reads its end, and frees its place
+        with self._open_lock:
+            self._open[request] = None
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection and free its place."""
+        with self._open_lock:
+            counted = request in self._open
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+        if counted:
+            self._free.release()
+
+    def _end_oldest(self) -> None:
+        with self._open_lock, suppress(OSError, StopIteration):
+            next(iter(self._open)).shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignore a caller that closes the connection."""
@@ -70,15 +105,19 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = IDLE_TIMEOUT_SECONDS
 
     def do_GET(self) -> None:
-        self._respond(HTTPStatus.OK if urlsplit(self.path).path == "/health" else HTTPStatus.NOT_FOUND)
+        self._respond(HTTPStatus.OK if self.path.partition("?")[0] == "/health" else HTTPStatus.NOT_FOUND)
 
     def do_POST(self) -> None:
-        url = urlsplit(self.path)
+        try:
+            url = urlsplit(self.path)
+        except ValueError:
+            return self._respond(HTTPStatus.BAD_REQUEST)
         check = CHECKS.get(url.path.removeprefix("/wake/"))
         secret = os.environ.get(SECRETS.get(url.path.removeprefix("/wake/"), ""), "")
         if check is None or not secret:
             return self._respond(HTTPStatus.NOT_FOUND)
-        length = _parse_number(self.headers.get("Content-Length", ""))
+        lengths = self.headers.get_all("Content-Length", [])
+        length = _parse_number(lengths[0]) if len(lengths) == 1 else None
         if length is None or length > MAX_BODY_BYTES:
             return self._respond(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         body = self.rfile.read(length)

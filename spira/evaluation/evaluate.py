@@ -19,6 +19,7 @@ import pandas as pd
 from spira.config import Config
 from spira.data.corpus import Corpus, Split
 from spira.data.metadata import CLASS_NAMES
+from spira.data.names import speaker_key
 from spira.errors import SpiraError
 from spira.evaluation import checks as gate_checks
 from spira.evaluation import metrics, probes, verdict
@@ -109,7 +110,7 @@ def evaluate(
         evaluator = TestSetEvaluator(corpus, candidate.config, gate)
         predictions = evaluator.predictions(candidate)
         measured = evaluator.measure(candidate, trained, predictions, champion)
-        checks += performance_checks(gate, measured)
+        checks += performance_checks(gate, measured, classes)
     approved, reasons = decide(checks)
     result = Verdict(
         candidate=Candidate(seed=candidate.info.seed, best_eval_loss=candidate.info.best_eval_loss),
@@ -148,9 +149,9 @@ def decide(checks: Sequence[Check]) -> tuple[bool, tuple[str, ...]]:
     return bool(checks) and not reasons, reasons
 
 
-def performance_checks(gate: Gate, measured: Measurements) -> list[Check]:
-    """Apply the gate to the measurements of a candidate."""
-    checks = gate_checks.performance_checks(gate, measured.conditions)
+def performance_checks(gate: Gate, measured: Measurements, classes: Mapping[str, Mapping[str, int]]) -> list[Check]:
+    """Apply the gate to the measurements of a candidate; ``classes`` is :func:`class_counts` of the test split."""
+    checks = gate_checks.performance_checks(gate, measured.conditions, classes)
     checks += gate_checks.slice_checks(gate, measured.slices)
     if measured.champion:
         checks.append(gate_checks.champion_check(gate, measured.champion.difference))
@@ -204,7 +205,9 @@ def leakage_checks(info: CheckpointInfo, test: Split, gate: Gate) -> list[Check]
         return [gate_checks.unknown_training_data(gate, info.imported_from)]
     shared_files = set(info.train_files) & set(test.table["sha256"])
     speakers = set(test.table["speaker"].astype(str)) if "speaker" in test.table else set()
-    return gate_checks.leakage_checks(len(shared_files), sorted(set(info.train_speakers or ()) & speakers))
+    trained_speakers = {speaker_key(speaker) for speaker in info.train_speakers or ()}
+    shared_speakers = sorted(speaker for speaker in speakers if speaker_key(speaker) in trained_speakers)
+    return gate_checks.leakage_checks(len(shared_files), shared_speakers)
 
 
 class TestSetEvaluator:
@@ -361,13 +364,20 @@ def roc(scores: Scores) -> RocCurve:
 
 
 def slices(rows: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
-    """Return (column, value, rows) for every value of an optional column; numeric columns are cut into thirds."""
+    """Return (column, value, rows) for every value of an optional column; numeric columns are cut into thirds.
+
+    A text column with another value for every recording is a name or a note, not a group.
+    """
     columns = [str(column) for column in rows if column not in NOT_SLICED | {"condition", "draw", "probability"}]
     parts: list[tuple[str, str, pd.DataFrame]] = []
     for column in columns:
         values = rows[column]
         if pd.api.types.is_numeric_dtype(values) and values.nunique() > MAX_DISTINCT_NUMBERS:
             values = thirds(values)
+        elif not pd.api.types.is_numeric_dtype(values):
+            present = rows[values.notna() & (values != "")]
+            if present[column].nunique() == present["file_path"].nunique():
+                continue
         parts += [(column, str(value), rows[values == value]) for value in values.dropna().unique()]
     return sorted(parts, key=lambda part: part[:2])
 

@@ -11,6 +11,7 @@ A loaded model holds constants only, so threads can share it.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import zipfile
@@ -29,8 +30,13 @@ FORMAT = 1
 SENTENCE = "frase"
 """Name of the read sentence, the only one of the Inference Service's four recordings the network was trained on."""
 
+INCONCLUSIVE = "inconclusive"
+"""Diagnosis without a decision."""
+
 MAX_BYTES = 64 * 2**20
 """Largest WAV file; larger ones are refused unread. Two minutes of 32-bit stereo at 48 kHz are 44 MiB."""
+
+logger = logging.getLogger(__name__)
 
 
 class ModelError(ValueError):
@@ -79,7 +85,7 @@ class Model:
             ModelError: the network returns NaN or infinity.
         """
         if len(content) > MAX_BYTES:
-            raise AudioError("the file has %d bytes, more than %d" % (len(content), MAX_BYTES))
+            raise AudioError("has %d bytes, more than %d" % (len(content), MAX_BYTES))
         samples, rate = decode(content, max_seconds=self.limits["max_seconds"])
         probability = float(np.mean(self.window_probabilities(self.check(resample(samples, rate)))))
         if not math.isfinite(probability):
@@ -98,15 +104,16 @@ class Model:
         """
         seconds = len(waveform) / SAMPLE_RATE_HZ
         if seconds < self.limits["min_seconds"]:
-            raise AudioError("the recording lasts %.2f s, less than %g s" % (seconds, self.limits["min_seconds"]))
-        if loudest_dbfs(waveform) < self.limits["silence_dbfs"]:
-            raise AudioError("the recording is silent: no part of it is above %g dBFS" % self.limits["silence_dbfs"])
+            raise AudioError("lasts %.2f s, less than %g s" % (seconds, self.limits["min_seconds"]))
+        loudest, silence = loudest_dbfs(waveform), self.limits["silence_dbfs"]
+        if loudest < silence:
+            raise AudioError("is silent: its loudest 20 ms are at %.0f dBFS, below %g" % (loudest, silence))
         return waveform
 
     def diagnose(self, probability: float) -> str:
         """Return ``positive`` from the threshold on, ``negative`` below, ``inconclusive`` in the abstention band."""
         if self.low < probability < self.high:
-            return "inconclusive"
+            return INCONCLUSIVE
         return "positive" if probability >= self.threshold else "negative"
 
     def predict(
@@ -114,16 +121,25 @@ class Model:
     ) -> Tuple[List[float], str]:
         """Answer a request of the Inference Service: ``[inference, files]`` -> ``([probability], diagnosis)``.
 
+        A recording that cannot be judged is answered with ``([], "inconclusive")``, and the reason is logged. The
+        service sends no reply at all to an error, so the one who asks would wait for ever.
+
         Args:
             model_input: the inference's fields (unused: the network uses the voice only), and the recordings by name,
                 each ``{"content": bytes of a WAV file, "filename": ...}``.
             params: MLflow's inference parameters; unused.
 
         Raises:
-            ModelError: the request has no recording of the sentence.
-            AudioError: the recording is refused.
+            ModelError: the request has no recording of the sentence, or the network returns no number.
         """
-        probability = self.probability(sentence(model_input))
+        content = sentence(model_input)
+        try:
+            probability = self.probability(content)
+        except ModelError:
+            raise
+        except ValueError as error:
+            logger.warning("the recording is not judged: it %s", error)
+            return [], INCONCLUSIVE
         return [probability], self.diagnose(probability)
 
 
@@ -146,10 +162,16 @@ def sentence(model_input: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def loudest_dbfs(waveform: np.ndarray) -> float:
-    """Return the level of the loudest 20 ms frame, in dB relative to full-scale RMS, at least -120."""
+    """Return the level of the loudest 20 ms frame, in dB relative to full-scale RMS, at least -120.
+
+    Each frame is measured without its mean: the offset of a dead microphone is no sound, even if it drifts. Nor is its
+    step at either end of the recording, which resampling spreads over a few samples: the first and the last 20 ms are
+    left out.
+    """
     frame = SAMPLE_RATE_HZ // 50
-    frames = waveform[: len(waveform) // frame * frame].reshape(-1, frame)
-    power = float(np.max(np.mean(np.square(frames, dtype=np.float64), axis=1), initial=0.0))
+    inner = waveform[frame:-frame]
+    frames = inner[: len(inner) // frame * frame].reshape(-1, frame)
+    power = float(np.max(np.var(frames, axis=1, dtype=np.float64), initial=0.0))
     return 10.0 * math.log10(max(power, 1e-12))
 
 

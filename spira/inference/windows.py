@@ -39,8 +39,7 @@ def window_count(samples: int, windows: Mapping[str, Any]) -> int:
         return (room - 1) // step_samples(windows) + 1
     if windows["short_files"] == "refuse":
         raise ValueError(
-            "the recording lasts %.2f s; it must be longer than %g s"
-            % (samples / SAMPLE_RATE_HZ, windows["window_seconds"])
+            "lasts %.2f s; it must be longer than %g s" % (samples / SAMPLE_RATE_HZ, windows["window_seconds"])
         )
     return 1
 

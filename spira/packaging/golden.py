@@ -33,7 +33,7 @@ Signal = Callable[[float, int, np.random.Generator], np.ndarray]
 def write(folder: Path, network: nn.Module, config: Config) -> None:
     """Write the recordings to ``golden/``, and ``golden.json`` with one entry (file, probability) each.
 
-    The probabilities come from the training's code: libsndfile, :mod:`spira.features.mfcc`, torch.
+    The probabilities come from the training's code: :mod:`spira.audio`, :mod:`spira.features.mfcc`, torch.
     """
     (folder / "golden").mkdir(parents=True)
     entries = []

@@ -17,10 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scipy.io import wavfile
-
-from spira.config import SAMPLE_RATE_HZ, Preprocess
-from spira.data.decoding import decode
+from spira import audio
 from spira.errors import SpiraError
 from spira.inference.wav import AudioError
 
@@ -92,28 +89,38 @@ def largest_difference(predictions: Iterable[Mapping[str, Any]]) -> float:
 def predict_with_package(package_dir: Path, files: Sequence[Path]) -> list[dict[str, Any]]:
     """Run a package's own code on recordings; return file, and probability and diagnosis or error, of each.
 
-    WAV files are passed on unchanged, as in the Inference Service. Other formats are decoded by libsndfile first.
+    Recordings are decoded as in training and in the server, and handed on as WAV files that every package reads.
 
     Raises:
         PackageError: the package cannot be used at all.
     """
+    max_seconds = _max_seconds(package_dir)
+    errors: dict[int, str] = {}
     with tempfile.TemporaryDirectory() as temporary:
-        wavs = [_as_wav(Path(file), Path(temporary) / f"{i}.wav") for i, file in enumerate(files)]
-        predictions = run(package_dir, "predict", wavs)
-    return [prediction | {"file": str(file)} for prediction, file in zip(predictions, files, strict=True)]
+        wavs = {number: Path(temporary) / f"{number}.wav" for number in range(len(files))}
+        for number, file in enumerate(files):
+            try:
+                with audio.open_recording(file) as recording:
+                    wavs[number].write_bytes(audio.as_wav(recording, max_seconds))
+            except OSError as error:
+                errors[number] = f"cannot be read: {error.strerror}"
+            except AudioError as error:
+                errors[number] = str(error)
+        readable = [number for number in wavs if number not in errors]
+        predictions = dict(
+            zip(readable, run(package_dir, "predict", [wavs[number] for number in readable]), strict=True)
+        )
+    refused = {number: {"error": error} for number, error in errors.items()}
+    return [(predictions | refused)[number] | {"file": str(file)} for number, file in enumerate(files)]
 
 
-def _as_wav(file: Path, converted: Path) -> Path:
-    """Return a WAV file of the recording; the file itself if it cannot be converted, for the package to refuse."""
+def _max_seconds(package_dir: Path) -> float:
+    """Return the length of a recording above which a package refuses it."""
     try:
-        with file.open("rb") as opened:
-            if opened.read(4) == b"RIFF":
-                return file
-        limits = Preprocess()
-        wavfile.write(converted, SAMPLE_RATE_HZ, decode(file, limits, limits.max_seconds).samples)
-    except (OSError, AudioError):
-        return file
-    return converted
+        config = json.loads((package_dir / "data" / "config.json").read_text())
+        return float(config["limits"]["max_seconds"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PackageError(f"{package_dir} is no package: data/config.json: {error}") from error
 
 
 def run(package_dir: Path, verb: str, paths: Sequence[Path]) -> list[dict[str, Any]]:

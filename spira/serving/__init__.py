@@ -1,13 +1,17 @@
-"""The server that KServe runs: numpy, scipy and kserve only, no import of spira but ``spira.inference``.
+"""The server that KServe runs: numpy, scipy, soundfile and kserve, and of spira only ``audio`` and ``inference``.
 
     python -m spira.serving --model-dir DIR --model-name spira --http-port 8080
 
 ``DIR`` is a package, or the MLflow artifacts of one. Modules, in the order in which a request passes them:
 
+    connections limits the number of connections, and the time and size of the headers
     guard       admission control: limits the number and the size of requests, answers 429 beyond
+    headers     strict parsing of the headers that decide how a body is read
     server      the application with KServe's routes, its readiness and its graceful shutdown
     detector    the ``kserve.Model``: runs messages and package in threads
-    messages    request bodies of both protocols to WAV bytes; predictions to responses
+    bodies      request bodies, inflated and parsed to JSON within limits on memory
+    messages    JSON of both protocols to WAV bytes; predictions to responses
+    tensors     the input tensor of v2 to WAV bytes
     package     the package's own code, loaded after its golden recordings are checked
     errors      responses for refused requests: status, code, message
     memory      settings of the C library's memory allocator

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
+import time
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from pathlib import Path
@@ -11,10 +13,15 @@ from typing import Any
 
 import kserve
 
+from spira import audio
 from spira.serving import messages, package
 from spira.serving.errors import RequestError
 
 logger = logging.getLogger(__name__)
+
+
+MAX_CPU_SECONDS = 10.0
+"""CPU time after which a request gets no further recording: others wait for the same thread."""
 
 
 class Detector(kserve.Model):
@@ -44,7 +51,7 @@ class Detector(kserve.Model):
         self.ready = True
         return self.ready
 
-    async def predict(self, payload: messages.Body, *_: Any) -> dict[str, Any]:
+    async def predict(self, payload: messages.Body, *_: Any) -> dict[str, Any] | messages.BinaryResponse:
         """Answer a request in a thread, without blocking the event loop.
 
         Raises:
@@ -52,35 +59,42 @@ class Detector(kserve.Model):
         """
         return await asyncio.get_running_loop().run_in_executor(self.threads, self.predict_body, payload)
 
-    def predict_body(self, body: messages.Body) -> dict[str, Any]:
-        """Return the JSON of the response to a request body.
+    def predict_body(self, body: messages.Body) -> dict[str, Any] | messages.BinaryResponse:
+        """Return the response to a request body.
 
         Raises:
             RequestError: the body or a recording is refused.
         """
         request = messages.decode_request(body)
-        predictions = [self.predict_one(wav, number) for number, wav in enumerate(request.wavs)]
-        return messages.encode_response(body.v2, self.name, self.version, request.id, predictions)
+        began, predictions = time.thread_time(), list[messages.Prediction]()
+        for number, wav in enumerate(request.wavs):
+            if time.thread_time() - began > MAX_CPU_SECONDS:
+                raise too_much_work(number, len(request.wavs))
+            predictions.append(self.predict_one(wav, number))
+        return messages.encode_response(body.v2, self.name, self.version, request, predictions)
 
-    def predict_one(self, wav: bytes, number: int) -> messages.Prediction:
+    def predict_one(self, recording: bytes, number: int) -> messages.Prediction:
         """Return the package's prediction for one recording.
 
+        The recording is decoded here, as training decodes it, and handed on as a WAV file that every package reads.
+
         Args:
-            wav: content of a WAV file.
+            recording: content of an audio file.
             number: position of the recording in its request, for the error message.
 
         Raises:
             RequestError: the recording is refused, or the model fails.
         """
         assert self.package is not None  # KServe calls predict only if the model is ready
+        model = self.package.model
         try:
-            probability = self.package.model.probability(wav)
+            probability = model.probability(audio.as_wav(io.BytesIO(recording), model.limits["max_seconds"]))
         except self.package.model_error as error:
             raise RequestError(HTTPStatus.INTERNAL_SERVER_ERROR, "model", str(error)) from error
         except ValueError as error:
             message = f"recording {number}: {error}; correct the recording and send it again"
             raise RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, "unusable_audio", message) from error
-        return messages.Prediction(probability, self.package.model.diagnose(probability))
+        return messages.Prediction(probability, model.diagnose(probability))
 
     def get_input_types(self) -> list[dict[str, Any]]:
         """Return the description of the input in ``GET /v2/models/NAME``."""
@@ -92,3 +106,12 @@ class Detector(kserve.Model):
             {"name": "probability", "datatype": "FP64", "shape": [-1]},
             {"name": "diagnosis", "datatype": "BYTES", "shape": [-1]},
         ]
+
+
+def too_much_work(done: int, count: int) -> RequestError:
+    """Return the error for a request whose recordings need too much CPU time together (413)."""
+    message = (
+        f"{done} of the {count} recordings needed more than {MAX_CPU_SECONDS:g} s of CPU time: send fewer or shorter "
+        "recordings in one request"
+    )
+    return RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_much_work", message)

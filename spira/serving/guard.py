@@ -1,7 +1,9 @@
 """Admission control: accept as many requests as can be served; answer 429 to the rest at once.
 
-- A request is admitted, with its declared size, before its body is read. A flood of requests therefore needs no memory.
-- A client that sends too slowly is refused after a while and frees its place.
+- A request takes one of the places when its body is complete. Clients that send slowly therefore block nobody.
+- Bodies count with the bytes received so far. A flood of requests therefore needs no more memory than the limit.
+- A client that sends too slowly is refused after a while.
+- If no place is free, a request is refused before its body is read.
 - The body of a refused request is read and discarded before the response, because many clients read the response only
   after they have sent everything.
 - KServe's routes get every body as plain bytes, whatever its content type: their own parsing runs in the event loop.
@@ -19,12 +21,12 @@ from typing import Any
 from prometheus_client import Counter, Gauge, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from spira.serving import errors
+from spira.serving import errors, headers
 from spira.serving.errors import RequestError, malformed
 
 REQUESTS = Counter("spira_requests", "Requests with a body, by status", ["status"])
 SECONDS = Histogram("spira_request_seconds", "Seconds from the admission of a request to the end of its response")
-INSIDE = Gauge("spira_requests_inside", "Admitted requests: being read, waiting or being computed")
+INSIDE = Gauge("spira_requests_inside", "Admitted requests: waiting or being computed")
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Limits:
     body_bytes: int = 32 * 2**20
     """Size of one body. A WAV file in base64 may have three quarters of it."""
     all_bytes: int = 128 * 2**20
-    """Size of all admitted bodies together."""
+    """Size of all bodies together, of admitted requests and of those being read."""
     body_seconds: float = 30.0
     """Time for a body to arrive."""
 
@@ -46,7 +48,8 @@ class Guard:
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self.app, self.limits = app, limits
-        self.requests = self.bytes = 0  # admitted now
+        self.requests = 0  # admitted now
+        self.bytes = 0  # of their bodies, and of the bodies being read
         self.ending = False
         """Whether the server is shutting down. If so, responses close their connections and clients go elsewhere."""
 
@@ -56,55 +59,78 @@ class Guard:
         send = self.instrumented(scope, send)
         if scope["method"] != "POST":
             return await self.app(scope, receive, send)
+        stream = BodyStream(receive)
         try:
-            with self.admit(declared_bytes(scope, self.limits)):
-                body = await self.read(receive)
-                await self.app(as_bytes(scope), replay(body, receive), send)
+            self.refuse_declared(scope)
+            body = await self.read(stream)
+            try:
+                with self.admit():
+                    await self.app(as_bytes(scope), replay(body, receive), send)
+            finally:
+                self.bytes -= len(body)
         except RequestError as error:
-            await self.drain(receive)
+            await self.drain(stream)
             await errors.response(error)(scope, receive, send)
 
-    @contextmanager
-    def admit(self, size: int) -> Iterator[None]:
-        """Admit a request with a body of ``size`` bytes for the duration of the block.
+    def refuse_declared(self, scope: Scope) -> None:
+        """Refuse a request by its headers, or because no place is free.
 
         Raises:
-            RequestError: the limits are reached.
+            RequestError: the declared body is too large, a header is invalid, or the server is at its limit.
         """
-        if self.requests >= self.limits.requests or self.bytes + size > self.limits.all_bytes:
-            message = "the server is at its limit: try again in a second"
-            raise RequestError(HTTPStatus.TOO_MANY_REQUESTS, "saturated", message)
-        self.requests, self.bytes = self.requests + 1, self.bytes + size
+        names = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
+        declared = headers.parse(names).length
+        if declared is not None and declared > self.limits.body_bytes:
+            raise too_large(self.limits)
+        if self.requests >= self.limits.requests or self.bytes + (declared or 0) > self.limits.all_bytes:
+            raise saturated()
+
+    @contextmanager
+    def admit(self) -> Iterator[None]:
+        """Occupy a place for the duration of the block.
+
+        Raises:
+            RequestError: no place is free.
+        """
+        if self.requests >= self.limits.requests:
+            raise saturated()
+        self.requests += 1
         try:
             with INSIDE.track_inprogress(), SECONDS.time():
                 yield
         finally:
-            self.requests, self.bytes = self.requests - 1, self.bytes - size
+            self.requests -= 1
 
-    async def read(self, receive: Receive) -> bytes:
-        """Read the body of a request.
+    async def read(self, stream: BodyStream) -> bytes:
+        """Read the body of a request. Its bytes stay counted until the caller discards it.
 
         Raises:
-            RequestError: the body is too large, arrives too slowly, or ends early.
+            RequestError: the body is too large, arrives too slowly or ends early, or all bodies together are too large.
         """
         body = bytearray()
         try:
             async with asyncio.timeout(self.limits.body_seconds):
-                async for chunk in chunks(receive):
-                    body += chunk
-                    if len(body) > self.limits.body_bytes:
+                async for chunk in stream:
+                    if len(body) + len(chunk) > self.limits.body_bytes:
                         raise too_large(self.limits)
-        except TimeoutError as error:
-            message = f"the body did not arrive within {self.limits.body_seconds:g} s: send it faster or send less"
-            raise RequestError(HTTPStatus.REQUEST_TIMEOUT, "too_slow", message) from error
+                    if self.bytes + len(chunk) > self.limits.all_bytes:
+                        raise saturated()
+                    body += chunk
+                    self.bytes += len(chunk)
+        except BaseException as error:
+            self.bytes -= len(body)
+            if isinstance(error, TimeoutError):
+                message = f"the body did not arrive within {self.limits.body_seconds:g} s: send it faster or send less"
+                raise RequestError(HTTPStatus.REQUEST_TIMEOUT, "too_slow", message) from error
+            raise
         return bytes(body)
 
-    async def drain(self, receive: Receive) -> None:
+    async def drain(self, stream: BodyStream) -> None:
         """Read and discard the rest of a body, up to four times the size limit and within the time limit."""
         remaining = 4 * self.limits.body_bytes
         with suppress(TimeoutError, RequestError):
             async with asyncio.timeout(self.limits.body_seconds):
-                async for chunk in chunks(receive):
+                async for chunk in stream:
                     remaining -= len(chunk)
                     if remaining < 0:
                         return
@@ -123,33 +149,30 @@ class Guard:
         return instrumented_send
 
 
-async def chunks(receive: Receive) -> AsyncIterator[bytes]:
-    """Yield the body of a request as it arrives.
+class BodyStream:
+    """The body of a request as it arrives; a second iteration continues where the first one stopped."""
 
-    Raises:
-        RequestError: the client closed the connection before the end of the body.
-    """
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise malformed("disconnected", "the client closed the connection before the end of its request")
-        yield message.get("body", b"")
-        more = message.get("more_body", False)
+    def __init__(self, receive: Receive) -> None:
+        self.receive, self.more = receive, True
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield the parts of the body.
+
+        Raises:
+            RequestError: the client closed the connection before the end of the body.
+        """
+        while self.more:
+            message = await self.receive()
+            self.more = message.get("more_body", False)
+            if message["type"] != "http.request":
+                raise malformed("disconnected", "the client closed the connection before the end of its request")
+            yield message.get("body", b"")
 
 
-def declared_bytes(scope: Scope, limits: Limits) -> int:
-    """Return the Content-Length of a request, or the largest allowed size if it has none.
-
-    Raises:
-        RequestError: the length is too large or not a number.
-    """
-    length = dict(scope["headers"]).get(b"content-length", str(limits.body_bytes).encode())
-    if not length.isdigit():
-        raise malformed("content_length", "Content-Length must be a whole number")
-    if int(length) > limits.body_bytes:
-        raise too_large(limits)
-    return int(length)
+def saturated() -> RequestError:
+    """Return the error for a request beyond the limits of the server (429)."""
+    message = "the server is at its limit: try again in a second"
+    return RequestError(HTTPStatus.TOO_MANY_REQUESTS, "saturated", message)
 
 
 def too_large(limits: Limits) -> RequestError:
@@ -160,8 +183,8 @@ def too_large(limits: Limits) -> RequestError:
 
 def as_bytes(scope: Scope) -> dict[str, Any]:
     """Return a scope whose content type is plain bytes."""
-    headers = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
-    return {**scope, "headers": [*headers, (b"content-type", b"application/octet-stream")]}
+    others = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
+    return {**scope, "headers": [*others, (b"content-type", b"application/octet-stream")]}
 
 
 def replay(body: bytes, receive: Receive) -> Receive:

@@ -5,41 +5,46 @@
         {"inputs": [{"name": "audio", "datatype": "UINT8", "shape": [n], "data": [82, 73, ...]}]}
 
 Both datatypes can use the binary form of v2: JSON, then the bytes of the tensor. In a BYTES tensor each element follows
-its length, an unsigned 4-byte integer.
+its length, an unsigned 4-byte integer. A v2 request may name the outputs it wants, each in JSON or binary.
 """
 
 from __future__ import annotations
 
-import base64
+import json
 import struct
+import threading
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
+from spira.serving import bodies, tensors
+from spira.serving.bodies import Body
+from spira.serving.errors import malformed
+from spira.serving.tensors import MAX_RECORDINGS
 
-from spira.serving.errors import RequestError, malformed
+OUTPUTS = {"probability": "FP64", "diagnosis": "BYTES"}
+"""Datatypes of the output tensors."""
 
-MAX_RECORDINGS = 16
-"""Recordings in one request. Several requests are better than one large one: they share the cores."""
+_parsing = threading.Lock()
+"""Held while a body is parsed. Parsing does not profit from threads, and its memory is needed once this way."""
 
 
 @dataclass(frozen=True)
-class Body:
-    """The unparsed body of a prediction request; it is parsed in a thread, so that the event loop is not blocked."""
+class Output:
+    """An output that a v2 request wants."""
 
-    content: bytes
-    json_bytes: int | None = None
-    """Length of the JSON before a binary tensor; None if the whole content is JSON."""
-    v2: bool = True
+    name: str
+    binary: bool = False
 
 
 @dataclass(frozen=True)
 class RequestRecordings:
     """The recordings of a request."""
 
-    id: str
-    """Request id of the client, returned in the response; v2 only."""
     wavs: list[bytes]
+    id: str = ""
+    """Request id of the client, returned in the response; v2 only."""
+    outputs: tuple[Output, ...] = ()
+    """Outputs in the order of the response; v2 only."""
 
 
 @dataclass(frozen=True)
@@ -50,126 +55,118 @@ class Prediction:
     diagnosis: str
 
 
+@dataclass(frozen=True)
+class BinaryResponse:
+    """A v2 response whose tensors, or some of them, follow the JSON."""
+
+    content: bytes
+    json_bytes: int
+
+
 def decode_request(body: Body) -> RequestRecordings:
     """Return the WAV bytes of a request.
 
     Raises:
         RequestError: the body does not follow the protocol, or has no recording or too many.
     """
-    request = _json(body)
-    wavs = _v2_recordings(request, body) if body.v2 else _v1_recordings(request)
-    if not wavs:
-        raise malformed("no_audio", "the request has no recording: send at least one")
-    if len(wavs) > MAX_RECORDINGS:
-        message = f"the request has {len(wavs)} recordings: send at most {MAX_RECORDINGS} in one request"
-        raise malformed("too_many", message)
-    if not all(wavs):
-        raise malformed("empty_audio", f"recording {wavs.index(b'')} is empty: send the bytes of a WAV file")
-    return RequestRecordings(str(request.get("id") or ""), wavs)
-
-
-def encode_response(
-    v2: bool, name: str, version: str, request_id: str, predictions: list[Prediction]
-) -> dict[str, Any]:
-    """Return the JSON of a response; an unknown version is omitted."""
-    model = {"model_name": name} | ({"model_version": version} if version else {})
-    probabilities = [prediction.probability for prediction in predictions]
-    diagnoses = [prediction.diagnosis for prediction in predictions]
-    if not v2:
-        pairs = zip(probabilities, diagnoses, strict=True)
-        return {"predictions": [{"probability": p, "diagnosis": d} for p, d in pairs]} | model
-    shape = [len(predictions)]
-    outputs = [
-        {"name": "probability", "datatype": "FP64", "shape": shape, "data": probabilities},
-        {"name": "diagnosis", "datatype": "BYTES", "shape": shape, "data": diagnoses},
-    ]
-    return model | {"id": request_id, "outputs": outputs}
-
-
-def _json(body: Body) -> dict[str, Any]:
-    content = body.content if body.json_bytes is None else body.content[: body.json_bytes]
-    try:
-        request = orjson.loads(content)
-    except orjson.JSONDecodeError as error:
-        message = f"the body is not valid JSON (line {error.lineno}, column {error.colno})"
-        raise malformed("not_json", message) from error
-    if not isinstance(request, dict):
-        raise malformed("not_json", "the body must be a JSON object with instances (v1) or inputs (v2)")
+    with _parsing:
+        content, binary = bodies.parse(body)
+        request = _v2_request(content, binary) if body.v2 else _v1_request(content, binary)
+    if not all(request.wavs):
+        message = f"recording {request.wavs.index(b'')} is empty: send the bytes of a WAV file"
+        raise malformed("empty_audio", message)
     return request
 
 
-def _v1_recordings(request: dict[str, Any]) -> list[bytes]:
+def encode_response(
+    v2: bool, name: str, version: str, request: RequestRecordings, predictions: list[Prediction]
+) -> dict[str, Any] | BinaryResponse:
+    """Return a response: its JSON, or JSON and binary tensors. An unknown version is omitted."""
+    model = {"model_name": name} | ({"model_version": version} if version else {})
+    if not v2:
+        values = [{"probability": each.probability, "diagnosis": each.diagnosis} for each in predictions]
+        return {"predictions": values} | model
+    outputs: list[dict[str, Any]] = []
+    tail = b""
+    for wanted in request.outputs:
+        data = [getattr(prediction, wanted.name) for prediction in predictions]
+        output: dict[str, Any] = {"name": wanted.name, "datatype": OUTPUTS[wanted.name], "shape": [len(predictions)]}
+        if wanted.binary:
+            tensor = _encode_tensor(OUTPUTS[wanted.name], data)
+            tail += tensor
+            outputs.append(output | {"parameters": {"binary_data_size": len(tensor)}})
+        else:
+            outputs.append(output | {"data": data})
+    response = model | {"id": request.id, "outputs": outputs}
+    if not tail:
+        return response
+    head = json.dumps(response).encode()
+    return BinaryResponse(head + tail, len(head))
+
+
+def _v1_request(request: dict[str, Any], binary: memoryview) -> RequestRecordings:
     instances = request.get("instances")
-    if not isinstance(instances, list):
-        raise malformed("no_audio", 'the body needs a list: {"instances": [{"audio": {"b64": "..."}}]}')
-    return [_instance(instance, f"instances[{i}]") for i, instance in enumerate(instances)]
+    if not isinstance(instances, list) or not instances or "inputs" in request or binary:
+        message = 'the body needs a list of recordings and nothing else: {"instances": [{"audio": {"b64": "..."}}]}'
+        raise malformed("no_audio", message)
+    if len(instances) > MAX_RECORDINGS:
+        message = f"the request has {len(instances)} recordings: send at most {MAX_RECORDINGS} in one request"
+        raise malformed("too_many", message)
+    return RequestRecordings([_instance(instance, f"instances[{i}]") for i, instance in enumerate(instances)])
 
 
 def _instance(instance: Any, position: str) -> bytes:
     try:
-        return _base64(instance["audio"]["b64"], position)
+        text = instance["audio"]["b64"]
     except (KeyError, TypeError, IndexError) as error:
         message = f'{position} has no audio: send {{"audio": {{"b64": "<WAV>"}}}}'
         raise malformed("no_audio", message) from error
+    return tensors.decode_base64(text, position)
 
 
-def _v2_recordings(request: dict[str, Any], body: Body) -> list[bytes]:
+def _v2_request(request: dict[str, Any], binary: memoryview) -> RequestRecordings:
     inputs = request.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
-        raise malformed("no_audio", 'the body needs one input: {"inputs": [{"name": "audio", ...}]}')
-    tensor, binary = inputs[0], None
-    if body.json_bytes is not None:
-        binary = body.content[body.json_bytes :]
-    match tensor.get("datatype"), tensor.get("data"):
-        case "BYTES", list(data):
-            return [_base64(text, f"data[{i}]") for i, text in enumerate(_flat(data))]
-        case "UINT8", list(data):
-            return [_bytes(_flat(data))]
-        case "BYTES", None if binary is not None:
-            return _length_prefixed(binary)
-        case "UINT8", None if binary is not None:
-            return [binary]
-        case "BYTES" | "UINT8", _:
-            raise malformed("no_audio", "the input has no data: send a list, or a binary tensor after the JSON")
-    raise malformed("datatype", "the datatype of the input must be BYTES (a WAV file in base64) or UINT8 (its bytes)")
+        message = 'the body needs one input, which may hold several recordings: {"inputs": [{"name": "audio", ...}]}'
+        raise malformed("no_audio", message)
+    outputs = _outputs(request)
+    return RequestRecordings(tensors.recordings(inputs[0], binary), _id(request.get("id")), outputs)
 
 
-def _flat(data: list[Any]) -> list[Any]:
-    """Return the values of a tensor of shape [n] or [1, n]."""
-    return data[0] if len(data) == 1 and isinstance(data[0], list) else data
-
-
-def _base64(text: Any, position: str) -> bytes:
-    if not isinstance(text, str):
-        raise malformed("base64", f"{position} must be a string: a WAV file in base64")
+def _id(value: Any) -> str:
+    if value is None:
+        return ""
     try:
-        return base64.b64decode(text, validate=True)
-    except ValueError as error:
-        message = f"{position} is not valid base64 ({error}): use the standard alphabet without line breaks"
-        raise malformed("base64", message) from error
+        value.encode()  # a lone surrogate cannot be sent back
+    except (AttributeError, UnicodeEncodeError) as error:
+        raise malformed("id", "the id of the request must be a string of Unicode characters") from error
+    return value
 
 
-def _bytes(values: list[Any]) -> bytes:
-    try:
-        return bytes(values)
-    except (ValueError, TypeError) as error:
-        raise malformed("no_bytes", "data must be the bytes of a WAV file, whole numbers from 0 to 255") from error
+def _outputs(request: dict[str, Any]) -> tuple[Output, ...]:
+    """Return the wanted outputs: all of them if the request names none."""
+    binary = _flag(tensors.parameters(request, "the request"), "binary_data_output", default=False)
+    wanted = request.get("outputs")
+    if wanted is None or wanted == []:
+        return tuple(Output(name, binary) for name in OUTPUTS)
+    if not isinstance(wanted, list) or not all(isinstance(output, dict) for output in wanted):
+        raise malformed("outputs", 'outputs must be a list of objects: [{"name": "probability"}]')
+    names = [output.get("name") for output in wanted]
+    if any(name not in tuple(OUTPUTS) or names.count(name) > 1 for name in names):
+        raise malformed("outputs", f"the model has the outputs {' and '.join(OUTPUTS)}: request each at most once")
+    flags = [_flag(tensors.parameters(output, "outputs"), "binary_data", binary) for output in wanted]
+    return tuple(Output(name, flag) for name, flag in zip(names, flags, strict=True))
 
 
-def _length_prefixed(binary: bytes) -> list[bytes]:
-    """Return the elements of a binary BYTES tensor: each follows its length, unsigned little endian."""
-    elements, start = [], 0
-    while start < len(binary):
-        try:
-            (size,) = struct.unpack_from("<I", binary, start)
-        except struct.error as error:
-            raise _truncated() from error
-        if start + 4 + size > len(binary):
-            raise _truncated()
-        elements.append(binary[start + 4 : start + 4 + size])
-        start += 4 + size
-    return elements
+def _flag(values: dict[str, Any], name: str, default: bool) -> bool:
+    value = values.get(name, default)
+    if not isinstance(value, bool):
+        raise malformed("parameters", f"the parameter {name} must be true or false")
+    return value
 
 
-def _truncated() -> RequestError:
-    return malformed("no_bytes", "the binary tensor is truncated: each recording must follow its length in 4 bytes")
+def _encode_tensor(datatype: str, data: list[Any]) -> bytes:
+    """Return a binary tensor: float64, or strings in UTF-8 that follow their lengths."""
+    if datatype == "FP64":
+        return struct.pack(f"<{len(data)}d", *data)
+    return b"".join(struct.pack("<I", len(text.encode())) + text.encode() for text in data)

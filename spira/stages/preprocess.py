@@ -22,7 +22,7 @@ def preprocess(
     """Build the corpus of a data set.
 
     Args:
-        data: folder or ``gs://`` prefix of the data set.
+        data: folder, ``gs://`` or ``s3://`` prefix of the data set.
         out: the corpus folder to write.
         data_digest: expected content digest of the data set; empty to accept any content.
         skip_bad: leave bad recordings out instead of refusing the data set.

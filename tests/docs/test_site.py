@@ -11,6 +11,7 @@ import pytest
 import typer
 import yaml
 
+from pipelines import catalogue
 from spira.cli.main import app
 from spira.config import Config
 from spira.delivery.settings import Settings
@@ -45,6 +46,15 @@ def test_the_configuration_page_has_every_setting(site: Path):
     keys |= set(Settings.model_fields)
     assert {key for key in keys if f"<code>{key}</code>" not in page} == set()
     assert "<td></td>\n</tr>" not in page  # a setting without a meaning
+
+
+def test_the_components_page_has_every_component(site: Path):
+    """With its inputs and outputs."""
+    page = (site / "components.html").read_text()
+    for name in catalogue.load():
+        spec = catalogue.component(name).component_spec
+        parts = {name, *(spec.inputs or {}), *(spec.outputs or {})}
+        assert {part for part in parts if f"<code>{part}</code>" not in page} == set()
 
 
 def test_the_command_page_has_every_command_and_option(site: Path):

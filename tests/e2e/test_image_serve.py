@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.support.cluster_fixture import IMAGE, PYTHON
+from tests.support.large_bodies import CONTAINER_BYTES, LARGE_BODIES
 from tests.support.packages import make_package
 
 pytestmark = [
@@ -25,6 +26,12 @@ pytestmark = [
     pytest.mark.skipif(os.environ.get("SPIRA_E2E") != "1", reason="needs Docker and the image: set SPIRA_E2E=1"),
 ]
 
+POST = """
+import http.client, json, sys
+connection = http.client.HTTPConnection("127.0.0.1", 8080, timeout=60)
+connection.request("POST", sys.argv[1], sys.stdin.buffer, json.loads(sys.argv[2]))
+print(connection.getresponse().status)
+"""
 PROBE = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8080/v2/models/spira/ready').status)"
 
 
@@ -54,7 +61,8 @@ def container(image: dict[str, Any], tmp_path: Path) -> Iterator[str]:
         folder.chmod(0o755)
     try:
         docker(
-            "run", "-d", "--name", name, "--read-only", "--network", "none", "-v", f"{package}:/mnt/models:ro", IMAGE
+            *("run", "-d", "--name", name, "--read-only", "--network", "none", "-v", f"{package}:/mnt/models:ro"),
+            *(f"--memory={CONTAINER_BYTES}", f"--memory-swap={CONTAINER_BYTES}", IMAGE, "--threads=1"),
         )
         yield name
     finally:
@@ -69,6 +77,10 @@ def test_the_image_is_small_and_not_root(image: dict[str, Any]) -> None:
 
 def test_the_image_serves_read_only_and_without_network(container: str) -> None:
     """The server downloads and writes nothing when it starts."""
+    wait_until_ready(container)
+
+
+def wait_until_ready(container: str) -> None:
     for _ in range(60):
         probe = subprocess.run(["docker", "exec", container, PYTHON, "-c", PROBE], capture_output=True, text=True)
         if probe.stdout.strip() == "200":
@@ -81,3 +93,16 @@ def test_the_image_has_no_torch(container: str) -> None:
     """It has neither MLflow nor a package manager."""
     find = "import importlib.util as u; print([n for n in ('torch', 'pip', 'mlflow') if u.find_spec(n)])"
     assert docker("exec", container, PYTHON, "-c", find).strip() == "[]"
+
+
+def test_any_body_fits_the_memory_of_the_container(container: str) -> None:
+    """The kernel ends a container that needs more than its limit."""
+    wait_until_ready(container)
+    for name, make in LARGE_BODIES.items():
+        path, body, headers = make()
+        sent = {"Content-Length": str(len(body))} | {key.replace("_", "-"): value for key, value in headers.items()}
+        command = ["docker", "exec", "-i", container, PYTHON, "-c", POST, path, json.dumps(sent)]
+        answer = subprocess.run(command, input=body, capture_output=True)
+        assert answer.stdout.strip() in (b"200", b"400", b"413", b"422"), (name, answer.stderr)
+    state = json.loads(docker("inspect", container))[0]["State"]
+    assert (state["Running"], state["OOMKilled"]) == (True, False)

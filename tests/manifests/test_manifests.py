@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import json
 import re
@@ -19,13 +20,14 @@ import yaml
 from kubernetes.utils.quantity import parse_quantity
 
 from pipelines.kubeflow import settings as cluster
+from pipelines.training import STORE_VARIABLES
 from spira.delivery import settings
 from spira.deployment.targets import KServeTarget
 from tests.support import ROOT
 
 MANIFESTS = ROOT / "manifests"
 OVERLAYS = ("kind", "gke")
-ALL = ("base", *OVERLAYS, "base/delivery/kubeflow")
+ALL = ("base", *OVERLAYS, "base/delivery/kubeflow", "kind/kubeflow")
 NAMESPACES = ("mlflow", "spira-serving", "spira-delivery")
 PROJECT_IMAGES = ("spira/base", "spira/serve")
 
@@ -164,7 +166,7 @@ def test_images_have_a_tag_or_a_digest(overlay: str):
 
 def test_only_kind_has_secrets():
     """Their values say so; elsewhere an administrator creates the Secrets."""
-    for folder in set(ALL) - {"kind"}:
+    for folder in set(ALL) - {"kind", "kind/kubeflow"}:
         assert of_kind(folder, "Secret") == []
     values = [value for secret in of_kind("kind", "Secret") for value in secret["data"].values()]
     plain = subprocess.run(["base64", "--decode"], input="".join(values), capture_output=True, text=True, check=True)
@@ -427,6 +429,7 @@ ALLOWED = {
     """,
     "kind": """
         mlflow > seaweedfs:8333         predictor > seaweedfs:8333           node > predictor:8080
+        tick > seaweedfs:8333           task > seaweedfs:8333
     """,
     "gke": """
         mlflow > gcs:443                predictor > gcs:443                  mlflow > metadata:80
@@ -453,7 +456,7 @@ REFUSED = {
         mlflow > dns:443                stranger > neighbour:80              stranger > other-server:80
     """,
     "kind": """
-        stranger > seaweedfs:8333       tick > seaweedfs:8333                task > seaweedfs:8333
+        stranger > seaweedfs:8333       tick > seaweedfs:9333                task > seaweedfs:9333
         client > seaweedfs:8333          other-server > seaweedfs:8333        postgres > seaweedfs:8333
         mlflow > seaweedfs:9333         seaweedfs > gcs:443                  mlflow > gcs:443
         predictor > gcs:443             node > mlflow:5000                   node > postgres:5432
@@ -547,6 +550,35 @@ def test_the_example_refers_to_existing_objects():
     names = {(item["kind"], item["metadata"]["name"]) for item in rendered("base")}
     assert ("ServiceAccount", predictor["serviceAccountName"]) in names
     assert ("ServingRuntime", predictor["model"]["runtime"]) in names
+
+
+def test_ticks_and_preprocess_read_one_place():
+    """Both Secrets have what a client of S3 needs, and keys of an identity with rights on the data's bucket."""
+    secrets = [item for folder in ("kind", "kind/kubeflow") for item in of_kind(folder, "Secret")]
+    tick, task = (item for item in secrets if item["metadata"]["name"].startswith("spira-data"))
+    assert tick["data"] == task["data"]
+    assert set(tick["data"]) == set(STORE_VARIABLES)
+    keys = {name: base64.b64decode(value).decode() for name, value in tick["data"].items()}
+    (identity,) = (
+        one
+        for one in json.loads((MANIFESTS / "kind/s3.json").read_text())["identities"]
+        if one["credentials"] == [{"accessKey": keys["AWS_ACCESS_KEY_ID"], "secretKey": keys["AWS_SECRET_ACCESS_KEY"]}]
+    )
+    watched = yaml.safe_load((MANIFESTS / "kind/delivery.yaml").read_text())
+    assert watched["data"].startswith("s3://spira/")
+    assert {"Read:spira", "Write:spira", "List:spira"} <= set(identity["actions"])
+    (cron_job,) = (item for item in of_kind("kind", "CronJob") if item["metadata"]["name"] == "spira-delivery")
+    for container in containers(pod_template(cron_job)):
+        assert container["envFrom"] == [{"secretRef": {"name": tick["metadata"]["name"]}}]
+
+
+def test_the_state_of_trainings_ties_them_to_no_node():
+    """Except on kind, whose volumes belong to a node."""
+    modes = {
+        folder: of_kind(folder, "PersistentVolumeClaim")[0]["spec"]["accessModes"]
+        for folder in ("base/delivery/kubeflow", "kind/kubeflow")
+    }
+    assert modes == {"base/delivery/kubeflow": ["ReadWriteMany"], "kind/kubeflow": ["ReadWriteOnce"]}
 
 
 def test_the_quota_of_kubeflow_limits_only_gpus():

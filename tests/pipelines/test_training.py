@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from pipelines.parameters import STATE, Parameters
-from pipelines.training import COMPILED, HOUR, CompileOptions, compile_pipeline
+from pipelines.training import COMPILED, HOUR, STORE_VARIABLES, CompileOptions, compile_pipeline
 
 pytestmark = pytest.mark.integration
 
@@ -226,7 +226,20 @@ def test_every_task_has_a_display_name(spec: dict[str, Any]):
 def test_the_file_has_no_secret_and_no_path_of_a_node(spec: dict[str, Any], platform: dict[str, Any]):
     """It runs on any installation: Kubeflow stores artifacts, and MLflow is a URL."""
     text = yaml.safe_dump([spec, platform]).lower()
-    assert [word for word in ("hostpath", "secret", "password", "token", "s3://", "minio") if word in text] == []
+    assert [word for word in ("hostpath", "secret", "password", "token", "minio") if word in text] == []
+    assert not re.search(r"s3://\w", text)
+
+
+def test_only_preprocess_has_the_keys_of_the_store(tmp_path: Path):
+    """From a Secret, as environment variables; keys that it lacks are left out."""
+    compile_pipeline(tmp_path / "out.yaml", options=CompileOptions(secret="spira-data"))
+    _, platform = yaml.safe_load_all((tmp_path / "out.yaml").read_text())
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    secrets = {name: executor["secretAsEnv"] for name, executor in executors.items() if "secretAsEnv" in executor}
+    assert list(secrets) == ["exec-preprocess"]
+    ((secret,),) = secrets.values()
+    assert (secret["secretName"], secret["optional"]) == ("spira-data", True)
+    assert {entry["envVar"]: entry["secretKey"] for entry in secret["keyToEnv"]} == {n: n for n in STORE_VARIABLES}
 
 
 def test_only_tasks_that_can_resume_mount_the_claim(platform: dict[str, Any], tmp_path: Path):

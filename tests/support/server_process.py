@@ -121,9 +121,10 @@ def v2(datatype: str | None, data: list[Any] | None) -> bytes:
     return json.dumps({"id": "a-1", "inputs": [tensor]}).encode()
 
 
-def v2_binary(datatype: str, raw: bytes) -> tuple[bytes, dict[str, str]]:
-    """Return body and headers of a request with binary data."""
-    tensor = {"name": "audio", "datatype": datatype, "shape": [1], "parameters": {"binary_data_size": len(raw)}}
+def v2_binary(datatype: str, raw: bytes, shape: list[int] | None = None) -> tuple[bytes, dict[str, str]]:
+    """Return body and headers of a request with binary data; by default it declares one recording."""
+    shape = shape or ([1] if datatype == "BYTES" else [len(raw)])
+    tensor = {"name": "audio", "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": len(raw)}}
     header = json.dumps({"id": "a-1", "inputs": [tensor]}).encode()
     headers = {"Inference_Header_Content_Length": str(len(header)), "Content_Type": "application/octet-stream"}
     return header + raw, headers

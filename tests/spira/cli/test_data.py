@@ -12,6 +12,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from spira.cli.main import app
+from spira.data.storage import open_store
 
 
 def check(*arguments: object) -> Result:
@@ -67,14 +68,28 @@ def test_the_table_has_one_row_a_recording(voices: Path, tmp_path: Path):
 
 
 def test_a_broken_table_is_reported_with_its_row(voices: Path):
-    """Nothing can be decoded then; the problems are those of the table."""
+    """And with what is wrong with the recordings of the other rows: everything at once."""
     table = voices / "metadata_train.csv"
     table.write_text(table.read_text().replace(",1,", ",7,", 1))
+    (voices / "train_0_0.wav").write_bytes(b"")
     result = check(voices, "--json")
     assert result.exit_code == 2
     printed = json.loads(result.stdout)
     assert "metadata_train.csv, row" in printed["problems"][0]
-    assert printed["quality"] is None
+    assert "train_0_0.wav is empty: 0 bytes" in printed["problems"][1]
+    refused = {row["file_path"]: row["rule"] for row in printed["recordings"] if not row["accepted"]}
+    assert len(printed["recordings"]) == 24 + 3
+    assert sorted(refused.values()) == ["class must be 0 (control) or 1 (patient), found '7'", "is empty: 0 bytes"]
+
+
+def test_a_header_without_the_columns_ends_the_check(voices: Path):
+    """Then nothing can be decoded; the problem is that of the table."""
+    (voices / "metadata_train.csv").write_text("a;b\n1;2\n")
+    result = check(voices, "--json")
+    assert result.exit_code == 2
+    printed = json.loads(result.stdout)
+    assert "metadata_train.csv, row 1: column file_path is missing" in printed["problems"][0]
+    assert (printed["quality"], printed["recordings"]) == (None, [])
 
 
 def test_a_split_without_a_class_is_a_problem(voices: Path):
@@ -84,3 +99,27 @@ def test_a_split_without_a_class_is_a_problem(voices: Path):
     result = check(voices, "--json")
     assert result.exit_code == 2
     assert any("eval" in problem and "after skipping" in problem for problem in json.loads(result.stdout)["problems"])
+
+
+def test_an_upload_prints_what_it_did(voices: Path, bucket: str):
+    """And the digest that a run can be pinned to."""
+    result = CliRunner().invoke(app, ["data", "upload", str(voices), bucket])
+    assert result.exit_code == 0, result.output
+    assert f"{bucket}: " in result.stdout
+    assert "files verified" in result.stdout
+    again = CliRunner().invoke(app, ["data", "upload", str(voices), bucket, "--json"])
+    summary = json.loads(again.stdout)
+    assert summary["uploaded"] == 0
+    assert f"data digest: {summary['digest']}" in result.stdout
+
+
+def test_an_upload_refuses_what_a_check_refuses(voices: Path, gs_bucket: str):
+    """In the same words, and before anything is uploaded."""
+    (voices / "train_0_0.wav").write_bytes(b"RIFF")
+    checked = check(voices)
+    result = CliRunner().invoke(app, ["data", "upload", str(voices), gs_bucket])
+    assert result.exit_code == 2
+    assert [line for line in checked.stdout.splitlines() if line.startswith("refused: ")] == [
+        line for line in result.stdout.splitlines() if line.startswith("refused: ")
+    ]
+    assert open_store(gs_bucket).list() == []

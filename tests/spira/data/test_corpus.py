@@ -223,7 +223,7 @@ def test_a_folder_of_other_files_is_never_replaced(dataset: Path, tmp_path: Path
 def test_a_link_out_of_the_data_set_is_refused(dataset: Path, tmp_path: Path) -> None:
     """A recording must not be a link to a file elsewhere."""
     bad_datasets.link_out(dataset)
-    with pytest.raises(ValueError, match=r"train/00.wav' was not found in the data set \(links out of it"):
+    with pytest.raises(ValueError, match=r"train/00.wav was not found in the data set \(links out of it"):
         build(dataset, tmp_path / "corpus", SETTINGS)
 
 

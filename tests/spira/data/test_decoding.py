@@ -65,6 +65,16 @@ def test_measures_separate_speech_from_background() -> None:
     np.testing.assert_allclose(levels, [0, -6.02, -43.01], atol=0.01)
 
 
+def test_a_constant_offset_changes_no_level() -> None:
+    """Of the speech, of the background, nor of the whole; the peak is that of the samples."""
+    sine = np.sin(2 * np.pi * 1_000 * np.arange(16_000) / 16_000).astype(np.float32)
+    voice = np.concatenate([0.5 * sine, 0.005 * sine, np.zeros(1_000, np.float32)])
+    plain, offset = (measure(DecodedAudio(voice + add, 16_000, 1, 0.0)) for add in (0.0, np.float32(0.3)))
+    levels = ("rms_dbfs", "background_dbfs", "speech_fraction")
+    np.testing.assert_allclose([offset[name] for name in levels], [plain[name] for name in levels], atol=1e-3)
+    assert offset["peak_dbfs"] > plain["peak_dbfs"]
+
+
 def test_the_path_of_a_recording_is_not_mistaken_for_an_error(tmp_path: Path) -> None:
     """libsndfile's log begins with the path, which may contain the words of an error."""
     folder = tmp_path / "truncated 10 should be 2"

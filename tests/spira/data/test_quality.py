@@ -11,6 +11,7 @@ import pytest
 from spira.config import Preprocess
 from spira.data.corpus import build
 from spira.data.quality import DISTRIBUTIONS, describe, warn
+from tests.support import bad_datasets
 
 
 def test_a_shortcut_in_the_data_is_a_warning(spoken_digits: Path, tmp_path: Path) -> None:
@@ -62,3 +63,27 @@ def test_unbalanced_classes_are_a_warning() -> None:
 def test_similar_classes_give_no_warning() -> None:
     """Differences at the limits are accepted."""
     assert warnings(background_dbfs=6.0, rms_dbfs=-6.0, seconds=2.0, patients=20) == []
+
+
+def test_formats_that_a_target_cannot_read_are_counted(tmp_path: Path) -> None:
+    """Before anything is trained: by the Inference Service, which decodes with numpy, and by the server's image."""
+    root = bad_datasets.make(tmp_path / "data")
+    contents = {
+        "train/00.wav": bad_datasets.wav_bytes(bad_datasets.voice(70), format="FLAC"),
+        "train/01.wav": bad_datasets.wav_bytes(bad_datasets.voice(71), subtype="IMA_ADPCM"),
+        "eval/00.wav": bad_datasets.wav_bytes(bad_datasets.voice(72), format="FLAC"),
+        "eval/01.wav": bad_datasets.wav_bytes(bad_datasets.voice(73), subtype="ULAW"),
+        "ward.wav": bad_datasets.wav_bytes(bad_datasets.voice(99, seconds=2.0), format="OGG"),
+    }
+    for path, content in contents.items():
+        bad_datasets.write(root, path, content)
+    (warning,) = (one for one in build(root, tmp_path / "corpus").warnings if "Inference Service" in one)
+    assert warning.startswith(
+        "3 recordings are in formats that the Inference Service cannot read (2 FLAC PCM_16, 1 WAV IMA_ADPCM)"
+    )
+
+
+def test_plain_wav_needs_no_warning(tmp_path: Path) -> None:
+    """Every target reads it."""
+    warnings = build(bad_datasets.make(tmp_path / "data"), tmp_path / "corpus").warnings
+    assert [warning for warning in warnings if "formats" in warning] == []

@@ -256,7 +256,7 @@ def test_a_record_is_a_json_file(ledger: Ledger, tmp_path: Path) -> None:
 
 
 def test_a_bucket_accepts_one_writer_for_each_number(bucket: str) -> None:
-    """On an emulator of Google Cloud Storage, where the generation decides which writer was first."""
+    """On emulators of Google Cloud Storage and of S3, whose conditional writes decide which writer was first."""
     first, second = Ledger(open_store(bucket), "first"), Ledger(open_store(bucket), "second")
     first.append(0, Approved(version="1"), NOW)
     with pytest.raises(OvertakenError):

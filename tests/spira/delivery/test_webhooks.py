@@ -7,6 +7,7 @@ import hmac
 import http.client
 import json
 import os
+import re
 import shutil
 import socket
 import struct
@@ -15,11 +16,13 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from mlflow.webhooks.delivery import _generate_hmac_signature
 
 from spira.delivery import webhooks
@@ -28,6 +31,7 @@ from spira.errors import SpiraError
 pytestmark = pytest.mark.integration
 
 SECRET = "s3cret"
+TEXT = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_characters="\x7f"), max_size=12)
 BODY = b'{"entity": "model_version_alias", "action": "created"}'
 
 
@@ -231,6 +235,77 @@ def test_slow_callers_do_not_block_others_and_are_disconnected(
     assert webhook.wake_ups == 1
     for caller in callers:
         caller.close()
+
+
+def test_connections_are_limited(webhook: Listener) -> None:
+    """A thousand callers that send nothing, or slowly, neither block an authentic call nor use up the descriptors."""
+    before = len(os.listdir("/proc/self/fd"))
+    callers = []
+    for number in range(500):
+        caller = socket.create_connection(("127.0.0.1", webhook.port), timeout=30)
+        with suppress(ConnectionError):
+            caller.sendall([b"", b"POST /wake/git HTTP/1.1\r\nContent-Length: 100\r\n\r\nhalf"][number % 2])
+        callers.append(caller)
+    assert webhook.post("/wake/git", BODY, git_headers()) == 202
+    served = len(os.listdir("/proc/self/fd")) - before - len(callers)
+    assert served <= webhooks.MAX_CONNECTIONS + 5
+    for caller in callers:
+        caller.close()
+
+
+WATCHED = """
+import resource, sys, time
+from spira.delivery import webhooks
+resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
+server = webhooks.serve("127.0.0.1:0", lambda: None)
+print(server.server_address[1], flush=True)
+for line in sys.stdin:
+    open(sys.argv[0]).close()
+    print(time.process_time(), flush=True)
+"""
+
+
+def test_callers_leave_the_descriptors_to_the_watcher(tmp_path: Path) -> None:
+    """A process with 128 descriptors and 300 callers opens files, is idle, and prints no error."""
+    script = tmp_path / "watched.py"
+    script.write_text(WATCHED)
+    command = [sys.executable, str(script)]
+    process = subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True, env=os.environ | {"PYTHONPATH": "."})
+    with process, ExitStack() as stack:
+        port = int(process.stdout.readline())
+        for _ in range(300):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+        used = []
+        for pause in (0.5, 1.0):
+            time.sleep(pause)
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            used.append(float(process.stdout.readline()))
+        assert used[1] - used[0] < 0.3
+        process.stdin.close()
+        assert process.stderr.read() == ""
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    path=st.sampled_from(["/wake/git", "http://[", "//[::1", "/wake/storage?token=%ff", "/wake/git?\xe9", "*", "a b"])
+    | TEXT,
+    header=st.sampled_from(
+        ["Content-Length", "X-MLflow-Timestamp", "X-Hub-Signature-256", "Transfer-Encoding", "Expect"]
+    ),
+    value=TEXT,
+)
+def test_any_request_gets_an_answer(
+    webhook: Listener, capfd: pytest.CaptureFixture[str], path: str, header: str, value: str
+) -> None:
+    """Any path and any header: a status below 500 or 501 for a method, nothing printed, and nobody is woken."""
+    request = f"POST {path} HTTP/1.1\r\n{header}: {value}\r\n\r\n".encode("latin-1")
+    with socket.create_connection(("127.0.0.1", webhook.port), timeout=30) as connection:
+        connection.sendall(request)
+        connection.shutdown(socket.SHUT_WR)
+        response = connection.makefile("rb").read()
+    assert re.match(rb"HTTP/1.[01] 4|<!DOCTYPE|$", response), response
+    assert (webhook.wake_ups, capfd.readouterr().err) == (0, "")
 
 
 @pytest.mark.parametrize("listen", ["8090x", "127.0.0.1", "127.0.0.1:99999999", "127.0.0.1:-1", "nowhere.invalid:1"])

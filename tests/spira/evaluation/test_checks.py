@@ -9,6 +9,7 @@ from spira.evaluation.verdict import CheckKind, Condition, Estimate, Slice
 from tests.support.verdicts import condition
 
 GATE = gate.load()
+COUNTS = {"control": {"files": 30, "speakers": 4}, "patient": {"files": 30, "speakers": 4}}
 
 
 def good_conditions() -> dict[str, Condition]:
@@ -23,7 +24,7 @@ def good_conditions() -> dict[str, Condition]:
 
 def failed(conditions: dict[str, Condition]) -> list[str]:
     """Return the names of the failed checks."""
-    return [check.name for check in checks.performance_checks(GATE, conditions) if not check.passed]
+    return [check.name for check in checks.performance_checks(GATE, conditions, COUNTS) if not check.passed]
 
 
 def test_a_good_model_passes_every_check() -> None:
@@ -53,6 +54,18 @@ def test_each_limit_fails_its_own_check(condition: str, metric: str, values: dic
     conditions = good_conditions()
     conditions[condition].by_file[metric] = Estimate(**values)
     assert failed(conditions) == expected
+
+
+@pytest.mark.parametrize(
+    "patients", [{"files": 2, "speakers": 2}, {"files": 2}, {"files": 40, "speakers": 2}, {"files": 3, "speakers": 3}]
+)
+def test_swapped_labels_are_not_inferred_from_a_few_patients(patients: dict[str, int]) -> None:
+    """Two patients rank below the controls by chance, and the message says that their order was not judged."""
+    conditions = good_conditions()
+    conditions["clean"].by_file["auroc"] = Estimate(value=0.0, low=0.0, high=0.0)
+    judged = checks.performance_checks(GATE, conditions, COUNTS | {"patient": patients})
+    (order,) = (check for check in judged if check.name == "labels_not_swapped")
+    assert (order.passed, "not judged" in order.message) == (True, True)
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "auroc", "brier", "ece", "coverage"])
@@ -107,6 +120,6 @@ def test_non_inferiority_depends_on_the_lower_end(low: float, passed: bool) -> N
 
 def test_every_check_has_a_title_of_its_own() -> None:
     """A reader of the report can distinguish the checks by their titles."""
-    titles = [check.title for check in checks.performance_checks(GATE, good_conditions())]
+    titles = [check.title for check in checks.performance_checks(GATE, good_conditions(), COUNTS)]
     assert len(titles) == len(set(titles))
     assert {"Noisy test: accuracy", "Noisy test: AUROC", "Noisy test: Brier score"} <= set(titles)

@@ -101,9 +101,10 @@ def test_a_speakers_probability_is_the_mean_of_the_recordings() -> None:
 
 
 def test_slices_are_the_values_of_every_optional_column() -> None:
-    """A numeric column with many values is cut into thirds; an absent value is in no slice."""
+    """A numeric column with many values is cut into thirds; a text column with as many values as recordings is none."""
     ages = [20, 30, 40, 50, 60, 70, 80, 90, 95, None]
-    rows = pd.DataFrame({"file_path": list("abcdefghij"), "label": 0, "sex": ["f", "m"] * 5, "age": ages})
+    columns = {"sex": ["f", "m"] * 5, "age": ages, "note": [*"klmnopqr", "", ""], "record": list("0123456789")}
+    rows = pd.DataFrame({"file_path": list("abcdefghij"), "label": 0, **columns})
     sizes = {(column, value): len(part) for column, value, part in evaluate.slices(rows)}
     assert sizes == {
         ("age", "20 to 40"): 3,

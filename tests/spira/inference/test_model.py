@@ -42,6 +42,11 @@ def wav_bytes(samples: np.ndarray, rate: int = 16_000) -> bytes:
     return file.getvalue()
 
 
+def dead_microphone() -> np.ndarray:
+    """Return a constant offset with a few steps of converter noise, int16."""
+    return (9830 + np.random.default_rng(0).integers(-4, 5, 5 * 16_000)).astype(np.int16)
+
+
 def test_the_inference_service_gets_a_list_and_a_diagnosis(model: Model) -> None:
     """The service accepts only a tuple of a list of Python floats and a diagnosis."""
     content = wav_bytes(signal(6.0))
@@ -87,15 +92,36 @@ def test_a_request_without_the_sentence_is_refused(model: Model, request_: objec
     ("samples", "message"),
     [
         (signal(0.3), "less than 0.5 s"),
-        (np.zeros(16_000 * 121, np.int16), "more than 120 s"),
+        (np.zeros(16_000 * 121, np.int16), "more than the 120 s"),
         (np.zeros(16_000 * 5, np.int16), "silent"),
         (np.full(16_000 * 5, np.nan, np.float32), "not finite"),
+        (dead_microphone(), "silent"),
+        (np.linspace(9000, 12000, 5 * 16_000).astype(np.int16), "silent"),
     ],
 )
-def test_unusable_recordings_are_refused(model: Model, samples: np.ndarray, message: str) -> None:
-    """The rules are those of training."""
+def test_unusable_recordings_are_refused(
+    model: Model, samples: np.ndarray, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The rules are those of training. The service, where an error is silence, gets an answer without a number."""
+    content = wav_bytes(samples)
     with pytest.raises(AudioError, match=message):
-        model.probability(wav_bytes(samples))
+        model.probability(content)
+    assert model.predict([{}, {"frase": {"content": content, "filename": "x.wav"}}]) == ([], "inconclusive")
+    assert message in caplog.text
+
+
+@pytest.mark.parametrize("rate", [4_000, 8_000, 11_025, 16_000, 22_050, 44_100, 48_000])
+@pytest.mark.parametrize("offset", [-0.9, 0.3, 0.9])
+def test_a_constant_offset_is_silent_at_every_sample_rate(model: Model, rate: int, offset: float) -> None:
+    """Resampling leaves ripples of the step at both ends, which are no sound."""
+    with pytest.raises(AudioError, match="silent"):
+        model.probability(wav_bytes(np.full(2 * rate, offset, np.float32), rate))
+
+
+@pytest.mark.parametrize("content", [b"", b"ID3" + bytes(1000), b"OggS" + bytes(1000), wav_bytes(signal(5.0))[:-5000]])
+def test_bytes_that_are_no_whole_wav_are_answered_without_a_number(model: Model, content: bytes) -> None:
+    """Empty, MP3, Ogg and cut-off content."""
+    assert model.predict([{}, {"frase": {"content": content, "filename": "x.wav"}}]) == ([], "inconclusive")
 
 
 def test_a_huge_file_is_refused_before_decoding(model: Model) -> None:
@@ -189,8 +215,11 @@ def test_mlflows_loader_returns_the_model(data: Path, model: Model) -> None:
 
 
 def test_the_level_is_that_of_the_loudest_frame() -> None:
-    """A full-scale square wave is at 0 dBFS, silence at -120."""
-    assert loudest_dbfs(np.r_[np.zeros(16_000), np.ones(16_000)]) == pytest.approx(0.0, abs=1e-9)
+    """A full-scale square wave is at 0 dBFS, silence at -120, also with a constant offset."""
+    square = np.tile([1.0, -1.0], 8_000)
+    assert loudest_dbfs(np.r_[np.zeros(16_000), square]) == pytest.approx(0.0, abs=1e-9)
+    assert loudest_dbfs(np.r_[np.zeros(16_000), square] + 0.5) == pytest.approx(0.0, abs=1e-9)
+    assert loudest_dbfs(np.full(16_000, 0.3)) == pytest.approx(-120.0)
     assert loudest_dbfs(np.zeros(16_000)) == pytest.approx(-120.0)
     assert loudest_dbfs(np.zeros(3)) == pytest.approx(-120.0)
 

@@ -31,6 +31,41 @@ def test_the_cpu_does_not_satisfy_require_gpu() -> None:
         choose_device("cpu", require_gpu=True)
 
 
+@pytest.fixture
+def unusable_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU that torch sees and cannot compute with: here, there is none behind it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+
+@without_gpu
+@pytest.mark.usefixtures("unusable_gpu")
+def test_auto_falls_back_from_a_gpu_that_cannot_be_used(caplog: pytest.LogCaptureFixture) -> None:
+    """With one warning that gives torch's reason; the GPU is not tried again."""
+    assert [choose_device("auto").type for _ in range(3)] == ["cpu"] * 3
+    assert caplog.text.count("the GPU is seen and cannot be used (") == 1
+
+
+@without_gpu
+@pytest.mark.usefixtures("unusable_gpu")
+@pytest.mark.parametrize("name", ["auto", "cpu"])
+def test_an_optimiser_works_beside_a_gpu_that_cannot_be_used(name: str) -> None:
+    """torch's optimisers call the driver of every GPU that is seen, whatever device the weights are on."""
+    weights = torch.nn.Linear(2, 1).to(choose_device(name))
+    optimizer = torch.optim.Adam(weights.parameters())
+    weights(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+
+
+@without_gpu
+@pytest.mark.usefixtures("unusable_gpu")
+@pytest.mark.parametrize(("name", "require_gpu"), [("cuda", False), ("cuda:1", False), ("auto", True)])
+def test_a_named_gpu_that_cannot_be_used_is_refused_in_one_line(name: str, require_gpu: bool) -> None:
+    """Before anything is trained; never by a traceback."""
+    with pytest.raises(SpiraError, match=r"cuda.*seen and cannot be used \(.+\).*device=cpu") as error:
+        choose_device(name, require_gpu)
+    assert len(str(error.value).splitlines()) == 1
+
+
 def test_an_unknown_device_is_refused_by_name() -> None:
     """The message lists the valid names."""
     with pytest.raises(SpiraError, match="'gpu': must be auto, cpu, cuda or cuda:N"):
