@@ -176,9 +176,14 @@ def check_complete(package_dir: Path) -> None:
     Raises:
         PackageError: one of them is missing.
     """
-    for part in (DESCRIPTION, "data/config.json", f"code/{CODE}/pyfunc.py"):
-        if not (package_dir / part).is_file():
-            raise PackageError(f"{package_dir} is incomplete: {part} is missing; package the checkpoint again")
+    if missing := _missing(package_dir):
+        raise PackageError(f"{package_dir} is incomplete: {missing} is missing; package the checkpoint again")
+
+
+def _missing(package_dir: Path) -> str:
+    """Return the first file that every package has and this one lacks; empty if there is none."""
+    parts = (DESCRIPTION, "data/config.json", f"code/{CODE}/pyfunc.py")
+    return next((part for part in parts if not (package_dir / part).is_file()), "")
 
 
 def check_files(package_dir: Path) -> None:
@@ -187,15 +192,25 @@ def check_files(package_dir: Path) -> None:
     Raises:
         PackageError: a file is missing, changed or not listed; the message names the first one.
     """
+    if damage := find_damage(package_dir):
+        raise PackageError(f"{package_dir}: {damage}; package the checkpoint again, or fetch it again")
+
+
+def find_damage(package_dir: Path) -> str:
+    """Return the first file of a package that is missing, changed or not listed, and why; empty if it is intact."""
+    if missing := _missing(package_dir):
+        return f"{missing} is missing"
     try:
-        listed = json.loads((package_dir / DESCRIPTION).read_text())["files"]
-    except (OSError, ValueError, KeyError) as error:
-        raise PackageError(f"{package_dir} is no package: {DESCRIPTION}: {error}") from error
+        listed: dict[str, str] = dict(json.loads((package_dir / DESCRIPTION).read_text())["files"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return f"{DESCRIPTION} cannot be read ({type(error).__name__}: {error})"
     present = digests(package_dir)
     for name in sorted(listed.keys() | present.keys()):
         if listed.get(name) != present.get(name):
-            problem = "is missing" if name not in present else "was changed" if name in listed else "is not listed"
-            raise PackageError(f"{package_dir}: {name} {problem}; package the checkpoint again, or fetch it again")
+            return f"{name} " + (
+                "is missing" if name not in present else "was changed" if name in listed else "is not listed"
+            )
+    return ""
 
 
 def is_identical(a: Path, b: Path) -> bool:
