@@ -15,6 +15,7 @@ from spira import lineage
 from spira.config import Config, FrozenModel, explain
 from spira.data import corpus
 from spira.data.corpus import Corpus
+from spira.delivery.events import VersionId
 from spira.delivery.explain import EMPTY_AXES, describe_change, fingerprints
 from spira.delivery.fingerprints import Axis, AxisName, Change, axis_of, changes, data_axis
 from spira.delivery.ledger import Ledger
@@ -81,7 +82,7 @@ def reproduce(
         SpiraError: no run in the ledger produced the version, or data or code differ from those of the run.
     """
     records = ledger.read()
-    attempt = state_of(records).attempt_of(version)
+    attempt = state_of(records).attempt_of(VersionId(version))
     if attempt is None:
         raise SpiraError(f"no run in the ledger produced version {version}: see spira deliver history")
     fingerprint = fingerprints(records)[attempt.fingerprint]

@@ -199,11 +199,11 @@ def check_files(package_dir: Path) -> None:
 def find_damage(package_dir: Path) -> str:
     """Return the first file of a package that is missing, changed or not listed, and why; empty if it is intact."""
     if missing := _missing(package_dir):
-        return f"{missing} is missing"
+        return f"{missing} is missing" + ("; this is no package" if missing == DESCRIPTION else "")
     try:
         listed: dict[str, str] = dict(json.loads((package_dir / DESCRIPTION).read_text())["files"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        return f"{DESCRIPTION} cannot be read ({type(error).__name__}: {error})"
+        return f"{DESCRIPTION} cannot be read ({type(error).__name__}: {error}); this is no package"
     present = digests(package_dir)
     for name in sorted(listed.keys() | present.keys()):
         if listed.get(name) != present.get(name):

@@ -52,6 +52,8 @@ class RegisteredVersion:
     """Run with the version's latest verdict."""
     uri: str
     """Folder of the version's artifacts, which never changes: a server loads the model from it."""
+    digest: str
+    """Digest of the version's package; empty if it was registered by hand."""
 
 
 @dataclass(frozen=True)
@@ -260,11 +262,16 @@ class Registry:
         return self._registered(entity) if entity else None
 
     @explained("the champion cannot be looked up")
-    def champion_status(self) -> tuple[str | None, frozenset[str]]:
-        """Return the champion's number, or None before the first promotion, and the versions rolled back."""
+    def champion_status(self) -> tuple[str | None, frozenset[str], dict[str, str]]:
+        """Return the champion, or None before the first promotion, the versions rolled back, and all digests.
+
+        Versions are numbers. The digest of a version that was registered by hand is missing.
+        """
         entities = self._store.search()
         champion = next((str(entity.version) for entity in entities if "champion" in entity.aliases), None)
-        return champion, frozenset(str(entity.version) for entity in entities if "rolled_back_reason" in entity.tags)
+        rolled_back = frozenset(str(entity.version) for entity in entities if "rolled_back_reason" in entity.tags)
+        digests = {str(entity.version): entity.tags[DIGEST_TAG] for entity in entities if DIGEST_TAG in entity.tags}
+        return champion, rolled_back, digests
 
     @explained("the versions cannot be compared")
     def compare(self, a: int | str, b: int | str) -> list[Difference]:
@@ -316,6 +323,7 @@ class Registry:
             tags=dict(entity.tags),
             run_id=run_id,
             uri=self._store.uri(entity),
+            digest=entity.tags.get(DIGEST_TAG, ""),
         )
 
 

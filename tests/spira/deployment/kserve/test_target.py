@@ -380,14 +380,12 @@ def test_a_flipped_bit_in_the_history_never_changes_the_state(
     flipped = chr(ord(content[index]) ^ 1 << bit)
     annotations["spira/history"] = content[:index] + flipped + content[index + 1 :]
     try:
-        status = serving.status()
-        assert (status.version, status.previous, status.digest, status.history) == (
-            intact.version, intact.previous, intact.digest, intact.history
-        )  # fmt: skip
+        result: object = serving.status().history
     except DeploymentError as error:
-        assert "annotation spira/history is damaged" in str(error)
-    finally:
-        annotations["spira/history"] = content
+        result = str(error)
+    annotations["spira/history"] = content
+    is_reported = isinstance(result, str) and "annotation spira/history is damaged" in result
+    assert is_reported or result == intact.history
 
 
 @pytest.mark.parametrize("content", ["[", "7", '[{"version": "1"}]'])
