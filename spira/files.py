@@ -74,15 +74,15 @@ CHECKSUM = "checksum"
 
 def with_checksum(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a JSON object with a checksum over its other values, by which :func:`has_checksum` finds damage."""
-    return {**values, CHECKSUM: _checksum(values)}
+    return {**values, CHECKSUM: checksum(values)}
 
 
 def has_checksum(values: Mapping[str, Any]) -> bool:
     """Return whether a JSON object has the checksum of its other values."""
-    return values.get(CHECKSUM) == _checksum(values)
+    return values.get(CHECKSUM) == checksum(values)
 
 
-def _checksum(values: Mapping[str, Any]) -> str:
+def checksum(values: Mapping[str, Any]) -> str:
     """Return the SHA-256 digest of all values but the checksum, whatever their order and layout in the file."""
     content = {key: value for key, value in values.items() if key != CHECKSUM}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

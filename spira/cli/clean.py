@@ -87,8 +87,9 @@ def in_use(settings: Settings) -> InUse:
         raise SpiraError(damage)
     state = state_of(records)
     models = repository(settings)
-    versions = {wanted(state, state.rolled_back), state.promoting, state.pin.version if state.pin else None}
-    versions |= {delivery.version for delivery in state.deliveries[-2:]}
+    delivered = [delivery.version for delivery in state.deliveries[-2:]]
+    known = [wanted(state, state.rolled_back), state.promoting, state.pin.version if state.pin else None, *delivered]
+    versions: set[str | None] = {version.number for version in known if version}
     if "://" in settings.registry or (Path(settings.registry) / "mlflow.db").is_file():
         versions |= {str(version.version) for version in models.registry.list_versions() if version.aliases}
     for target in targets(settings, models):

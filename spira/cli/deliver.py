@@ -26,11 +26,12 @@ from spira.cli.interrupts import ending_only_this
 from spira.data.storage import open_store
 from spira.delivery import explain, ledger_check, operator_commands
 from spira.delivery import settings as settings_file
+from spira.delivery.events import VersionId
 from spira.delivery.ledger import Ledger, Record
 from spira.delivery.ledger_check import LedgerCheck
 from spira.delivery.reconcile import Report
 from spira.delivery.settings import Settings
-from spira.delivery.status import TargetStatus, delivery_status, tick_status
+from spira.delivery.status import DeliveryStatus, TargetStatus, delivery_status, tick_status
 from spira.errors import SpiraError
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
@@ -141,13 +142,19 @@ def watch(
 
 @app.command()
 def status(settings_path: SettingsFile = DEFAULT, as_json: Json = False) -> None:
-    """Show what is observed, training, wanted and served; change nothing."""
+    """Show what is observed, training, wanted and served; change nothing. Exit code 1: there is a problem."""
     from spira.cli.compose import reconciler
 
     status = delivery_status(reconciler(settings_file.load(settings_path)).dry_run())
     if as_json:
         print_json(status.to_json())
-        return
+    else:
+        _show_status(status)
+    if status.has_problem:
+        raise typer.Exit(1)
+
+
+def _show_status(status: DeliveryStatus) -> None:
     observed = "nothing yet"
     if status.observed:
         what = status.observed.fingerprint[:12] or status.observed.problem
@@ -157,7 +164,7 @@ def status(settings_path: SettingsFile = DEFAULT, as_json: Json = False) -> None
         ("training", status.training + (f", run {status.run}" if status.run else "")),
         ("wanted", f"version {status.wanted}" if status.wanted else "no version yet"),
         ("champion", f"version {status.champion}" if status.champion else "none"),
-        *((f"target {name}", _target_text(target)) for name, target in status.serving.items()),
+        *((f"target {name}", _target_text(target, status.wanted_id)) for name, target in status.serving.items()),
     ]
     if status.pin:
         rows.append(("pinned", f"version {status.pin.version}: {status.pin.reason}"))
@@ -167,11 +174,14 @@ def status(settings_path: SettingsFile = DEFAULT, as_json: Json = False) -> None
     print_rows(rows)
 
 
-def _target_text(target: TargetStatus | None) -> str:
+def _target_text(target: TargetStatus | None, wanted: VersionId | None) -> str:
     if target is None:
         return "unreachable"
     version = f"version {target.version}" if target.version else "nothing"
-    return version + ("" if target.ready else f", NOT READY: {target.message}")
+    if not target.ready or target.drifted:
+        return f"{version}, {'DRIFTED' if target.ready else 'NOT READY'}: {target.message}"
+    is_another = wanted is not None and target.version == wanted.number and not target.is_as_wanted(wanted)
+    return version + (", ANOTHER PACKAGE than the wanted one of this number" if is_another else "")
 
 
 @app.command()

@@ -37,6 +37,7 @@ from spira.cli.models import check_repository
 from spira.cli.options import DEFAULT_WORK
 from spira.delivery import settings as settings_file
 from spira.delivery.decide import wanted
+from spira.delivery.events import VersionId
 from spira.delivery.settings import Settings
 from spira.delivery.state import DeliveryState, state_of
 from spira.deployment import promotion
@@ -102,7 +103,8 @@ class Scope:
         check_repository(self.models.uri)
         with _progress("model repository"):
             registered = self.models.registry.show(version)
-            return self.models.release(str(registered.version)), _unfit(registered, self.state.rolled_back)
+            version_id = VersionId(str(registered.version), registered.digest)
+            return self.models.release(version_id), _unfit(registered, self.state)
 
 
 def _settings(file: Path, work: Path | None, mlflow: str) -> Settings:
@@ -155,7 +157,7 @@ def plan(
     release, unfit = scope.release(version)
     if unfit:
         say(f"version {release.version} {unfit}: apply refuses it, unless --force REASON gives a reason to serve it")
-    _warn_if_not_wanted(scope.state, release.version)
+    _warn_if_not_wanted(scope.state, _id_of(release))
     results = Results(_plan_rows, as_json)
     results.call_all(scope.targets, lambda target: asdict(target.plan(release)))
     results.finish()
@@ -183,11 +185,11 @@ def apply(
     release, unfit = scope.release(version)
     if unfit and not force:
         raise SpiraError(f"version {release.version} {unfit}; to serve it anyway, give a reason: --force REASON")
-    _warn_if_not_wanted(scope.state, release.version)
+    _warn_if_not_wanted(scope.state, _id_of(release))
     forced = replace(release, reason=force)
 
     def set_champion() -> None:
-        scope.models.promote(release.version, force)
+        scope.models.promote(_id_of(release), force)
         say(f"version {release.version} is champion")
 
     replaced: dict[str, str | None] = {}
@@ -267,35 +269,36 @@ def rollback(
 ) -> None:
     """Serve the previous version of each target again, then make it champion."""
     scope = Scope.load(settings, work, mlflow, kind)
-    moves: list[tuple[str | None, str | None]] = []
+    moves: list[tuple[str | None, VersionId | None]] = []
     """Version that each target left, and version that it serves now."""
 
     def go_back(target: Target) -> Status:
         before = target.status()
-        earlier_reason = scope.state.rolled_back.get(before.previous or "")
+        earlier_reason = scope.state.rollback_reason(VersionId(before.previous)) if before.previous else ""
         if earlier_reason and bad in ("", before.version):
             raise DeploymentError(
                 f"version {before.previous} was rolled back ({earlier_reason}): apply another version"
             )
         after = target.rollback(reason, bad or None)
-        moves.append((bad or before.version, after.version))
-        _warn_if_not_wanted(scope.state, after.version)
+        serving = VersionId(after.version, after.digest) if after.version else None
+        moves.append((bad or before.version, serving))
+        _warn_if_not_wanted(scope.state, serving)
         return after
 
     # No version to restore: the targets must not serve the bad version again if the alias cannot be moved.
     _move(scope, go_back, lambda: _set_champion_back(scope, moves, reason), {}, as_json)
 
 
-def _set_champion_back(scope: Scope, moves: Sequence[tuple[str | None, str | None]], reason: str) -> None:
+def _set_champion_back(scope: Scope, moves: Sequence[tuple[str | None, VersionId | None]], reason: str) -> None:
     """Move the champion alias from the version that all targets left to the version that all serve now."""
-    versions = set(moves)
-    if len(versions) > 1:
+    left, served = moves[0]
+    if any(left != other or str(served) != str(now) or not _is_same(served, now) for other, now in moves):
         say(
             "the champion stays: the targets serve different versions; spira deploy apply VERSION serves one everywhere"
         )
         return
-    left, serving = versions.pop()
     check_repository(scope.models.uri)
+    serving = scope.models.number(served) if served else None
     registry = scope.models.registry
     aliases = {alias: str(version.version) for version in registry.list_versions() for alias in version.aliases}
     champion, previous = aliases.get("champion"), aliases.get("previous")
@@ -308,8 +311,12 @@ def _set_champion_back(scope: Scope, moves: Sequence[tuple[str | None, str | Non
         registry.rollback(reason, int(champion))
     elif champion != serving:
         # Continuous delivery decides itself which versions it holds: only the alias follows the targets.
-        scope.models.promote(serving, "")
+        scope.models.promote(served or VersionId(serving), "")
     say(f"version {serving} is champion")
+
+
+def _is_same(a: VersionId | None, b: VersionId | None) -> bool:
+    return a is b or (a is not None and b is not None and a.is_same(b))
 
 
 def _move(
@@ -360,17 +367,22 @@ def _served_rows(result: Mapping[str, Any]) -> Rows:
     return rows + ([("message", result["message"])] if result["message"] else [])
 
 
-def _unfit(version: RegisteredVersion, rolled_back: Mapping[str, str]) -> str:
+def _id_of(release: Release) -> VersionId:
+    return VersionId(release.version, release.digest)
+
+
+def _unfit(version: RegisteredVersion, state: DeliveryState) -> str:
     """Return why a version should not serve, empty if it may."""
-    if reason := rolled_back.get(str(version.version)) or version.tags.get("rolled_back_reason"):
+    identity = VersionId(str(version.version), version.digest)
+    if reason := state.rollback_reason(identity) or version.tags.get("rolled_back_reason"):
         return f"was rolled back ({reason})"
     return "" if version.approved else f"is not approved ({version.tags.get('reasons') or 'no reason recorded'})"
 
 
-def _warn_if_not_wanted(state: DeliveryState, version: str | None) -> None:
+def _warn_if_not_wanted(state: DeliveryState, version: VersionId | None) -> None:
     """Warn that a manual change does not last if continuous delivery wants another version."""
     want = wanted(state, state.rolled_back)
-    if state.last and version != want:
+    if state.last and not (version and want and version.is_same(want)):
         wants = f"wants version {want}, and its next tick restores it" if want else "serves what it delivers next"
         lasting = f"spira deliver pin {version} or spira deliver rollback"
         say(f"continuous delivery {wants}; for a lasting change use {lasting}")

@@ -56,9 +56,11 @@ def open_registry(work: Path, mlflow: str) -> Registry:
 
 def fetch_package(version: str, work: Path, mlflow: str) -> Path:
     """Return the package folder of a version, fetched once into the work folder."""
-    registry = open_registry(work, mlflow)
-    number = registry.show(version).version
-    return registry.fetch(number, work / "models" / str(number))
+    from spira.delivery.repository import MLflowRepository
+
+    uri = mlflow or str(work)
+    check_repository(uri)
+    return MLflowRepository(uri, work / "models").package(version)
 
 
 @app.command("list")

@@ -19,6 +19,7 @@ from pydantic import ConfigDict
 from pydantic.alias_generators import to_camel
 
 from spira.config import FrozenModel, JsonObject
+from spira.delivery.events import VersionId
 from spira.delivery.fingerprints import describe_problem
 from spira.delivery.status import AxisDigests, DeliveryStatus, ObservedStatus, TargetStatus
 from spira.kubernetes_connection import KubernetesObject
@@ -135,7 +136,7 @@ def resource_status(
 
 def conditions(status: DeliveryStatus) -> list[Condition]:
     """Return the four conditions."""
-    return [_fit(status.observed), _settled(status), _serving(status.wanted, status.serving), _healthy(status)]
+    return [_fit(status.observed), _settled(status), _serving(status.wanted_id, status.serving), _healthy(status)]
 
 
 def _fit(observed: ObservedStatus | None) -> Condition:
@@ -152,10 +153,10 @@ def _settled(status: DeliveryStatus) -> Condition:
     return Condition("Settled", condition_status, reason, f"{status.training}{run}")
 
 
-def _serving(wanted: str | None, serving: Mapping[str, TargetStatus | None]) -> Condition:
+def _serving(wanted: VersionId | None, serving: Mapping[str, TargetStatus | None]) -> Condition:
     if not wanted:
         return Condition("Serving", "False", "NothingWanted", "no version was delivered yet")
-    wrong = [name for name, target in serving.items() if target and not _is_as_wanted(target, wanted)]
+    wrong = [name for name, target in serving.items() if target and not target.is_as_wanted(wanted)]
     unreachable = [name for name, target in serving.items() if not target]
     details = "; ".join(f"{name}: {_summary(serving[name])}" for name in wrong + unreachable)
     if wrong:  # a known error matters more than an unreachable target
@@ -163,10 +164,6 @@ def _serving(wanted: str | None, serving: Mapping[str, TargetStatus | None]) -> 
     if unreachable:
         return Condition("Serving", "Unknown", "Unreachable", f"version {wanted} is wanted; {details}")
     return Condition("Serving", "True", "AsWanted", f"version {wanted}")
-
-
-def _is_as_wanted(target: TargetStatus, wanted: str) -> bool:
-    return target.version == wanted and target.ready
 
 
 def _healthy(status: DeliveryStatus) -> Condition:

@@ -18,9 +18,10 @@ Damage
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from spira.delivery.events import VersionId
 from spira.delivery.fingerprints import Axes, InvalidInput, describe_problem
 from spira.delivery.runner import Run
 from spira.delivery.state import Attempt, DeliveryState
@@ -50,9 +51,11 @@ class Policy:
 class ChampionStatus:
     """Champion and rolled-back versions of the model repository."""
 
-    champion: str | None
-    rolled_back: frozenset[str] = frozenset()
+    champion: VersionId | None
+    rolled_back: frozenset[VersionId] = frozenset()
     """Versions that the repository refuses to promote."""
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """Digest of the package of every version, by number."""
 
 
 @dataclass(frozen=True)
@@ -96,14 +99,14 @@ class Finish:
 class Adopt:
     """Record the champion that is older than the ledger as delivered."""
 
-    version: str
+    version: VersionId
 
 
 @dataclass(frozen=True)
 class Promote:
     """Serve a version on every target, then make it champion."""
 
-    version: str
+    version: VersionId
     why: str
 
 
@@ -111,8 +114,8 @@ class Promote:
 class SetChampion:
     """Make the wanted version champion, because another one is."""
 
-    version: str
-    instead_of: str | None
+    version: VersionId
+    instead_of: VersionId | None
     """The present champion."""
 
 
@@ -121,7 +124,7 @@ class Serve:
     """Apply the wanted version to a target that serves another one, or that is not ready or has drifted."""
 
     target: str
-    version: str
+    version: VersionId
     instead_of: str | None
     """Version that the target serves now."""
 
@@ -180,7 +183,7 @@ def _train(
     now: datetime,
 ) -> Decision:
     if state.active:
-        return _follow(state.active, runs)
+        return _follow(state.active, runs, champion_status)
     if observed is None:
         return Decision(notes=("no new observation: the data, the settings or the code cannot be read now",))
     if isinstance(observed, InvalidInput):
@@ -196,7 +199,7 @@ def _train(
     return Decision((Claim(fingerprint, len(attempts) + 1),))
 
 
-def _follow(active: Attempt, runs: Mapping[str, Run | None]) -> Decision:
+def _follow(active: Attempt, runs: Mapping[str, Run | None], champion_status: ChampionStatus | None) -> Decision:
     """Return the next action for the active run."""
     if active.run not in runs:
         return Decision(notes=(f"run {active.run}: the runner is unreachable",))
@@ -210,6 +213,8 @@ def _follow(active: Attempt, runs: Mapping[str, Run | None]) -> Decision:
     if run.state == "running":
         progress = f": {run.message}" if run.message else ""
         return Decision(notes=(f"run {active.run} is running since {active.claimed:%Y-%m-%d %H:%M:%S}{progress}",))
+    if run.approved and champion_status is None:  # the record needs the digest of the version
+        return Decision(notes=(f"run {active.run} has ended; waiting for the model repository",))
     return Decision((Finish(active, run),))
 
 
@@ -265,22 +270,24 @@ def _serve(
     return Decision(repairs.actions, promotion.notes + repairs.notes)
 
 
-def wanted(state: DeliveryState, rolled_back: Collection[str]) -> str | None:
+def wanted(state: DeliveryState, rolled_back: Collection[VersionId]) -> VersionId | None:
     """Return the version that should serve: the pinned one, otherwise the last delivered one not rolled back."""
     if state.pin:
         return state.pin.version
     versions = (delivery.version for delivery in reversed(state.deliveries))
-    return next((version for version in versions if version not in rolled_back), None)
+    return next((version for version in versions if not version.is_among(rolled_back)), None)
 
 
-def candidate(state: DeliveryState, rolled_back: Collection[str]) -> Attempt | None:
+def candidate(state: DeliveryState, rolled_back: Collection[VersionId]) -> Attempt | None:
     """Return the approved attempt whose version should serve if nothing is pinned.
 
     It is the last one of the observed fingerprint, delivered or not; otherwise the last one since the last delivery.
     """
     fingerprint = state.last_observation.fingerprint if state.last_observation else ""
     approved = [
-        attempt for attempt in state.attempts if attempt.outcome == "approved" and attempt.version not in rolled_back
+        attempt
+        for attempt in state.attempts
+        if attempt.outcome == "approved" and not (attempt.version and attempt.version.is_among(rolled_back))
     ]
     of_observed = [attempt for attempt in approved if attempt.fingerprint == fingerprint]
     delivered = state.deliveries[-1].record if state.deliveries else 0
@@ -290,18 +297,24 @@ def candidate(state: DeliveryState, rolled_back: Collection[str]) -> Attempt | N
 
 
 def _promotion(
-    state: DeliveryState, wanted_version: str | None, rolled_back: Collection[str], policy: Policy, now: datetime
+    state: DeliveryState,
+    wanted_version: VersionId | None,
+    rolled_back: Collection[VersionId],
+    policy: Policy,
+    now: datetime,
 ) -> Decision:
     attempt = candidate(state, rolled_back)
-    if attempt is None or attempt.version is None or attempt.version == wanted_version:
+    if attempt is None or attempt.version is None:
         return Decision()
-    version = attempt.version
+    version, was_delivered = attempt.version, _was_delivered(attempt, state)
+    if wanted_version and version.is_same(wanted_version) and (state.pin or was_delivered):
+        return Decision()
     if state.pin:
         return Decision(notes=(f"version {version} is approved and waits: version {state.pin.version} is pinned",))
-    was_delivered = any(delivery.version == version for delivery in state.deliveries)
-    if policy.approval and not was_delivered and version not in state.manual_approvals:
+    is_approved = version.is_among(state.manual_approvals)
+    if policy.approval and not was_delivered and not is_approved:
         return Decision(notes=(f"version {version} waits for manual approval: spira deliver approve {version}",))
-    refusals = state.refusals.get(version, ())
+    refusals = [refusal for refusal in state.refusals if refusal.version.is_same(version)]
     if refusals and state.promoting != version:
         last = refusals[-1]
         due = min(_next_attempt([refusal.at for refusal in refusals], policy), last.at + MAX_WAIT)
@@ -309,17 +322,40 @@ def _promotion(
             note = f"version {version} was not deployed; next attempt at {due:%H:%M:%S}: {last.message}"
             return Decision(notes=(note,))
     why = "its input is observed again" if was_delivered else "approved by its gate"
-    return Decision((Promote(version, f"{why} and by an operator" if version in state.manual_approvals else why),))
+    return Decision((Promote(version, f"{why} and by an operator" if is_approved else why),))
 
 
-def _repairs(wanted_version: str, champion_status: ChampionStatus, serving: Mapping[str, Status | None]) -> Decision:
+def _was_delivered(attempt: Attempt, state: DeliveryState) -> bool:
+    """Return whether the version of an attempt was made champion.
+
+    Where a digest is unknown, a delivery before the end of the run was that of an earlier version with this number.
+    """
+    version = attempt.version
+    return version is not None and any(
+        delivery.version.is_same(version)
+        and (bool(delivery.version.digest and version.digest) or delivery.record > attempt.record)
+        for delivery in state.deliveries
+    )
+
+
+def _repairs(
+    wanted_version: VersionId, champion_status: ChampionStatus, serving: Mapping[str, Status | None]
+) -> Decision:
     """Return the repairs of the targets, or of the champion alias once every target serves the wanted version."""
     actions: list[Action] = [
         Serve(target, wanted_version, status.version)
         for target, status in serving.items()
-        if status is not None and (status.version != wanted_version or status.drifted or not status.ready)
+        if status is not None and not _is_as_wanted(status, wanted_version)
     ]
     unreachable = [f"target {target} is unreachable" for target, status in serving.items() if status is None]
-    if champion_status.champion != wanted_version and not actions and not unreachable:
-        actions.append(SetChampion(wanted_version, champion_status.champion))
+    champion = champion_status.champion
+    if not (champion and champion.is_same(wanted_version)) and not actions and not unreachable:
+        actions.append(SetChampion(wanted_version, champion))
     return Decision(tuple(actions), tuple(unreachable))
+
+
+def _is_as_wanted(status: Status, wanted_version: VersionId) -> bool:
+    """Return whether a target serves the wanted version and is ready."""
+    if status.version is None or status.drifted or not status.ready:
+        return False
+    return VersionId(status.version, status.digest).is_same(wanted_version)

@@ -6,13 +6,39 @@ this program does not know is an :class:`UnknownEvent` and changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from pydantic import ConfigDict, Field, JsonValue
 
 from spira.config import FrozenModel
 from spira.delivery.fingerprints import Fingerprint
+
+
+@dataclass(frozen=True)
+class VersionId:
+    """A model version: its number, which is a label, and the digest of its package, which is its identity.
+
+    Numbers begin again at 1 after a loss of the model repository.
+    """
+
+    number: str
+    digest: str = ""
+    """Empty if it is unknown, as in a record of an older program."""
+
+    def __str__(self) -> str:
+        return self.number
+
+    def is_same(self, other: VersionId) -> bool:
+        """Return whether both are one version: by digest where both are known, otherwise by number."""
+        if self.digest and other.digest:
+            return self.digest == other.digest
+        return self.number == other.number
+
+    def is_among(self, others: Iterable[VersionId]) -> bool:
+        """Return whether one of the others is the same version."""
+        return any(self.is_same(other) for other in others)
 
 
 class Event(FrozenModel):
@@ -26,6 +52,19 @@ class Event(FrozenModel):
     def to_json(self) -> dict[str, JsonValue]:
         """Return the fields as a stored record has them; a field with its default is left out."""
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+
+class VersionEvent(Event):
+    """An event of one version."""
+
+    version: str
+    digest: str = ""
+    """Digest of the version's package; empty if it is unknown."""
+
+    @property
+    def version_id(self) -> VersionId:
+        """The version with its identity."""
+        return VersionId(self.version, self.digest)
 
 
 class Observed(Event):
@@ -63,6 +102,8 @@ class Finished(Event):
     outcome: Literal["approved", "rejected", "failed"]
     version: str | None = None
     """Registered version of an approved run."""
+    digest: str = ""
+    """Digest of the version's package; empty if it is unknown."""
     message: str = ""
     """Cause of a failure."""
     reasons: tuple[str, ...] = ()
@@ -70,37 +111,33 @@ class Finished(Event):
     metrics: Mapping[str, float] = Field(default_factory=dict)
 
 
-class Promoting(Event):
+class Promoting(VersionEvent):
     """The promotion of a version has started."""
 
     kind = "promoting"
-    version: str
     why: str = ""
 
 
-class Promoted(Event):
+class Promoted(VersionEvent):
     """A version serves and is champion."""
 
     kind = "promoted"
-    version: str
     why: str = ""
 
 
-class Refused(Event):
+class Refused(VersionEvent):
     """A target did not serve a version."""
 
     kind = "refused"
-    version: str
     message: str
 
 
-class Repaired(Event):
+class Repaired(VersionEvent):
     """A target or the champion alias differed from the wanted version and was set to it. For people only."""
 
     kind = "repaired"
     what: str
     """``champion``, or the name of a target."""
-    version: str
     instead_of: str | None = None
     """Version that was found there."""
 
@@ -112,18 +149,16 @@ class OperatorEvent(Event):
     """Account of the operator."""
 
 
-class Approved(OperatorEvent):
+class Approved(VersionEvent, OperatorEvent):
     """A version that its gate has approved may be promoted."""
 
     kind = "approved"
-    version: str
 
 
-class Pinned(OperatorEvent):
+class Pinned(VersionEvent, OperatorEvent):
     """A version is served until it is unpinned."""
 
     kind = "pinned"
-    version: str
     reason: str
 
 
@@ -144,6 +179,9 @@ class RolledBack(OperatorEvent):
     to: str
     """Version that is pinned."""
     reason: str
+    bad_digest: str = ""
+    to_digest: str = ""
+    """Digests of the packages of both; empty if unknown."""
 
 
 class Retried(OperatorEvent):

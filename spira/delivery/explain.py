@@ -27,6 +27,7 @@ from spira.delivery.events import (
     Torn,
     UnknownEvent,
     Unpinned,
+    VersionId,
 )
 from spira.delivery.fingerprints import Axis, AxisName, Change, Fingerprint, changes, describe_problem
 from spira.delivery.ledger import Ledger, Record
@@ -72,7 +73,7 @@ def why(ledger: Ledger, subject: str = "") -> Explanation:
     return Explanation(
         fingerprint=fingerprint,
         run=attempts[-1].run if attempts else None,
-        version=attempts[-1].version if attempts else None,
+        version=attempts[-1].version.number if attempts and attempts[-1].version else None,
         outcome=(attempts[-1].outcome or "running") if attempts else "not run yet",
         since=f"version {served[0]}" if served else "",
         changes=tuple(changes(_load_axes(ledger, known[served[1]]), after)) if served else (),
@@ -98,10 +99,10 @@ def _find_fingerprint(subject: str, state: DeliveryState, known: Mapping[str, Fi
         if not state.last_observation or not state.last_observation.axes:
             raise SpiraError("no valid input was observed yet: run spira deliver tick")
         return state.last_observation.fingerprint
-    of_attempts = [attempt.fingerprint for attempt in state.attempts if subject in (attempt.version, attempt.run)]
+    of_attempts = [attempt.fingerprint for attempt in state.attempts if subject in (str(attempt.version), attempt.run)]
     matches = of_attempts or [digest for digest in known if digest.startswith(subject)]
     if not matches:
-        versions = ", ".join(attempt.version for attempt in state.attempts if attempt.version) or "none"
+        versions = ", ".join(attempt.version.number for attempt in state.attempts if attempt.version) or "none"
         raise SpiraError(f"{subject} is no version, run or fingerprint of this ledger; versions: {versions}")
     return matches[-1]
 
@@ -116,7 +117,7 @@ def _served_before(records: list[Record], fingerprint: str) -> tuple[str, str] |
     state = state_of(records[: next(claims, len(records) + 1) - 1])
     version = wanted(state, state.rolled_back)
     attempt = state.attempt_of(version) if version else None
-    return (version, attempt.fingerprint) if version and attempt else None
+    return (version.number, attempt.fingerprint) if version and attempt else None
 
 
 def describe_change(change: Change) -> str:
@@ -222,13 +223,13 @@ class ServicePeriod:
 
 def service_periods(records: list[Record]) -> Iterator[ServicePeriod]:
     """Yield the periods of the wanted version, oldest first."""
-    version: str | None = None
+    version: VersionId | None = None
     for count, record in enumerate(records, start=1):
         if isinstance(record.event, (Promoted, Pinned, Unpinned, RolledBack)):
             state = state_of(records[:count])
-            if (now_wanted := wanted(state, state.rolled_back)) != version:
-                version = now_wanted
-                yield ServicePeriod(version, record.at, describe_record(record))
+            before, version = version, wanted(state, state.rolled_back)
+            if not (before is version or (before and version and before.is_same(version))):
+                yield ServicePeriod(version.number if version else None, record.at, describe_record(record))
 
 
 def served_at(records: list[Record], at: datetime) -> ServicePeriod | None:

@@ -19,6 +19,7 @@ from spira.delivery.events import (
     Retried,
     RolledBack,
     Unpinned,
+    VersionId,
 )
 from spira.delivery.ledger import Ledger, OvertakenError, Record
 from spira.delivery.state import DeliveryState, state_of
@@ -36,8 +37,8 @@ def pin(ledger: Ledger, version: str, reason: str) -> Record:
     """
 
     def event(state: DeliveryState) -> Pinned:
-        _check_can_serve(state, version)
-        return Pinned(version=version, reason=reason, who=getpass.getuser())
+        pinned = _find_servable(state, version)
+        return Pinned(version=version, digest=pinned.digest, reason=reason, who=getpass.getuser())
 
     return _append(ledger, event)
 
@@ -52,7 +53,7 @@ def unpin(ledger: Ledger) -> Record:
     def event(state: DeliveryState) -> Unpinned:
         if state.pin is None:
             raise SpiraError("no version is pinned")
-        return Unpinned(version=state.pin.version, who=getpass.getuser())
+        return Unpinned(version=state.pin.version.number, who=getpass.getuser())
 
     return _append(ledger, event)
 
@@ -69,15 +70,22 @@ def roll_back(ledger: Ledger, reason: str, to: str = "") -> Record:
 
     def event(state: DeliveryState) -> RolledBack:
         bad = wanted(state, state.rolled_back)
+        excluded = [*state.rolled_back, *([bad] if bad else [])]
         delivered = [delivery.version for delivery in reversed(state.deliveries)]
-        earlier = [version for version in delivered if version != bad and version not in state.rolled_back]
+        earlier = [version for version in delivered if not version.is_among(excluded)]
         if bad is None or not (earlier or to):
             raise SpiraError("cannot roll back: there is no other delivered version that was not rolled back")
-        if to == bad:
+        if to == bad.number:
             raise SpiraError(f"cannot roll back from version {to} to itself: name another version with --to")
-        if to:
-            _check_can_serve(state, to)
-        return RolledBack(bad=bad, to=to or earlier[0], reason=reason, who=getpass.getuser())
+        good = _find_servable(state, to) if to else earlier[0]
+        return RolledBack(
+            bad=bad.number,
+            to=good.number,
+            reason=reason,
+            bad_digest=bad.digest,
+            to_digest=good.digest,
+            who=getpass.getuser(),
+        )
 
     return _append(ledger, event)
 
@@ -91,11 +99,12 @@ def approve(ledger: Ledger, version: str) -> Record:
 
     def event(state: DeliveryState) -> Approved:
         waiting = candidate(state, state.rolled_back)
-        if waiting is None or waiting.version == wanted(state, state.rolled_back):
+        serving = wanted(state, state.rolled_back)
+        if waiting is None or waiting.version is None or (serving and waiting.version.is_same(serving)):
             raise SpiraError("no version waits for approval")
-        if waiting.version != version:
+        if waiting.version.number != version:
             raise SpiraError(f"version {version} does not wait for approval; version {waiting.version} does")
-        return Approved(version=version, who=getpass.getuser())
+        return Approved(version=version, digest=waiting.version.digest, who=getpass.getuser())
 
     return _append(ledger, event)
 
@@ -147,16 +156,21 @@ def accept_damage(ledger: Ledger, reason: str) -> Record:
     return _append(ledger, event)
 
 
-def _check_can_serve(state: DeliveryState, version: str) -> None:
-    """Refuse a version that was neither approved nor delivered, or that was rolled back."""
-    approved = {attempt.version for attempt in state.attempts if attempt.outcome == "approved" and attempt.version}
-    known = approved | {delivery.version for delivery in state.deliveries}
-    if version not in known:
-        versions = ", ".join(sorted(known)) or "none"
-        raise SpiraError(f"version {version} is not in the ledger; approved or delivered versions: {versions}")
-    if version in state.rolled_back:
-        reason = state.rolled_back[version]
-        raise SpiraError(f"version {version} was rolled back ({reason}): choose another version, or train a new one")
+def _find_servable(state: DeliveryState, number: str) -> VersionId:
+    """Return the newest version of a number.
+
+    Raises:
+        SpiraError: it was neither approved nor delivered, or it was rolled back.
+    """
+    approved = [attempt.version for attempt in state.attempts if attempt.outcome == "approved" and attempt.version]
+    known = [*(delivery.version for delivery in state.deliveries), *approved]
+    version = next((version for version in reversed(known) if version.number == number), None)
+    if version is None:
+        versions = ", ".join(sorted({version.number for version in known})) or "none"
+        raise SpiraError(f"version {number} is not in the ledger; approved or delivered versions: {versions}")
+    if reason := state.rollback_reason(version):
+        raise SpiraError(f"version {number} was rolled back ({reason}): choose another version, or train a new one")
+    return version
 
 
 def _append(ledger: Ledger, event: Callable[[DeliveryState], OperatorEvent]) -> Record:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Protocol, assert_never
 
 from spira.config import ConfigError
+from spira.delivery import last_problems
 from spira.delivery.decide import (
     Action,
     Adopt,
@@ -33,7 +34,17 @@ from spira.delivery.decide import (
     Start,
     decide,
 )
-from spira.delivery.events import Claimed, Event, Finished, Observed, Promoted, Promoting, Refused, Repaired
+from spira.delivery.events import (
+    Claimed,
+    Event,
+    Finished,
+    Observed,
+    Promoted,
+    Promoting,
+    Refused,
+    Repaired,
+    VersionId,
+)
 from spira.delivery.explain import describe_record
 from spira.delivery.fingerprints import Axes, InvalidInput
 from spira.delivery.ledger import Ledger, OvertakenError, Record, describe_damage
@@ -56,17 +67,21 @@ class Repository(Protocol):
     def champion_status(self) -> ChampionStatus:
         """Return the champion and the versions that were rolled back."""
 
-    def release(self, version: str) -> Release:
-        """Return a version with its local package."""
+    def release(self, version: VersionId) -> Release:
+        """Return a version with its local package.
 
-    def promote(self, version: str, reason: str) -> None:
+        Raises:
+            SpiraError: the repository does not have it, or not its package.
+        """
+
+    def promote(self, version: VersionId, reason: str) -> None:
         """Make a version champion.
 
         Args:
             reason: forces a version that is not approved or was rolled back; empty for no force.
         """
 
-    def roll_back(self, version: str, reason: str) -> None:
+    def roll_back(self, version: VersionId, reason: str) -> None:
         """Make the previous champion champion again; do nothing if ``version`` is not champion."""
 
 
@@ -125,9 +140,10 @@ class Reconciler:
     def __init__(self, dependencies: Dependencies, policy: Policy) -> None:
         self.dependencies, self.policy = dependencies, policy
         self.done: list[str] = []
+        self.failed: list[tuple[Action, str]] = []
+        """Actions that failed in this tick, and why."""
         self.not_again: list[Action] = []
-        """Actions that this tick does not repeat: they have failed, or take effect later."""
-        self.causes: list[str] = []
+        """Actions that this tick does not repeat, because they take effect later."""
 
     def tick(self) -> Report:
         """Carry out every action that is due now.
@@ -139,19 +155,29 @@ class Reconciler:
         for _ in range(MAX_ACTIONS):
             snapshot = self._snapshot(observation)
             decision = self._decide(snapshot)
-            actions = [action for action in decision.actions if action not in self.not_again]
+            not_again = [*self.not_again, *(action for action, _ in self.failed)]
+            actions = [action for action in decision.actions if action not in not_again]
             if not actions:
                 break
             self._carry_out(actions[0], snapshot)
-        troubles = dict.fromkeys([*observation_troubles, *snapshot.troubles, *self.causes])
+        # A later action may have solved the problem: then the failed one is not due any more.
+        causes = [cause for action, cause in self.failed if action in decision.actions]
+        troubles = dict.fromkeys([*observation_troubles, *snapshot.troubles, *causes])
+        last_problems.save(self.dependencies.ledger.store, list(troubles), self.dependencies.clock())
         return Report(snapshot, decision, tuple(self.done), tuple(troubles))
 
     def dry_run(self) -> Report:
-        """Return the report of a tick that does nothing; its decision holds the actions that are due."""
+        """Return the report of a tick that does nothing; its decision holds the actions that are due.
+
+        Its troubles include those of the last tick: an action that failed shows only when it is carried out.
+        """
         observation, observation_troubles = self._observe()
         snapshot = self._snapshot(observation)
-        troubles = dict.fromkeys([*observation_troubles, *snapshot.troubles])
-        return Report(snapshot, self._decide(snapshot), (), tuple(troubles))
+        troubles = [*observation_troubles, *snapshot.troubles]
+        last = last_problems.load(self.dependencies.ledger.store)
+        if last and not set(last.problems) <= set(troubles):
+            troubles += last.describe()
+        return Report(snapshot, self._decide(snapshot), (), tuple(dict.fromkeys(troubles)))
 
     def _decide(self, snapshot: Snapshot) -> Decision:
         observed = snapshot.observation.observed if snapshot.observation else None
@@ -189,8 +215,7 @@ class Reconciler:
         except OvertakenError:
             return  # another process has appended a record: the next snapshot includes it
         except Exception as error:
-            self.not_again.append(action)
-            self.causes.append(describe_error(error))
+            self.failed.append((action, describe_error(error)))
             return
         self.done.append(message)
         log.info("%s", message)
@@ -270,11 +295,13 @@ class Reconciler:
         return f"ending run {action.attempt.run}: {action.attempt.cancelled}"
 
     def _finish(self, action: Finish, snapshot: Snapshot) -> str:
-        run = action.run
+        run, status = action.run, snapshot.champion_status
+        version = None if run.model_version is None else str(run.model_version)
         event = Finished(
             run=action.attempt.run,
             outcome="failed" if run.state == "failed" else "approved" if run.approved else "rejected",
-            version=None if run.model_version is None else str(run.model_version),
+            version=version,
+            digest=status.digests.get(version, "") if status and version else "",
             message=run.message,
             reasons=run.reasons,
             metrics=run.metrics,
@@ -283,12 +310,13 @@ class Reconciler:
 
     def _adopt(self, action: Adopt, snapshot: Snapshot) -> str:
         why = "champion before continuous delivery"
-        self._append(snapshot, Promoted(version=action.version, why=why))
+        self._append(snapshot, Promoted(version=action.version.number, digest=action.version.digest, why=why))
         return f"adopted version {action.version}: {why}"
 
     def _promote(self, action: Promote, snapshot: Snapshot) -> str:
+        version, digest = action.version.number, action.version.digest
         if snapshot.state.promoting != action.version:
-            self._append(snapshot, Promoting(version=action.version, why=action.why))
+            self._append(snapshot, Promoting(version=version, digest=digest, why=action.why))
 
         def serve(target: Target) -> None:  # restores nothing: if the alias cannot be moved, the next tick repeats this
             target.apply(release)
@@ -302,10 +330,10 @@ class Reconciler:
                 before_effect=lambda: self._check_not_superseded(snapshot),
             )
         except NotServedError as error:
-            return self._append(snapshot, Refused(version=action.version, message=str(error)))
-        return self._append(snapshot, Promoted(version=action.version, why=action.why))
+            return self._append(snapshot, Refused(version=version, digest=digest, message=str(error)))
+        return self._append(snapshot, Promoted(version=version, digest=digest, why=action.why))
 
-    def _release(self, version: str) -> Release:
+    def _release(self, version: VersionId) -> Release:
         try:
             return self.dependencies.repository.release(version)
         except SpiraError as error:
@@ -315,18 +343,23 @@ class Reconciler:
         self._check_not_superseded(snapshot)
         state, repository, present = snapshot.state, self.dependencies.repository, action.instead_of
         status = snapshot.champion_status
-        if present and present in state.rolled_back and status and present not in status.rolled_back:
-            repository.roll_back(present, state.rolled_back[present])
-        if repository.champion_status().champion != action.version:
+        reason = state.rollback_reason(present) if present else ""
+        if present and reason and status and not present.is_among(status.rolled_back):
+            repository.roll_back(present, reason)
+        champion = repository.champion_status().champion
+        if not (champion and champion.is_same(action.version)):
             repository.promote(action.version, f"pinned: {state.pin.reason}" if state.pin else "")
-        return self._append(snapshot, Repaired(what="champion", version=action.version, instead_of=present))
+        return self._append_repair(snapshot, "champion", action.version, present.number if present else None)
 
     def _serve(self, action: Serve, snapshot: Snapshot) -> str:
         target = next(target for target in self.dependencies.targets if target.name == action.target)
         release = self.dependencies.repository.release(action.version)
         self._check_not_superseded(snapshot)
         target.apply(release)
-        event = Repaired(what=action.target, version=action.version, instead_of=action.instead_of)
+        return self._append_repair(snapshot, action.target, action.version, action.instead_of)
+
+    def _append_repair(self, snapshot: Snapshot, what: str, version: VersionId, instead_of: str | None) -> str:
+        event = Repaired(what=what, version=version.number, digest=version.digest, instead_of=instead_of)
         return self._append(snapshot, event)
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spira import files
 from spira.delivery.decide import ChampionStatus
+from spira.delivery.events import VersionId
 from spira.deployment.target import Release
+from spira.errors import SpiraError
+from spira.packaging.verify import package_digest
 
 if TYPE_CHECKING:
-    from spira.registry import Registry
+    from spira.registry import RegisteredVersion, Registry
 
 
 class MLflowRepository:
@@ -32,24 +37,59 @@ class MLflowRepository:
         return open_at(self.uri)
 
     def champion_status(self) -> ChampionStatus:
-        """Return the champion and the versions that were rolled back.
+        """Return the champion, the versions that were rolled back, and the digests of all.
 
         Creates the SQLite store if it does not exist, before a run needs it.
         """
-        return ChampionStatus(*self.registry.champion_status())
+        champion, rolled_back, digests = self.registry.champion_status()
+        return ChampionStatus(
+            VersionId(champion, digests.get(champion, "")) if champion else None,
+            frozenset(VersionId(number, digests.get(number, "")) for number in rolled_back),
+            digests,
+        )
 
-    def release(self, version: str) -> Release:
-        """Return a version with its package, downloaded at first use, and the URI of its artifacts."""
-        return Release(version, self.package(version), self.registry.show(version).uri)
+    def release(self, version: VersionId) -> Release:
+        """Return a version with its package, downloaded at first use, and the URI of its artifacts.
+
+        Raises:
+            SpiraError: the repository has no version with this digest, or its package is damaged.
+        """
+        registered = self.registry.show(self.number(version))
+        return Release(str(registered.version), self._package(registered), registered.uri, digest=registered.digest)
 
     def package(self, version: str) -> Path:
-        """Return the folder of a version's package, downloaded at first use."""
-        return self.registry.fetch(version, self.folder / version)
+        """Return the folder of the package of a number or alias, downloaded at first use."""
+        return self._package(self.registry.show(version))
 
-    def promote(self, version: str, reason: str) -> None:
+    def _package(self, registered: RegisteredVersion) -> Path:
+        """Return the folder of a version's package; one that is damaged, or another one, is downloaded again."""
+        folder = self.folder / str(registered.version)
+        with files.lock(self.folder / ".lock"):
+            if folder.exists() and registered.digest and package_digest(folder) != registered.digest:
+                shutil.rmtree(folder)
+            return self.registry.fetch(registered.version, folder)
+
+    def number(self, version: VersionId) -> str:
+        """Return the number that a version has in the repository now.
+
+        Raises:
+            SpiraError: the repository does not have it.
+        """
+        digests = self.registry.champion_status()[2]
+        if not version.digest or digests.get(version.number) == version.digest:
+            return version.number
+        for number, digest in digests.items():
+            if digest == version.digest:
+                return number
+        raise SpiraError(
+            f"version {version} (package {version.digest[:12]}) is not in the model repository, which was lost or "
+            "replaced: restore it from a copy; the targets keep what they serve, and a new version replaces it"
+        )
+
+    def promote(self, version: VersionId, reason: str) -> None:
         """See :meth:`spira.registry.Registry.promote`."""
-        self.registry.promote(version, reason or None)
+        self.registry.promote(self.number(version), reason or None)
 
-    def roll_back(self, version: str, reason: str) -> None:
+    def roll_back(self, version: VersionId, reason: str) -> None:
         """See :meth:`spira.registry.Registry.rollback`."""
-        self.registry.rollback(reason, int(version))
+        self.registry.rollback(reason, int(self.number(version)))

@@ -16,6 +16,7 @@ from spira.config import Config, FrozenModel, explain
 from spira.data import corpus
 from spira.data.corpus import Corpus
 from spira.data.storage import open_store
+from spira.delivery.events import VersionId
 from spira.delivery.explain import EMPTY_AXES, describe_change, fingerprints
 from spira.delivery.fingerprints import Axis, AxisName, Change, axis_of, changes, data_axis, with_pseudonyms
 from spira.delivery.ledger import Ledger
@@ -84,7 +85,7 @@ def reproduce(
             provenance beside the package has another origin than the ledger.
     """
     records = ledger.read()
-    attempt = state_of(records).attempt_of(version)
+    attempt = state_of(records).attempt_of(VersionId(version))
     if attempt is None:
         raise SpiraError(f"no run in the ledger produced version {version}: see spira deliver history")
     fingerprint = fingerprints(records)[attempt.fingerprint]

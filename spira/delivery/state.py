@@ -24,6 +24,7 @@ from spira.delivery.events import (
     RolledBack,
     Torn,
     Unpinned,
+    VersionId,
 )
 from spira.delivery.fingerprints import Fingerprint
 from spira.delivery.ledger import Record
@@ -66,7 +67,7 @@ class Attempt:
     """Number of the record with the outcome."""
     message: str = ""
     reasons: tuple[str, ...] = ()
-    version: str | None = None
+    version: VersionId | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     cancelled: str = ""
     """Who cancelled the run, and why; empty if nobody did."""
@@ -81,7 +82,7 @@ class Attempt:
 class Delivery:
     """A version that was made champion."""
 
-    version: str
+    version: VersionId
     at: datetime
     record: int
     why: str
@@ -91,7 +92,7 @@ class Delivery:
 class Pin:
     """A version that is served until it is unpinned, whatever is trained meanwhile."""
 
-    version: str
+    version: VersionId
     reason: str
     at: datetime
 
@@ -100,6 +101,7 @@ class Pin:
 class Refusal:
     """A failed deployment of a version."""
 
+    version: VersionId
     at: datetime
     message: str
 
@@ -114,14 +116,13 @@ class DeliveryState:
     attempts: tuple[Attempt, ...] = ()
     """By time of the claim."""
     deliveries: tuple[Delivery, ...] = ()
-    promoting: str | None = None
+    promoting: VersionId | None = None
     """Version whose promotion has started and not ended."""
-    refusals: Mapping[str, tuple[Refusal, ...]] = field(default_factory=dict)
-    """By version."""
+    refusals: tuple[Refusal, ...] = ()
     pin: Pin | None = None
-    rolled_back: Mapping[str, str] = field(default_factory=dict)
+    rolled_back: Mapping[VersionId, str] = field(default_factory=dict)
     """Reason of each rollback by the version that was left."""
-    manual_approvals: frozenset[str] = frozenset()
+    manual_approvals: frozenset[VersionId] = frozenset()
     """Versions that an operator approved."""
     failures_reset: Mapping[str, int] = field(default_factory=dict)
     """Number of failed attempts, by fingerprint, that no longer count because an operator asked for a retry."""
@@ -139,9 +140,14 @@ class DeliveryState:
         """Return the attempts of a fingerprint by time."""
         return [attempt for attempt in self.attempts if attempt.fingerprint == fingerprint]
 
-    def attempt_of(self, version: str) -> Attempt | None:
+    def attempt_of(self, version: VersionId) -> Attempt | None:
         """Return the attempt whose run produced a version."""
-        return next((attempt for attempt in reversed(self.attempts) if attempt.version == version), None)
+        attempts = reversed(self.attempts)
+        return next((attempt for attempt in attempts if attempt.version and attempt.version.is_same(version)), None)
+
+    def rollback_reason(self, version: VersionId) -> str:
+        """Return why a version was rolled back; empty if it was not."""
+        return next((reason for bad, reason in self.rolled_back.items() if bad.is_same(version)), "")
 
 
 def state_of(records: Iterable[Record]) -> DeliveryState:
@@ -163,23 +169,24 @@ def _after(state: DeliveryState, record: Record) -> DeliveryState:
         case Finished() as event:
             return replace(state, attempts=tuple(_ended(attempt, event, record) for attempt in state.attempts))
         case Promoting() as event:
-            return replace(state, promoting=event.version)
+            return replace(state, promoting=event.version_id)
         case Promoted() as event:
-            delivery = Delivery(event.version, record.at, record.number, event.why)
+            delivery = Delivery(event.version_id, record.at, record.number, event.why)
             return replace(state, deliveries=(*state.deliveries, delivery), promoting=None)
         case Refused() as event:
-            refusals = (*state.refusals.get(event.version, ()), Refusal(record.at, event.message))
-            return replace(state, refusals={**state.refusals, event.version: refusals}, promoting=None)
+            refusal = Refusal(event.version_id, record.at, event.message)
+            return replace(state, refusals=(*state.refusals, refusal), promoting=None)
         case Approved() as event:
-            return replace(state, manual_approvals=state.manual_approvals | {event.version})
+            return replace(state, manual_approvals=state.manual_approvals | {event.version_id})
         case Pinned() as event:
-            return replace(state, pin=Pin(event.version, event.reason, record.at), promoting=None)
+            return replace(state, pin=Pin(event.version_id, event.reason, record.at), promoting=None)
         case Unpinned():
             return replace(state, pin=None)
         case RolledBack() as event:
             # Without the pin the next tick would promote the newest approved version again.
-            pin = Pin(event.to, f"rolled back from version {event.bad}: {event.reason}", record.at)
-            return replace(state, rolled_back={**state.rolled_back, event.bad: event.reason}, pin=pin, promoting=None)
+            bad, to = VersionId(event.bad, event.bad_digest), VersionId(event.to, event.to_digest)
+            pin = Pin(to, f"rolled back from version {bad}: {event.reason}", record.at)
+            return replace(state, rolled_back={**state.rolled_back, bad: event.reason}, pin=pin, promoting=None)
         case Retried() as event:
             failures = sum(attempt.outcome == "failed" for attempt in state.attempts_of(event.fingerprint))
             return replace(state, failures_reset={**state.failures_reset, event.fingerprint: failures})
@@ -211,7 +218,7 @@ def _ended(attempt: Attempt, event: Finished, record: Record) -> Attempt:
         outcome=event.outcome,
         message=event.message,
         reasons=event.reasons,
-        version=event.version,
+        version=VersionId(event.version, event.digest) if event.version else None,
         metrics=event.metrics,
         finished=record.at,
         record=record.number,

@@ -9,6 +9,7 @@ from pydantic import field_serializer
 
 from spira.config import FrozenModel, JsonObject
 from spira.delivery.decide import wanted
+from spira.delivery.events import VersionId
 from spira.delivery.reconcile import Report
 from spira.delivery.state import DeliveryState
 from spira.deployment.target import Status
@@ -44,6 +45,15 @@ class TargetStatus(FrozenModel):
     version: str | None
     ready: bool
     message: str
+    digest: str = ""
+    """Digest of the package that serves; empty if it is unknown."""
+    drifted: bool = False
+
+    def is_as_wanted(self, wanted: VersionId) -> bool:
+        """Return whether the target serves the wanted version, by its digest, and is ready."""
+        if self.version is None or self.drifted or not self.ready:
+            return False
+        return VersionId(self.version, self.digest).is_same(wanted)
 
 
 class PinStatus(FrozenModel):
@@ -81,6 +91,26 @@ class DeliveryStatus(FrozenModel):
     """Numbers of the records that were changed or removed after they were written."""
     records: int
     """Number of records in the ledger."""
+    wanted_digest: str = ""
+    """Digest of the package that should serve; empty if it is unknown."""
+    champion_digest: str = ""
+    """Digest of the champion's package; empty if it is unknown."""
+
+    @property
+    def wanted_id(self) -> VersionId | None:
+        """Version that should serve, with its identity."""
+        return VersionId(self.wanted, self.wanted_digest) if self.wanted else None
+
+    @property
+    def has_problem(self) -> bool:
+        """Whether something failed or was unreachable, or a target or the champion is not as wanted."""
+        wanted = self.wanted_id
+        if self.troubles or not wanted:
+            return bool(self.troubles)
+        targets = self.serving.values()
+        champion = VersionId(self.champion, self.champion_digest) if self.champion else None
+        is_served = all(target is not None and target.is_as_wanted(wanted) for target in targets)
+        return not is_served or champion is None or not champion.is_same(wanted)
 
     def to_json(self) -> JsonObject:
         """Return the JSON form that ``spira deliver status --json`` prints."""
@@ -99,15 +129,18 @@ def delivery_status(report: Report) -> DeliveryStatus:
     snapshot, state = report.snapshot, report.snapshot.state
     champion_status = snapshot.champion_status
     rolled_back = {*state.rolled_back, *(champion_status.rolled_back if champion_status else ())}
+    version, champion = wanted(state, rolled_back), champion_status.champion if champion_status else None
     return DeliveryStatus(
         observed=_observed_status(state),
         training=_training(state),
         run=state.active.run if state.active else None,
-        wanted=wanted(state, rolled_back),
-        champion=champion_status.champion if champion_status else None,
+        wanted=version.number if version else None,
+        wanted_digest=version.digest if version else "",
+        champion=champion.number if champion else None,
+        champion_digest=champion.digest if champion else "",
         serving={target: _target_status(status) for target, status in snapshot.serving.items()},
-        pin=PinStatus(version=state.pin.version, reason=state.pin.reason) if state.pin else None,
-        rolled_back=dict(state.rolled_back),
+        pin=PinStatus(version=state.pin.version.number, reason=state.pin.reason) if state.pin else None,
+        rolled_back={version.number: reason for version, reason in state.rolled_back.items()},
         notes=report.decision.notes,
         troubles=report.troubles,
         torn_records=state.torn,
@@ -136,7 +169,13 @@ def _observed_status(state: DeliveryState) -> ObservedStatus | None:
 def _target_status(status: Status | None) -> TargetStatus | None:
     if status is None:
         return None
-    return TargetStatus(version=status.version, ready=status.ready, message=status.message)
+    return TargetStatus(
+        version=status.version,
+        ready=status.ready,
+        message=status.message,
+        digest=status.digest,
+        drifted=status.drifted,
+    )
 
 
 def _training(state: DeliveryState) -> str:

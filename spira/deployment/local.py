@@ -1,10 +1,15 @@
 """The local target: a ``serving`` folder whose pointer names the package that serves.
 
-    serving/versions/7/     the package of version 7, never changed
-    serving/serving.json    {"history": [{"version", "action", "at", ...}, ...]}, replaced as a whole
+    serving/versions/7-1f2e3d4c5b6a/    the package of version 7: its number is a label, its digest the identity
+    serving/serving.json                {"history": [{"version", "action", "digest", "at", ...}, ...], "checksum"},
+                                        replaced as a whole
 
 A version is copied and passes the golden check before the pointer moves. The pointer is the history, so the version
 that served at any time is known. Every method can be killed and called again.
+
+Damage
+    Every status compares the package with its digest, and the pointer has a checksum. Applying a version again
+    restores its package. A folder ``versions/7`` and an entry without a digest were written by an older program.
 """
 
 from __future__ import annotations
@@ -17,11 +22,14 @@ from pathlib import Path
 
 from spira import files
 from spira.deployment.target import DeploymentError, Plan, Release, Status
-from spira.deployment.version_stack import Change, current_and_previous, read_history, to_json
+from spira.deployment.version_stack import Action, Change, current_and_previous, read_history, to_json
 from spira.packaging import attestation, verify
 from spira.packaging.verify import PackageError
 
 log = logging.getLogger(__name__)
+
+FOLDER_DIGEST_CHARACTERS = 12
+"""Characters of the digest in a folder's name."""
 
 
 class Local:
@@ -33,66 +41,87 @@ class Local:
         self.serving = serving
 
     def status(self) -> Status:
-        """See :class:`~spira.deployment.target.Target`; the package that the pointer names must exist.
+        """See :class:`~spira.deployment.target.Target`; every file of the package that serves is read.
 
         Raises:
             DeploymentError: the pointer is damaged.
         """
         history = _read(self.serving)
-        version, previous = current_and_previous(history)
-        problem = self._problem(version) if version else ""
-        return Status(version, previous, ready=not problem, message=problem, history=history)
+        current, previous = current_and_previous(history)
+        if current is None:
+            return Status(None, history=history)
+        damage = self._damage(current)
+        return Status(
+            current.version,
+            previous.version if previous else None,
+            ready=not damage,
+            message=f"{damage}: apply version {current.version} again" if damage else "",
+            history=history,
+            drifted=bool(damage),
+            digest=current.digest or ("" if damage else verify.package_digest(self._folder(current))),
+        )
 
-    def _problem(self, version: str) -> str:
-        """Return why the package of a version cannot be served; empty if its files exist."""
-        try:
-            verify.check_complete(self._version_folder(version))
-        except PackageError:
-            return f"{self._version_folder(version)} is missing or incomplete: remove it and apply the version again"
+    def _damage(self, change: Change) -> str:
+        """Return why the package of a change cannot be served; empty if it is complete and unchanged."""
+        folder = self._folder(change)
+        if damage := verify.find_damage(folder):
+            return f"{folder}: {damage}"
+        if change.digest and verify.package_digest(folder) != change.digest:
+            return f"{folder}: {verify.DESCRIPTION} is not that of the package that was applied"
         return ""
 
     @property
     def package(self) -> Path | None:
         """Folder of the package that serves."""
-        version = self.status().version
-        return self._version_folder(version) if version else None
+        current, _ = current_and_previous(_read(self.serving))
+        return self._folder(current) if current else None
+
+    @property
+    def previous_package(self) -> Path | None:
+        """Folder of the package that a rollback goes back to."""
+        _, previous = current_and_previous(_read(self.serving))
+        return self._folder(previous) if previous else None
 
     def plan(self, release: Release) -> Plan:
         """See :class:`~spira.deployment.target.Target`.
 
         Raises:
-            DeploymentError: the folder holds the version with another content.
             PackageError: the package is incomplete or was modified.
         """
-        folder, serving = self._version_folder(release.version), self.status().version
+        serving = self.status()
         verify.check_files(release.package)
         attestation.check(release.package)
+        folder = self._folder(_change(release, "apply"))
         steps = []
-        if not _is_copied(folder, release.package):
+        if not _holds(folder, release.digest):
             steps.append(f"copy {release.package} to {folder}")
         steps.append("check its golden recordings")
-        if serving != release.version:
-            steps.append(f"serve version {release.version} instead of {serving or 'nothing'}")
-        return Plan(release.version, serving, tuple(steps))
+        if not serving.serves(release):
+            steps.append(f"serve version {release.version} instead of {serving.version or 'nothing'}")
+        elif serving.drifted:
+            steps.append(f"restore version {release.version}: {serving.message}")
+        return Plan(release.version, serving.version, tuple(steps))
 
     def apply(self, release: Release) -> Status:
-        """See :class:`~spira.deployment.target.Target`.
+        """See :class:`~spira.deployment.target.Target`; a damaged copy of the package is replaced.
 
         Raises:
-            DeploymentError: the folder holds the version with another content.
             PackageError: the package was modified, or its probabilities differ from torch's.
         """
-        folder = self._version_folder(release.version)
         with self._lock():
             log.info("checking the golden recordings of version %s", release.version)
             verify.check_files(release.package)
             attestation.check(release.package)
-            if _is_copied(folder, release.package):
+            before = self.status()
+            is_repair = before.version == release.version and before.drifted and before.digest in ("", release.digest)
+            change = _change(release, "repair" if is_repair else "apply")
+            folder = self._folder(change)
+            if _holds(folder, release.digest):
                 verify.verify(folder)
             else:
                 _copy(release.package, folder)
-            if self.status().version != release.version:
-                _append(self.serving, Change.now(release.version, "apply", reason=release.reason))
+            if is_repair or not before.serves(release):
+                _append(self.serving, change)
         return self.status()
 
     def verify(self) -> float:
@@ -115,34 +144,44 @@ class Local:
             PackageError: the previous package was modified, or its probabilities differ.
         """
         with self._lock():
-            status = self.status()
-            if bad is not None and status.version != bad:
-                return status
-            if status.previous is None:
-                serving = status.version or "now"
+            current, previous = current_and_previous(_read(self.serving))
+            if bad is not None and (current is None or current.version != bad):
+                return self.status()
+            if current is None or previous is None:
+                serving = current.version if current else "now"
                 raise DeploymentError(f"{self.serving}: nothing served before {serving}: apply a version instead")
-            verify.verify(self._version_folder(status.previous))
-            _append(self.serving, Change.now(status.previous, "rollback", reason=reason, left=status.version or ""))
+            if damage := self._damage(previous):
+                raise PackageError(f"{damage}: version {previous.version} cannot serve; apply it, or another version")
+            verify.check_golden(self._folder(previous))
+            change = Change.now(
+                previous.version, "rollback", reason=reason, left=current.version, digest=previous.digest
+            )
+            _append(self.serving, change)
         return self.status()
 
-    def _version_folder(self, version: str) -> Path:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", version):
-            raise DeploymentError(f"version {version!r}: use letters, digits, - and _ only")
-        return self.serving / "versions" / version
+    def _folder(self, change: Change) -> Path:
+        """Return the folder of the package of a change; that of an older program if it holds the package."""
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", change.version):
+            raise DeploymentError(f"version {change.version!r}: use letters, digits, - and _ only")
+        versions = self.serving / "versions"
+        by_version = versions / change.version
+        if not change.digest or _holds(by_version, change.digest):
+            return by_version
+        return versions / f"{change.version}-{change.digest[:FOLDER_DIGEST_CHARACTERS]}"
 
     def _lock(self) -> AbstractContextManager[object]:
         """Allow one change at a time; the kernel releases the lock when the process ends."""
         return files.lock(self.serving / ".lock")
 
 
-def _is_copied(folder: Path, package: Path) -> bool:
-    if not folder.exists():
-        return False
-    if verify.is_identical(folder, package):
-        return True
-    raise DeploymentError(
-        f"{folder} holds another package: a version never changes, register this one as a new version"
-    )
+def _change(release: Release, action: Action) -> Change:
+    """Return the entry of the history for a release."""
+    return Change.now(release.version, action, reason=release.reason, digest=release.digest)
+
+
+def _holds(folder: Path, digest: str) -> bool:
+    """Return whether a folder has the package of a digest, complete and unchanged."""
+    return folder.is_dir() and not verify.find_damage(folder) and verify.package_digest(folder) == digest
 
 
 def _copy(package: Path, folder: Path) -> None:
@@ -156,14 +195,19 @@ def _copy(package: Path, folder: Path) -> None:
 
 
 def _read(serving: Path) -> tuple[Change, ...]:
+    """Return the history of the pointer; a pointer without a checksum was written by an older program."""
     pointer = serving / "serving.json"
     try:
-        return read_history(files.read_json(pointer)["history"])
+        content = files.read_json(pointer)
+        if files.CHECKSUM in content and not files.has_checksum(content):
+            raise ValueError("it differs from its checksum")
+        return read_history(content["history"])
     except FileNotFoundError:
         return ()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DeploymentError(f"{pointer} is damaged ({error}): restore it, or delete it and apply again") from error
 
 
 def _append(serving: Path, change: Change) -> None:
-    files.write_json(serving / "serving.json", {"history": to_json([*_read(serving), change])})
+    history = to_json([*_read(serving), change])
+    files.write_json(serving / "serving.json", files.with_checksum({"history": history}))

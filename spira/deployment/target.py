@@ -8,6 +8,7 @@ from typing import Protocol
 
 from spira.deployment.version_stack import Change
 from spira.errors import SpiraError
+from spira.packaging.verify import package_digest
 
 
 class DeploymentError(SpiraError):
@@ -26,6 +27,14 @@ class Release:
     reason: str = ""
     """Reason to serve a version that is not approved or was rolled back; recorded in the history."""
 
+    digest: str = ""
+    """Digest of the package: the identity of the release, for which the version is only a label. By default it is
+    computed."""
+
+    def __post_init__(self) -> None:
+        if not self.digest:
+            object.__setattr__(self, "digest", package_digest(self.package))
+
 
 @dataclass(frozen=True)
 class Status:
@@ -43,6 +52,12 @@ class Status:
     """All changes, oldest first."""
     drifted: bool = False
     """Whether the running state differs from the applied one; another apply repairs it."""
+    digest: str = ""
+    """Digest of the package that serves; empty if it is unknown, because an older program applied it."""
+
+    def serves(self, release: Release) -> bool:
+        """Return whether the target serves a release under its version."""
+        return self.version == release.version and self.digest in ("", release.digest)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ class Change(FrozenModel):
     """``repair`` restores a target that has drifted; it does not change the version."""
     at: str = ""
     """Time, ISO 8601 in UTC."""
+    digest: str = ""
+    """Digest of the version's package; empty in an entry of an older program."""
     uri: str = ""
     """Location of the model, where the target loads it from one."""
     reason: str = ""
@@ -32,10 +34,12 @@ class Change(FrozenModel):
     """Version that a rollback left."""
 
     @classmethod
-    def now(cls, version: str, action: Action, *, uri: str = "", reason: str = "", left: str = "") -> Change:
+    def now(
+        cls, version: str, action: Action, *, digest: str = "", uri: str = "", reason: str = "", left: str = ""
+    ) -> Change:
         """Return a change with the present time."""
         at = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(version=version, action=action, at=at, uri=uri, reason=reason, left=left)
+        return cls(version=version, action=action, at=at, digest=digest, uri=uri, reason=reason, left=left)
 
     def to_json(self) -> JsonObject:
         """Return the entry as stored; empty fields are left out."""
@@ -65,18 +69,20 @@ def to_json(history: Iterable[Change]) -> list[JsonObject]:
 def version_stack(history: Sequence[Change]) -> list[Change]:
     """Return the changes whose versions a rollback can reach, the one that serves last.
 
-    An apply pushes, a rollback pops, a repair changes nothing.
+    An apply pushes, a rollback pops, a repair takes the place of what it repaired.
     """
     stack: list[Change] = []
     for change in history:
         if change.action == "rollback":
             stack = stack[:-1] or [change]  # the history may be cut: the change that it went back to is then missing
-        elif change.action == "apply":
+        elif change.action == "repair":
+            stack = [*stack[:-1], change]
+        else:
             stack.append(change)
     return stack
 
 
-def current_and_previous(history: Sequence[Change]) -> tuple[str | None, str | None]:
-    """Return the version that serves and the version that a rollback goes back to, each None if there is none."""
-    versions = [change.version for change in version_stack(history)]
-    return versions[-1] if versions else None, versions[-2] if len(versions) > 1 else None
+def current_and_previous(history: Sequence[Change]) -> tuple[Change | None, Change | None]:
+    """Return the change that serves and the one that a rollback goes back to, each None if there is none."""
+    stack = version_stack(history)
+    return stack[-1] if stack else None, stack[-2] if len(stack) > 1 else None

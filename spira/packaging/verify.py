@@ -220,13 +220,30 @@ def check_files(package_dir: Path) -> None:
     Raises:
         PackageError: a file is missing, changed or not listed; the message names the first one.
     """
+    if difference := _difference(package_dir):
+        raise PackageError(f"{package_dir}: {difference}; package the checkpoint again, or fetch it again")
+    check_complete(package_dir)
+
+
+def find_damage(package_dir: Path) -> str:
+    """Return why a package is not complete and unchanged; empty if it is."""
+    try:
+        if difference := _difference(package_dir):
+            return difference
+        check_complete(package_dir)
+    except (PackageError, OSError) as error:
+        return str(error).removeprefix(str(package_dir)).lstrip(": ")
+    return ""
+
+
+def _difference(package_dir: Path) -> str:
+    """Return the first file that is missing, changed or not listed, and why; empty if there is none."""
     listed, present = _description(package_dir)["files"], digests(package_dir)
     for name in sorted(listed.keys() | present.keys()):
         if listed.get(name) != present.get(name):
             problem = "is missing" if name not in present else "was changed" if name in listed else "is not listed"
-            advice = "package the checkpoint again, or fetch it again"
-            raise PackageError(f"{package_dir}: {_printable(name)} {problem}; {advice}")
-    check_complete(package_dir)
+            return f"{_printable(name)} {problem}"
+    return ""
 
 
 def is_identical(a: Path, b: Path) -> bool:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mlflow.entities import RunData
 from mlflow.entities.model_registry import ModelVersion
 
 from spira import lineage
@@ -32,6 +33,10 @@ RUN_TAG = "pipeline_run"
 
 VERSION_TAG = "model_version"
 """Tag of a run: version that its package became."""
+
+DIGEST_TAG = "package_digest"
+"""Tag of a version: digest of its package, which is its identity. Its number is only a label: a lost database begins
+again at 1."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class RegisteredVersion:
     """Run with the version's latest verdict."""
     uri: str
     """Folder of the version's artifacts, which never changes: a server loads the model from it."""
+    digest: str
+    """Digest of the version's package; empty if it was registered by hand."""
 
 
 @dataclass(frozen=True)
@@ -174,10 +181,10 @@ class Registry:
         check_files(package)
         digest = package_digest(package)
         tags = {**tags, "approved": runs.approval(verdict), "reasons": "; ".join(verdict.reasons)}
-        tags |= {"verdict_run": run_id, "package_digest": digest}
+        tags |= {"verdict_run": run_id, DIGEST_TAG: digest}
         if verdict.warnings:
             tags["warnings"] = "; ".join(verdict.warnings)
-        same = self._store.search(f"tag.package_digest = '{digest}'")
+        same = self._store.search(f"tag.{DIGEST_TAG} = '{digest}'")
         with tempfile.TemporaryDirectory() as beside:
             content = attestation.statement(digest, tags, verdict, lineage.image_digest())
             attestation.write(Path(beside), package_artifacts.PACKAGE, content)  # first: the signing key may be refused
@@ -283,20 +290,30 @@ class Registry:
         return self._registered(entity) if entity else None
 
     @explained("the champion cannot be looked up")
-    def champion_status(self) -> tuple[str | None, frozenset[str]]:
-        """Return the champion's number, or None before the first promotion, and the versions rolled back."""
+    def champion_status(self) -> tuple[str | None, frozenset[str], dict[str, str]]:
+        """Return the champion, or None before the first promotion, the versions rolled back, and all digests.
+
+        Versions are numbers. The digest of a version that was registered by hand is missing.
+        """
         entities = self._store.search()
         champion = next((str(entity.version) for entity in entities if "champion" in entity.aliases), None)
-        return champion, frozenset(str(entity.version) for entity in entities if "rolled_back_reason" in entity.tags)
+        rolled_back = frozenset(str(entity.version) for entity in entities if "rolled_back_reason" in entity.tags)
+        digests = {str(entity.version): entity.tags[DIGEST_TAG] for entity in entities if DIGEST_TAG in entity.tags}
+        return champion, rolled_back, digests
 
     @explained("the versions cannot be compared")
     def compare(self, a: int | str, b: int | str) -> list[Difference]:
         """Return the metrics, then the parameters, that differ between two versions, by name."""
-        first, second = (self._store.client.get_run(self.show(version).run_id).data for version in (a, b))
+        first, second = (self._run_data(self.show(version)) for version in (a, b))
         return [
             *_differences("metric", first.metrics, second.metrics),
             *_differences("parameter", first.params, second.params),
         ]
+
+    def _run_data(self, version: RegisteredVersion) -> RunData:
+        if not version.run_id:
+            raise RegistryError(f"version {version.version} has no run: it was registered by hand; use another version")
+        return self._store.client.get_run(version.run_id).data
 
     @explained("the version cannot be fetched")
     def fetch(self, version: int | str, out: Path) -> Path:
@@ -308,7 +325,7 @@ class Registry:
                 valid signature, and a public key is configured (:mod:`spira.packaging.attestation`).
         """
         entity = self._store.find(version)
-        registered = entity.tags.get("package_digest")
+        registered = _package_digest(entity)
         if out.exists():
             if not attestation.envelope_of(out).exists():
                 package_artifacts.download_attestation(self._store, entity, out)
@@ -339,6 +356,7 @@ class Registry:
             tags=dict(entity.tags),
             run_id=run_id,
             uri=self._store.uri(entity),
+            digest=entity.tags.get(DIGEST_TAG, ""),
         )
 
 
@@ -350,7 +368,22 @@ def open_at(uri: str) -> Registry:
     return Registry(local_uri(Path(uri)))
 
 
-def _checked(out: Path, entity: ModelVersion, registered: str | None) -> Path:
+def _package_digest(entity: ModelVersion) -> str:
+    """Return the digest with which a package was registered.
+
+    Raises:
+        RegistryError: the version was registered by hand, or by another program.
+    """
+    digest: str | None = entity.tags.get(DIGEST_TAG)
+    if digest is None:
+        raise RegistryError(
+            f"version {entity.version} was not registered by spira, so it has no package to serve or to compare with: "
+            "use another version; to register a model, run spira models push CHECKPOINT --data DIR"
+        )
+    return digest
+
+
+def _checked(out: Path, entity: ModelVersion, registered: str) -> Path:
     if package_digest(out) == registered:
         attestation.check(out)
         return out

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from spira.config import Config, Training
 from spira.data.storage import Entry, MissingError, StorageError
 from spira.delivery.decide import ChampionStatus, Policy
+from spira.delivery.events import VersionId
 from spira.delivery.fingerprints import Axes, InvalidInput, axis_of
 from spira.delivery.ledger import Ledger
 from spira.delivery.reconcile import Dependencies, Observation, Reconciler
@@ -136,33 +137,57 @@ class MemoryRunner:
 
 @dataclass
 class MemoryRepository:
-    """Number of versions, and the champion."""
+    """Number of versions, and the champion; by number, as MLflow has them."""
 
     effects: Effects
     champion: str | None = None
     previous: str | None = None
     rolled_back: set[str] = field(default_factory=set)
     versions: int = 0
+    losses: int = 0
+    """Number of times that the repository was lost: the packages after each have other digests."""
     reachable: bool = True
+
+    def lose(self) -> None:
+        """Begin again with an empty repository."""
+        self.champion, self.previous, self.versions = None, None, 0
+        self.rolled_back.clear()
+        self.losses += 1
+
+    def id_of(self, number: str) -> VersionId:
+        return VersionId(number, f"package {number} after {self.losses} losses")
 
     def champion_status(self) -> ChampionStatus:
         self._check_reachable()
-        return ChampionStatus(self.champion, frozenset(self.rolled_back))
+        return ChampionStatus(
+            self.id_of(self.champion) if self.champion else None,
+            frozenset(map(self.id_of, self.rolled_back)),
+            {str(number): self.id_of(str(number)).digest for number in range(1, self.versions + 1)},
+        )
 
-    def release(self, version: str) -> Release:
+    def release(self, version: VersionId) -> Release:
         self._check_reachable()
-        return Release(version, None)  # type: ignore[arg-type]  # no in-memory target reads the package
+        number = self._number(version)
+        # No in-memory target reads the package.
+        return Release(number, None, digest=self.id_of(number).digest)  # type: ignore[arg-type]
 
-    def promote(self, version: str, reason: str) -> None:
+    def promote(self, version: VersionId, reason: str) -> None:
         self._check_reachable()
-        if version in self.rolled_back and not reason:
-            raise DeploymentError(f"version {version} was rolled back")
-        self.effects.do(lambda: self._set_champion(version, reason))
+        number = self._number(version)
+        if number in self.rolled_back and not reason:
+            raise DeploymentError(f"version {number} was rolled back")
+        self.effects.do(lambda: self._set_champion(number, reason))
 
-    def roll_back(self, version: str, reason: str) -> None:
+    def roll_back(self, version: VersionId, reason: str) -> None:
         self._check_reachable()
-        if self.champion == version and self.previous:
-            self.effects.do(lambda: self._restore_previous(version))
+        number = self._number(version)
+        if self.champion == number and self.previous:
+            self.effects.do(lambda: self._restore_previous(number))
+
+    def _number(self, version: VersionId) -> str:
+        if int(version.number) > self.versions or not version.is_same(self.id_of(version.number)):
+            raise DeploymentError(f"version {version} is not in the model repository")
+        return version.number
 
     def _set_champion(self, version: str, reason: str) -> None:
         if reason:
@@ -186,6 +211,7 @@ class MemoryTarget:
     name: str
     effects: Effects
     version: str | None = None
+    digest: str = ""
     reachable: bool = True
     refuses: set[str] = field(default_factory=set)
     served: list[str] = field(default_factory=list)
@@ -193,7 +219,7 @@ class MemoryTarget:
 
     def status(self) -> Status:
         self._check_reachable()
-        return Status(self.version)
+        return Status(self.version, digest=self.digest)
 
     def plan(self, release: Release) -> Plan:
         return Plan(release.version, self.version, ())
@@ -202,12 +228,12 @@ class MemoryTarget:
         self._check_reachable()
         if release.version in self.refuses:
             raise DeploymentError(f"version {release.version} returns wrong probabilities")
-        self.effects.do(lambda: self._serve(release.version))
+        self.effects.do(lambda: self._serve(release))
         return self.status()
 
-    def _serve(self, version: str) -> None:
-        self.version = version
-        self.served.append(version)
+    def _serve(self, release: Release) -> None:
+        self.version, self.digest = release.version, release.digest
+        self.served.append(release.version)
 
     def verify(self) -> float:
         return 0.0
@@ -300,5 +326,9 @@ class InMemoryWorld:
         self.reconciler().tick()
 
     @property
-    def serving(self) -> set[str | None]:
+    def serving(self) -> set[VersionId | None]:
+        return {VersionId(target.version, target.digest) if target.version else None for target in self.targets}
+
+    @property
+    def serving_numbers(self) -> set[str | None]:
         return {target.version for target in self.targets}

@@ -35,7 +35,7 @@ class Folder:
             for item in items:
                 if item.is_dir(follow_symlinks=False):
                     yield from self._walk(Path(item.path), f"{path}{item.name}/")
-                elif item.is_file() and (not item.is_symlink() or self._is_inside(Path(item.path))):
+                elif _is_file(item) and (not item.is_symlink() or self._is_inside(Path(item.path))):
                     with suppress(FileNotFoundError):
                         yield _entry(path + item.name, item.stat())
 
@@ -92,11 +92,19 @@ class Folder:
         return file
 
     def _is_inside(self, file: Path) -> bool:
-        return file.resolve().is_relative_to(self.root)
+        return Path(os.path.realpath(file)).is_relative_to(self.root)  # Path.resolve fails on a link to itself
 
     def _check(self, file: Path, path: str, generation: str | None) -> None:
         if generation is not None and generation != _entry("", file.stat()).generation:
             raise StorageError(f"{self.uri}/{shown_recording(path)} has changed since it was listed: run again")
+
+
+def _is_file(item: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a file, or a link to one; a link that leads to itself is none."""
+    try:
+        return item.is_file()
+    except OSError:
+        return False
 
 
 def _entry(path: str, status: os.stat_result) -> Entry:

@@ -46,6 +46,7 @@ from spira.deployment.inference_service.processes import Process
 from spira.deployment.local import Local
 from spira.deployment.target import DeploymentError, Plan, Release, Status
 from spira.errors import SpiraError
+from spira.packaging import verify
 
 log = logging.getLogger(__name__)
 
@@ -81,27 +82,30 @@ class InferenceService:
         if problem or process is None:
             return dataclasses.replace(recorded, ready=False, message=problem)
         model = f"process {process.pid} serves {process.environment['model_path']}"
-        message = f"{model} on {self.service.channels.receiving}"
+        messages = [f"{model} on {self.service.channels.receiving}"]
+        if recorded.drifted:  # a damaged package is repaired; the process has its own copy in memory, and serves
+            messages.append(recorded.message)
         if not process.is_supervised:
-            message = f"{message}, but its supervisor has ended: apply it again, or it is not restarted after a crash"
-        return dataclasses.replace(recorded, message=message, drifted=not process.is_supervised)
+            messages.append("its supervisor has ended: apply it again, or it is not restarted after a crash")
+        drifted = recorded.drifted or not process.is_supervised
+        return dataclasses.replace(recorded, ready=True, message="; ".join(messages), drifted=drifted)
 
     def plan(self, release: Release) -> Plan:
         """See :class:`~spira.deployment.target.Target`.
 
         Raises:
-            DeploymentError: the folder holds the version with another content.
             PackageError: the package is incomplete or was modified.
         """
         self.record.plan(release)
-        serving, old = self.record.status().version, self._serving()
+        status, old = self.record.status(), self._serving()
+        serving = status.version
         path, channel = self.models.folder(release.version), self.service.channels.receiving
         check = f"check {path} on {channel} with one golden recording"
-        if process := self._runs(release.version):
+        if process := self._runs(release):
             supervise = () if process.is_supervised else (f"start a supervisor of process {process.pid}",)
             return Plan(release.version, serving, (check, *supervise))
         steps = [f"start {path} on {channel}" + (f" beside process {old.pid}" if old else ""), check]
-        if serving != release.version:
+        if not status.serves(release):
             probe_channel = self.service.probe_channels.receiving
             steps.insert(0, f"start {path} on {probe_channel}, check all golden recordings, stop it")
         if old:
@@ -120,9 +124,9 @@ class InferenceService:
             self.record.plan(release)
             if serving := self._serving():
                 serving.wait_for_restart(self.service.start_seconds)
-            process = self._runs(release.version)
+            process = self._runs(release)
             if process and self._answers(release.package):
-                commit()  # the pointer stays; this verifies the stored package
+                commit()  # the pointer stays; this verifies the stored package, or restores it
                 process.supervise(self.service.command)
             else:
                 self._replace(release, commit)
@@ -149,11 +153,11 @@ class InferenceService:
         """
         commit = partial(self.record.rollback, reason, bad)
         with self._exclusive():
-            status = self.record.status()
-            if status.previous is None or (bad is not None and bad != status.version):
+            status, package = self.record.status(), self.record.previous_package
+            if status.previous is None or package is None or (bad is not None and bad != status.version):
                 commit()  # raises an error, or has nothing to do
             else:
-                package = self._package(status.previous)
+                verify.check_files(package)
                 self._probe(status.previous, package)
                 self._switch(self._environment(status.previous, package), package, commit)
                 self.messages.check(package, self.service.channels, count=1)
@@ -161,11 +165,11 @@ class InferenceService:
 
     def _replace(self, release: Release, commit: Callable[[], object]) -> None:
         """Take all steps of the module; a repair of the version that already serves needs no probe."""
-        old = self._serving()
-        if self.record.status().version != release.version:
+        old, is_new = self._serving(), not self.record.status().serves(release)
+        if is_new:
             self._probe(release.version, release.package)
         self._switch(self._environment(release.version, release.package), release.package, commit)
-        self._confirm(release, old)
+        self._confirm(release, old, is_new)
 
     def _probe(self, version: str, package: Path) -> None:
         """Take step 1."""
@@ -186,22 +190,30 @@ class InferenceService:
             commit()
         self._stop_others()
 
-    def _confirm(self, release: Release, old: Process | None) -> None:
+    def _confirm(self, release: Release, old: Process | None, has_moved: bool) -> None:
         """Take the rest of step 5: check the new process alone; start the old version again if the check fails."""
         try:
             self.messages.check(release.package, self.service.channels, count=1)
         except SpiraError as error:
             message = f"version {release.version} failed once it served alone: {error}"
             log_quote = self._log_quote(release.version)
-            outcome = self._restore(release.version, old, message) if old else "no other version served before"
+            outcome = (
+                self._restore(release.version, old, message, has_moved) if old else "no other version served before"
+            )
             raise DeploymentError(f"{message}; {outcome}{log_quote}") from error
 
-    def _restore(self, version: str, old: Process, reason: str) -> str:
-        """Start the version of the old process again in place of ``version``; return the outcome for a message."""
-        previous = version_of(old.environment)
+    def _restore(self, version: str, old: Process, reason: str, has_moved: bool) -> str:
+        """Start the version of the old process again in place of ``version``; return the outcome for a message.
+
+        Args:
+            has_moved: whether the pointer has moved to ``version``; not so after a repair.
+        """
+        package = self.record.previous_package if has_moved else self.record.package
+        if package is None:
+            return "no other version served before"
         rollback = partial(self.record.rollback, reason, version)
-        self._switch(old.environment, self._package(previous), rollback if previous != version else lambda: None)
-        return f"version {previous} serves again"
+        self._switch(old.environment, package, rollback if has_moved else lambda: None)
+        return f"version {version_of(old.environment)} serves again"
 
     @contextmanager
     def _started(self, environment: dict[str, str]) -> Iterator[Process]:
@@ -229,12 +241,12 @@ class InferenceService:
         active = [process for process in self._verified(self.record.status().version) if process.is_active]
         return active[-1] if active else None
 
-    def _runs(self, version: str) -> Process | None:
-        """Return the process that serves the version with the present settings, or None."""
+    def _runs(self, release: Release) -> Process | None:
+        """Return the process that serves the release with the present settings, or None."""
         process = self._serving()
-        if process is None or self.record.status().version != version:
+        if process is None or not self.record.status().serves(release):
             return None
-        wanted = self.service.environment(self.models.folder(version), self.service.channels)
+        wanted = self.service.environment(self.models.folder(release.version), self.service.channels)
         return process if wanted.items() <= process.running_environment.items() else None
 
     def _problem(self, version: str | None) -> str:
@@ -270,9 +282,6 @@ class InferenceService:
     def _environment(self, version: str, package: Path) -> dict[str, str]:
         """Return the environment of a process on the clients' channels, with a model verified just now."""
         return self.service.environment(self.models.provide(version, package), self.service.channels)
-
-    def _package(self, version: str) -> Path:
-        return self.folder / "versions" / version
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:

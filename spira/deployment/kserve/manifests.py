@@ -12,13 +12,17 @@ from typing import Any
 
 from kubernetes.utils.quantity import parse_quantity
 
+from spira import files
 from spira.deployment.target import DeploymentError, Release
-from spira.deployment.version_stack import Change, read_history, to_json, version_stack
+from spira.deployment.version_stack import Change, current_and_previous, read_history, to_json, version_stack
 from spira.kubernetes_connection import KubernetesObject
 from spira.packaging import attestation, verify
 
 HISTORY = "spira/history"
 """Annotation with the history: a JSON list of :class:`spira.deployment.version_stack.Change`, each with a ``uri``."""
+
+HISTORY_CHECKSUM = "spira/history-checksum"
+"""Annotation with the checksum of the history; an object without it was written by an older program."""
 
 MAX_HISTORY_ENTRIES = 200
 """The annotations of an object are limited to 256 KiB."""
@@ -37,10 +41,13 @@ ROLLING_UPDATE = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0
 
 
 def check(release: Release, history: Sequence[Change]) -> None:
-    """Refuse a release that cannot be served, or that differs from what was served under its version.
+    """Refuse a release that cannot be served, or whose location served another one.
+
+    A version may have another package or location than before: after a loss of the model repository, its numbers begin
+    again.
 
     Raises:
-        DeploymentError: the version is not a plain name, or its location is missing or differs from an earlier one.
+        DeploymentError: the version is not a plain name, or its location is missing or belongs to another release.
         PackageError: the package is incomplete or was modified.
     """
     if not re.fullmatch(r"[A-Za-z0-9_-]+", release.version):
@@ -48,10 +55,10 @@ def check(release: Release, history: Sequence[Change]) -> None:
     if not release.uri:
         raise DeploymentError(f"version {release.version} has no location that the cluster can read: give its uri")
     for change in history:
-        if (change.version == release.version) != (change.uri == release.uri):
+        if change.uri == release.uri and not _is_of(change, release):
             raise DeploymentError(
-                f"version {change.version} was served from {change.uri}, but version {release.version} is given with "
-                f"the location {release.uri}: a version has one location, which never changes and belongs to it alone"
+                f"version {change.version} was served from {change.uri}, and version {release.version} is given with "
+                "the same location: a location belongs to one version alone, and its content never changes"
             )
     verify.check_files(release.package)
     attestation.check(release.package)
@@ -71,7 +78,7 @@ def render(name: str, runtime: str, account: str, history: Sequence[Change]) -> 
     annotations = {
         "serving.kserve.io/deploymentMode": "Standard",
         "serving.kserve.io/autoscalerClass": "none",
-        HISTORY: json.dumps(to_json(history[-MAX_HISTORY_ENTRIES:])),
+        **history_annotations(history[-MAX_HISTORY_ENTRIES:]),
     }
     model = {
         "modelFormat": {"name": "spira"},
@@ -96,6 +103,12 @@ def render(name: str, runtime: str, account: str, history: Sequence[Change]) -> 
     }
 
 
+def history_annotations(history: Sequence[Change]) -> dict[str, str]:
+    """Return the annotations with a history and its checksum."""
+    entries = to_json(history)
+    return {HISTORY: json.dumps(entries), HISTORY_CHECKSUM: files.checksum({"history": entries})}
+
+
 def history(inference_service: KubernetesObject | None) -> tuple[Change, ...]:
     """Return all changes of an InferenceService, oldest first.
 
@@ -104,19 +117,38 @@ def history(inference_service: KubernetesObject | None) -> tuple[Change, ...]:
     """
     if inference_service is None:
         return ()
+    annotations = inference_service["metadata"].get("annotations", {})
     try:
-        return read_history(json.loads(inference_service["metadata"].get("annotations", {}).get(HISTORY, "[]")))
-    except (ValueError, TypeError) as error:
+        content = json.loads(annotations.get(HISTORY, "[]"))
+        if HISTORY_CHECKSUM in annotations and annotations[HISTORY_CHECKSUM] != files.checksum({"history": content}):
+            raise ValueError(f"it differs from {HISTORY_CHECKSUM}")
+        return read_history(content)
+    except (ValueError, TypeError, RecursionError) as error:
         name = inference_service["metadata"]["name"]
         raise DeploymentError(
-            f"InferenceService {name}: annotation {HISTORY} is damaged ({error}): correct it, or delete the object"
+            f"InferenceService {name}: annotation {HISTORY} is damaged ({error}): correct it and remove "
+            f"{HISTORY_CHECKSUM}, or delete the object"
         ) from error
 
 
-def version(inference_service: KubernetesObject | None) -> str | None:
-    """Return the version that an InferenceService is meant to serve; None before the first."""
-    stack = version_stack(history(inference_service))
-    return stack[-1].version if stack else None
+def current(inference_service: KubernetesObject | None) -> Change | None:
+    """Return the change that an InferenceService is meant to serve; None before the first."""
+    return current_and_previous(history(inference_service))[0]
+
+
+def is_current(release: Release, inference_service: KubernetesObject | None) -> bool:
+    """Return whether an InferenceService is meant to serve a release."""
+    change = current(inference_service)
+    return change is not None and _is_of(change, release)
+
+
+def _is_of(change: Change, release: Release) -> bool:
+    """Return whether a change brought a release; an entry of an older program has no digest, but a location."""
+    return (change.version, change.uri, change.digest or release.digest) == (
+        release.version,
+        release.uri,
+        release.digest,
+    )
 
 
 def is_unchanged(before: KubernetesObject | None, after: KubernetesObject | None) -> bool:
@@ -130,8 +162,11 @@ def is_unchanged(before: KubernetesObject | None, after: KubernetesObject | None
 
 
 def drift(wanted: KubernetesObject, live: KubernetesObject) -> list[str]:
-    """Return the differences of an InferenceService from the wanted one; annotations of other owners do not count."""
-    ours = wanted["metadata"]["annotations"]
+    """Return the differences of an InferenceService from the wanted one; annotations of other owners do not count.
+
+    Nor does the checksum: :func:`history` compares it, and an object of an older program has none.
+    """
+    ours = {key: value for key, value in wanted["metadata"]["annotations"].items() if key != HISTORY_CHECKSUM}
     theirs = {key: value for key, value in live["metadata"].get("annotations", {}).items() if key in ours}
     return differences(ours, theirs, "metadata.annotations") + differences(wanted["spec"], live["spec"], "spec")
 

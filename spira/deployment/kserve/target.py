@@ -43,9 +43,9 @@ import stamina
 from spira.deployment.kserve import golden_check, manifests, pods
 from spira.deployment.kserve.cluster import ConflictError, ForbiddenError, KubernetesNamespace
 from spira.deployment.target import DeploymentError, Plan, Release, Status
-from spira.deployment.version_stack import Action, Change, current_and_previous, version_stack
+from spira.deployment.version_stack import Action, Change, current_and_previous
 from spira.kubernetes_connection import KubernetesObject
-from spira.packaging.verify import PackageError
+from spira.packaging.verify import PackageError, package_digest
 
 log = logging.getLogger(__name__)
 
@@ -98,17 +98,25 @@ class KServe:
         """
         live = self.cluster.get(self.model)
         history = manifests.history(live)
-        version, previous = current_and_previous(history)
-        if live is None or version is None:
+        current, previous = current_and_previous(history)
+        if live is None or current is None:
             return Status(None, ready=False, message=f"no version was applied to {self._resource}", history=history)
         deployment = self._deployment()
         ready = manifests.is_rolled_out(deployment, live)
         drift, unknown = self._drift(live, deployment)
-        messages = [*(f"{difference}; apply version {version} again" for difference in drift), *unknown]
+        messages = [*(f"{difference}; apply version {current.version} again" for difference in drift), *unknown]
         if not ready:
             problem = pods.explain(live, deployment, self.cluster.pods(self.model))
             messages.append(problem or "its pods are being replaced")
-        return Status(version, previous, ready, "; ".join(messages), history, drifted=bool(drift))
+        return Status(
+            current.version,
+            previous.version if previous else None,
+            ready,
+            "; ".join(messages),
+            history,
+            drifted=bool(drift),
+            digest=current.digest,
+        )
 
     def plan(self, release: Release) -> Plan:
         """See :class:`~spira.deployment.target.Target`.
@@ -119,12 +127,13 @@ class KServe:
         """
         release, live = self._localized(release), self.cluster.get(self.model)
         manifests.check(release, manifests.history(live))
-        serving, check = manifests.version(live), "check its golden recordings"
+        current, check = manifests.current(live), "check its golden recordings"
+        serving = current.version if current else None
         drift, _ = self._drift(live, self._deployment())
-        if serving == release.version and not drift:
+        if manifests.is_current(release, live) and not drift:
             return Plan(release.version, serving, (check,))
         switch = f"serve version {release.version} instead of {serving or 'nothing'}, pod by pod"
-        if serving == release.version:
+        if manifests.is_current(release, live):
             switch = "repair: " + "; ".join(drift)
         steps = (f"start {self.candidate} from {release.uri}", check, f"delete {self.candidate}", switch, check)
         return Plan(release.version, serving, steps)
@@ -138,12 +147,12 @@ class KServe:
         """
         release, live = self._localized(release), self.cluster.get(self.model)
         manifests.check(release, manifests.history(live))
-        serving = manifests.version(live)
+        is_current = manifests.is_current(release, live)
         drift, _ = self._drift(live, self._deployment())
-        if serving != release.version or drift:
-            action: Action = "repair" if serving == release.version else "apply"
-            self._check_candidate(release.version, release.uri, release.package)
-            change = Change.now(release.version, action, uri=release.uri, reason=release.reason)
+        if not is_current or drift:
+            action: Action = "repair" if is_current else "apply"
+            change = Change.now(release.version, action, digest=release.digest, uri=release.uri, reason=release.reason)
+            self._check_candidate(change, release.package)
             self._switch(live, change, release.package)
         elif live is not None:
             self._wait_until_rolled_out(live)
@@ -157,10 +166,10 @@ class KServe:
             DeploymentError: no version serves, it does not answer, or another version does.
             PackageError: a probability differs.
         """
-        version = manifests.version(self.cluster.get(self.model))
-        if version is None:
+        current = manifests.current(self.cluster.get(self.model))
+        if current is None:
             raise DeploymentError(f"no version was applied to {self._resource}: apply one first")
-        return golden_check.largest_difference(self.cluster, self.model, version, self.package(version))
+        return golden_check.largest_difference(self.cluster, self.model, current.version, self._package(current))
 
     def rollback(self, reason: str, bad: str | None = None) -> Status:
         """See :class:`~spira.deployment.target.Target`; the previous version takes the same steps as a new one.
@@ -172,16 +181,37 @@ class KServe:
         live = self.cluster.get(self.model)
         history = manifests.history(live)
         current, previous = current_and_previous(history)
-        if bad is not None and current != bad:
+        if bad is not None and (current is None or current.version != bad):
             return self.status()
-        if previous is None:
-            raise DeploymentError(
-                f"{self._resource}: nothing served before {current or 'now'}: apply a version instead"
-            )
-        uri, package = version_stack(history)[-2].uri, self.package(previous)
-        self._check_candidate(previous, uri, package)
-        self._switch(live, Change.now(previous, "rollback", uri=uri, reason=reason, left=current or ""), package)
+        if current is None or previous is None:
+            serving = current.version if current else "now"
+            raise DeploymentError(f"{self._resource}: nothing served before {serving}: apply a version instead")
+        package = self._package(previous)
+        self._check_candidate(previous, package)
+        change = Change.now(
+            previous.version,
+            "rollback",
+            digest=previous.digest,
+            uri=previous.uri,
+            reason=reason,
+            left=current.version,
+        )
+        self._switch(live, change, package)
         return self.status()
+
+    def _package(self, change: Change) -> Path:
+        """Return the local package of a change.
+
+        Raises:
+            DeploymentError: the model repository has another package under the version.
+        """
+        package = self.package(change.version)
+        if change.digest and package_digest(package) != change.digest:
+            raise DeploymentError(
+                f"{self._resource}: version {change.version} in the model repository is not the one that was served: "
+                "apply another version, or restore the repository from a copy"
+            )
+        return package
 
     @property
     def _resource(self) -> str:
@@ -226,14 +256,15 @@ class KServe:
             return [], [f"cannot compare the pods with {name}: it does not exist"]
         return [f"differs from {name}: {difference}" for difference in manifests.outdated(deployment, runtime)], []
 
-    def _check_candidate(self, version: str, uri: str, package: Path) -> None:
-        """Start a version without clients, and run the golden check on it."""
+    def _check_candidate(self, change: Change, package: Path) -> None:
+        """Start the version of a change without clients, and run the golden check on it."""
         self._remove_candidate()
         try:
-            log.info("starting %s with version %s for the golden check", self.candidate, version)
-            written = self.cluster.put(self._render(self.candidate, [Change.now(version, "apply", uri=uri)]), None)
+            log.info("starting %s with version %s for the golden check", self.candidate, change.version)
+            first = Change.now(change.version, "apply", digest=change.digest, uri=change.uri)
+            written = self.cluster.put(self._render(self.candidate, [first]), None)
             self._wait_until_rolled_out(written)
-            golden_check.largest_difference(self.cluster, self.candidate, version, package)
+            golden_check.largest_difference(self.cluster, self.candidate, change.version, package)
         finally:
             self.cluster.delete(self.candidate)
 
@@ -311,7 +342,8 @@ class KServe:
                     pods.explain(self.cluster.get(name), deployment, new)
                     or f"its pods are not ready after {self.timeout_seconds:g} s"
                 )
+                current = manifests.current(inference_service)
                 raise DeploymentError(
-                    f"version {manifests.version(inference_service)} does not start as {name}: {reason}"
+                    f"version {current.version if current else '?'} does not start as {name}: {reason}"
                 )
             time.sleep(POLL_SECONDS)

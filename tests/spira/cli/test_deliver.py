@@ -364,3 +364,77 @@ def test_one_real_delivery(delivered: Path) -> None:
     second = CliRunner().invoke(app, ["deliver", "tick", "--wait", settings])
     assert second.exit_code == 0
     assert "nothing to do: the last observation is settled, and every target serves the wanted version" in second.stderr
+
+
+def test_after_a_loss_of_the_repository_the_new_weights_serve(
+    delivered: Path, tmp_path: Path, new_mlflow: Path
+) -> None:
+    """The new run is "version 1" again. The digest tells both apart: target, champion and status have the new one."""
+    folder = Path(shutil.copytree(delivered, tmp_path / "delivery"))
+    settings, work = f"--settings={folder / 'delivery.yaml'}", folder / "work"
+    old = Local(work / "serving").status().digest
+    settings_file = folder / "delivery.yaml"
+    settings_file.write_text(settings_file.read_text().replace("quiet_seconds: 1\n", ""))
+    shutil.copy(new_mlflow, work / "mlflow.db")
+    lost = CliRunner().invoke(app, ["deliver", "status", settings])
+    assert lost.exit_code == 1
+    ticked = CliRunner().invoke(app, ["deliver", "tick", settings])
+    assert (ticked.exit_code, Local(work / "serving").status().digest) == (1, old)
+    assert f"version 1 (package {old[:12]}) is not in the model repository, which was lost or replaced" in ticked.stderr
+    (folder / "model.yaml").write_text((folder / "model.yaml").read_text().replace("[42]", "[43]"))
+    again = CliRunner().invoke(app, ["deliver", "tick", "--wait", settings])
+    assert again.exit_code == 0, again.output
+    champion = Registry(local_uri(work)).champion()
+    serving = Local(work / "serving").status()
+    assert (champion.version, serving.version, serving.digest) == (1, "1", champion.digest)
+    assert serving.digest != old
+    shown = CliRunner().invoke(app, ["deliver", "status", "--json", settings])
+    body = json.loads(shown.stdout)
+    assert (shown.exit_code, body["troubles"]) == (0, [])
+    assert body["wanted_digest"] == body["champion_digest"] == body["serving"]["local"]["digest"] == champion.digest
+
+
+def test_a_damaged_package_is_restored_by_the_next_tick(
+    deliver: Callable[..., Any], local_delivery: LocalDelivery
+) -> None:
+    """A status shows it before; the cache of packages is restored too."""
+    deliver("tick")
+    package = Local(local_delivery.folder / "work" / "serving").package
+    for damaged in (package, local_delivery.folder / "work" / "models" / "2"):
+        (damaged / "data" / "weights.npz").write_bytes(b"")
+    shown = deliver("status")
+    assert shown.exit_code == 1
+    assert "data/weights.npz was changed: apply version 2 again" in shown.stdout
+    assert deliver("tick").exit_code == 0
+    assert deliver("status").exit_code == 0
+    assert Local(local_delivery.folder / "work" / "serving").verify() <= 1e-5
+
+
+def test_a_rollback_to_a_version_that_does_not_load_moves_no_alias(
+    deliver: Callable[..., Any], deploy: Callable[..., Any], local_delivery: LocalDelivery, tmp_path: Path
+) -> None:
+    """By hand and by delivery; the status has the problem until it is solved."""
+    work = local_delivery.folder / "work"
+    (artifact,) = (path for path in work.rglob("weights.npz") if is_of_first_version(path, local_delivery))
+    shutil.copy(artifact, tmp_path / "intact")
+    artifact.write_bytes(b"")
+    for run in (deploy, deliver):
+        refused = run("rollback", "--reason", "false alarms")
+        assert refused.exit_code == 1
+        assert (local_delivery.served, local_delivery.registry.champion().version) == ("2", 2)
+    records = len(local_delivery.kinds)
+    for _ in range(2):
+        assert deliver("tick").exit_code == 1
+        shown = deliver("status")
+        assert shown.exit_code == 1
+        assert "version 1 cannot be used: its artifacts differ from what was registered" in shown.stdout
+    assert len(local_delivery.kinds) == records
+    shutil.copy(tmp_path / "intact", artifact)
+    assert deliver("tick").exit_code == 0
+    assert (local_delivery.served, local_delivery.registry.champion().version) == ("1", 1)
+    assert deliver("status").exit_code == 0
+
+
+def is_of_first_version(path: Path, local_delivery: LocalDelivery) -> bool:
+    """Return whether a file lies in the artifacts of version 1."""
+    return "mlartifacts" in path.parts and local_delivery.registry.show(1).digest[:16] in path.parts

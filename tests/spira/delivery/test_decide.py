@@ -7,11 +7,12 @@ import json
 
 import pytest
 
-from spira.delivery import operator_commands
+from spira.delivery import last_problems, operator_commands
 from spira.delivery.decide import Policy
 from spira.delivery.events import Claimed, Observed
 from spira.delivery.ledger import path_of
 from spira.delivery.runner import Run
+from spira.delivery.status import delivery_status
 from spira.errors import SpiraError
 from tests.support.in_memory_world import GATE, InMemoryWorld, KilledError
 
@@ -32,7 +33,7 @@ def notes(world: InMemoryWorld) -> str:
 def test_a_first_observation_is_trained_and_delivered(world: InMemoryWorld) -> None:
     """Every step is recorded; the version serves on every target and is champion."""
     world.deliver()
-    assert (world.repository.champion, world.serving) == ("1", {"1"})
+    assert (world.repository.champion, world.serving_numbers) == ("1", {"1"})
     assert kinds(world) == ["observed", "claimed", "finished", "promoting", "promoted"]
     assert world.reconciler().tick().done == ()
 
@@ -102,7 +103,7 @@ def test_a_run_that_an_earlier_version_has_claimed_is_resumed(world: InMemoryWor
     assert world.runner.requests == {"spira-1": expected}
     world.end_run("approved")
     world.reconciler().tick()
-    assert (world.repository.champion, world.serving) == ("1", {"1"})
+    assert (world.repository.champion, world.serving_numbers) == ("1", {"1"})
 
 
 def test_a_newer_change_waits_for_the_active_run(world: InMemoryWorld) -> None:
@@ -232,7 +233,7 @@ def test_a_version_waits_for_manual_approval_if_the_policy_requires_it(world: In
         operator_commands.approve(world.ledger, "2")
     operator_commands.approve(world.ledger, "1")
     world.reconciler().tick()
-    assert (world.repository.champion, world.serving) == ("1", {"1"})
+    assert (world.repository.champion, world.serving_numbers) == ("1", {"1"})
     assert "by an operator" in world.state.deliveries[-1].why
 
 
@@ -243,11 +244,11 @@ def test_a_rolled_back_version_never_serves_again(world: InMemoryWorld) -> None:
     world.deliver()
     operator_commands.roll_back(world.ledger, "too many alarms")
     world.reconciler().tick()
-    assert (world.repository.champion, world.serving) == ("1", {"1"})
+    assert (world.repository.champion, world.serving_numbers) == ("1", {"1"})
     assert world.repository.rolled_back == {"2"}
     world.data = "2"
     world.deliver()
-    assert world.serving == {"1"}
+    assert world.serving_numbers == {"1"}
     assert "version 3 is approved and waits: version 1 is pinned" in notes(world)
     world.data = "1"
     operator_commands.unpin(world.ledger)
@@ -260,10 +261,10 @@ def test_a_version_that_was_approved_during_a_pin_is_promoted_after_it(world: In
     operator_commands.pin(world.ledger, "1", "study under way")
     world.data = "1"
     world.deliver()
-    assert world.serving == {"1"}
+    assert world.serving_numbers == {"1"}
     operator_commands.unpin(world.ledger)
     world.reconciler().tick()
-    assert (world.repository.champion, world.serving) == ("2", {"2"})
+    assert (world.repository.champion, world.serving_numbers) == ("2", {"2"})
 
 
 def test_an_input_that_is_observed_again_brings_its_version_back(world: InMemoryWorld) -> None:
@@ -273,7 +274,7 @@ def test_an_input_that_is_observed_again_brings_its_version_back(world: InMemory
     world.deliver()
     world.model = "0"
     world.reconciler().tick()
-    assert (world.repository.champion, world.serving) == ("1", {"1"})
+    assert (world.repository.champion, world.serving_numbers) == ("1", {"1"})
     assert len(world.runner.starts) == 2
 
 
@@ -281,9 +282,10 @@ def test_a_changed_target_and_a_moved_alias_are_repaired(world: InMemoryWorld) -
     world.deliver()
     world.data = "1"
     world.deliver()
-    world.targets[1].version, world.repository.champion = "1", "1"
+    world.targets[1].version, world.targets[1].digest = "1", world.repository.id_of("1").digest
+    world.repository.champion = "1"
     report = world.reconciler().tick()
-    assert (world.repository.champion, world.serving) == ("2", {"2"})
+    assert (world.repository.champion, world.serving_numbers) == ("2", {"2"})
     assert kinds(world).count("repaired") == 2
     assert report.done == (
         "repaired: kserve serves version 2 (was 1)",
@@ -304,17 +306,17 @@ def test_the_alias_is_repaired_only_after_every_target_serves(world: InMemoryWor
     assert report.troubles
     world.targets[1].refuses = set()
     world.reconciler().tick()
-    assert (world.repository.champion, world.serving) == ("1", {"1"})
+    assert (world.repository.champion, world.serving_numbers) == ("1", {"1"})
 
 
 def test_an_earlier_champion_is_adopted(world: InMemoryWorld) -> None:
     """A version from before continuous delivery serves until a newer one is approved."""
     world.repository.champion, world.repository.versions = "7", 7
     world.deliver("rejected")
-    assert (world.repository.champion, world.serving) == ("7", {"7"})
+    assert (world.repository.champion, world.serving_numbers) == ("7", {"7"})
     world.data = "1"
     world.deliver()
-    assert world.serving == {"8"}
+    assert world.serving_numbers == {"8"}
 
 
 def test_a_version_that_a_target_refuses_is_tried_again_later(world: InMemoryWorld) -> None:
@@ -324,7 +326,7 @@ def test_a_version_that_a_target_refuses_is_tried_again_later(world: InMemoryWor
     world.targets[1].refuses = {"2"}
     world.deliver()
     world.reconciler().tick()
-    assert (world.repository.champion, world.serving) == ("1", {"1"})
+    assert (world.repository.champion, world.serving_numbers) == ("1", {"1"})
     assert "version 2 was not deployed; next attempt at" in notes(world)
     for _ in range(10):
         world.pass_time(3_601)
@@ -332,7 +334,7 @@ def test_a_version_that_a_target_refuses_is_tried_again_later(world: InMemoryWor
     world.targets[1].refuses = set()
     world.pass_time(3_601)
     world.reconciler().tick()
-    assert (world.repository.champion, world.serving) == ("2", {"2"})
+    assert (world.repository.champion, world.serving_numbers) == ("2", {"2"})
 
 
 @pytest.mark.parametrize("dependency", ["runner", "repository"])
@@ -345,7 +347,7 @@ def test_an_outage_loses_nothing(world: InMemoryWorld, dependency: str) -> None:
     assert any("is unreachable" in trouble for trouble in report.troubles)
     getattr(world, dependency).reachable = True
     world.deliver()
-    assert world.serving == {"2"}
+    assert world.serving_numbers == {"2"}
     assert all(attempt.outcome == "approved" for attempt in world.state.attempts)
 
 
@@ -356,7 +358,7 @@ def test_without_its_ledger_a_tick_does_nothing(world: InMemoryWorld) -> None:
     assert not world.runner.starts
     world.store.reachable = True
     world.deliver()
-    assert world.serving == {"1"}
+    assert world.serving_numbers == {"1"}
 
 
 @pytest.mark.parametrize("dependency", ["observe", "runner", "repository", "target"])
@@ -379,7 +381,7 @@ def test_an_internal_error_is_a_trouble_and_delivery_goes_on(
     assert "internal error: KeyError: 'data' (test_decide.py, line " in troubles
     world.deliver()
     world.reconciler().tick()
-    assert world.serving == {"1"}
+    assert world.serving_numbers == {"1"}
 
 
 def test_a_torn_record_is_skipped(world: InMemoryWorld) -> None:
@@ -388,7 +390,7 @@ def test_a_torn_record_is_skipped(world: InMemoryWorld) -> None:
     with pytest.raises(KilledError):
         world.reconciler().tick()
     world.deliver()
-    assert world.serving == {"1"}
+    assert world.serving_numbers == {"1"}
     assert (world.state.torn, world.state.damaged) == ((1,), ())
     assert set(world.runner.starts.values()) == {1}
 
@@ -419,3 +421,79 @@ def test_impossible_commands_are_refused(world: InMemoryWorld) -> None:
         operator_commands.roll_back(world.ledger, "bad")
     with pytest.raises(SpiraError, match="version 9 is not in the ledger"):
         operator_commands.pin(world.ledger, "9", "mine")
+
+
+def test_after_a_loss_of_the_repository_the_same_number_is_another_version(world: InMemoryWorld) -> None:
+    """Versions are compared by the digests of their packages: the new weights serve, not the old ones."""
+    world.deliver()
+    old = world.repository.id_of("1")
+    world.repository.lose()
+    lost = world.reconciler().tick()
+    assert any("version 1 is not in the model repository" in trouble for trouble in lost.troubles)
+    assert world.serving == {old}
+    world.data = "1"
+    world.deliver()
+    new = world.repository.id_of("1")
+    assert not new.is_same(old)
+    assert (world.serving, world.repository.champion_status().champion) == ({new}, new)
+    assert [delivery.version for delivery in world.state.deliveries] == [old, new]
+    assert not delivery_status(world.reconciler().dry_run()).has_problem
+
+
+def test_after_a_loss_a_rolled_back_number_is_delivered_again(world: InMemoryWorld) -> None:
+    """What an operator has left is the old package, not the number."""
+    for data in ("0", "1"):
+        world.data = data
+        world.deliver()
+    operator_commands.roll_back(world.ledger, "false alarms")
+    world.reconciler().tick()
+    world.repository.lose()
+    for data in ("2", "3"):
+        world.data = data
+        world.deliver()
+    operator_commands.unpin(world.ledger)
+    world.reconciler().tick()
+    assert world.serving == {world.repository.id_of("2")}
+
+
+def test_a_ledger_without_digests_delivers_the_same_number_again(world: InMemoryWorld) -> None:
+    """An older program has delivered version 1; after a loss of the repository, another version has this number."""
+    world.deliver()
+    for path in list(world.store.files):
+        if path.startswith("records/"):
+            fields = json.loads(world.store.files[path])
+            kept = {key: fields[key] for key in fields if key not in ("digest", "checksum", "before")}
+            world.store.files[path] = json.dumps(kept).encode()
+    world.repository.lose()
+    world.data = "1"
+    world.deliver()
+    assert world.serving == {world.repository.id_of("1")}
+
+
+def test_a_failed_action_stays_in_the_status_until_it_succeeds(world: InMemoryWorld) -> None:
+    """The champion moves after the targets; a status finds the problem although it carries out nothing."""
+    for data in ("0", "1"):
+        world.data = data
+        world.deliver()
+    world.targets[0].refuses = {"1"}
+    operator_commands.roll_back(world.ledger, "false alarms")
+    assert "version 1 returns wrong probabilities" in "".join(world.reconciler().tick().troubles)
+    before = kinds(world)
+    for _ in range(3):
+        world.pass_time(3_600)
+        world.reconciler().tick()
+        status = delivery_status(world.reconciler().dry_run())
+        assert status.has_problem
+        assert "last tick, since 2026-11-24 00:00: version 1 returns wrong probabilities" in status.troubles
+    assert (world.repository.champion, kinds(world)) == ("2", before)
+    world.targets[0].refuses = set()
+    world.reconciler().tick()
+    status = delivery_status(world.reconciler().dry_run())
+    assert (status.has_problem, status.troubles, world.repository.champion) == (False, (), "1")
+
+
+def test_damaged_last_problems_are_ignored(world: InMemoryWorld) -> None:
+    world.deliver()
+    for content in (b"", b"[", b"[1]", b'{"problems": ["a lie"], "since": "2026-11-24"}', b"\xff"):
+        world.store.files[last_problems.PATH] = content
+        assert world.reconciler().dry_run().troubles == ()

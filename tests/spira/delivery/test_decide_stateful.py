@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from spira.delivery import operator_commands
 from spira.delivery.decide import Policy, wanted
+from spira.delivery.status import delivery_status
 from spira.errors import SpiraError
 from tests.support.in_memory_world import InMemoryWorld, KilledError
 
@@ -120,8 +121,15 @@ class Delivery(RuleBasedStateMachine):
         version = str(data.draw(st.integers(1, self.world.repository.versions)))
         if data.draw(st.booleans()):
             self.world.targets[0].version = version
+            self.world.targets[0].digest = self.world.repository.id_of(version).digest
         else:
             self.world.repository.champion = version
+
+    @precondition(lambda self: self.world.store.reachable and not self.world.state.active)
+    @rule()
+    def lose_the_repository(self) -> None:
+        """Its numbers begin again at 1. What was delivered before can be neither repaired nor promoted again."""
+        self.world.repository.lose()
 
     @rule(command=st.sampled_from(COMMANDS), version=st.sampled_from("123"))
     def operator_command(self, command: str, version: str) -> None:
@@ -188,11 +196,17 @@ class Delivery(RuleBasedStateMachine):
         assert state.active is None
         last = attempts[-1]
         assert last.is_settled or last.cancelled or len(attempts) >= world.policy.attempts
-        version = wanted(state, {*state.rolled_back, *world.repository.rolled_back})
-        assert version is None or (world.serving, world.repository.champion) == ({version}, version)
-        if state.pin:
-            assert world.serving == {state.pin.version}
-        assert not set(state.rolled_back) & world.serving
+        repository = world.repository.champion_status()
+        version = wanted(state, {*state.rolled_back, *repository.rolled_back})
+        status = delivery_status(world.reconciler().dry_run())
+        if version and version.digest not in repository.digests.values():  # it was lost with the repository
+            assert status.has_problem
+        elif version:
+            assert (world.serving, repository.champion) == ({version}, version)
+            assert not status.has_problem
+            assert not version.is_among(state.rolled_back)
+        if version and state.pin:
+            assert version == state.pin.version
 
 
 TestDelivery = Delivery.TestCase

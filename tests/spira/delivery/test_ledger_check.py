@@ -92,4 +92,4 @@ def test_accepted_damage_has_no_effect(ledger: Ledger) -> None:
     operator_commands.accept_damage(reopened, "the disk is broken")
     state = state_of(Ledger(ledger.store).read())
     assert (state.torn, state.damaged) == ((5,), ())
-    assert [delivery.version for delivery in state.deliveries] == ["2"]
+    assert [delivery.version.number for delivery in state.deliveries] == ["2"]

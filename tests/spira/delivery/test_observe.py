@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -271,3 +271,63 @@ def test_the_training_request_matches_the_observation(data: ObservedData, settin
     assert observation.request.gate.noisy.accuracy == 0.8
     assert observation.request.data_digest == observation.observed.data.digest
     assert observation.observed.code.parts == lineage.code_parts()
+
+
+def loop(folder: Path) -> None:
+    (folder / "wav" / "loop.wav").symlink_to("loop.wav")
+
+
+def loop_of_two(folder: Path) -> None:
+    (folder / "wav" / "a.wav").symlink_to("b.wav")
+    (folder / "wav" / "b.wav").symlink_to("a.wav")
+
+
+def loop_of_folders(folder: Path) -> None:
+    (folder / "wav" / "again").symlink_to(".")
+
+
+def latin_name(folder: Path) -> None:
+    Path(os.fsdecode(os.fsencode(folder / "wav") + b"/jo\xe3o.wav")).write_bytes(b"")
+
+
+def latin_folder(folder: Path) -> None:
+    Path(os.fsdecode(os.fsencode(folder) + b"/jo\xe3o")).mkdir()
+
+
+def pipe(folder: Path) -> None:
+    os.mkfifo(folder / "wav" / "pipe.wav")
+
+
+def editor_lock(folder: Path) -> None:
+    (folder / "wav" / ".#00001.wav").symlink_to("somebody@somewhere.1234")
+
+
+STRANGE = [loop, loop_of_two, loop_of_folders, latin_name, latin_folder, pipe, editor_lock]
+
+
+@pytest.mark.parametrize("add", STRANGE)
+def test_a_strange_file_that_no_table_names_is_no_change(tmp_path: Path, add: Callable[[Path], None]) -> None:
+    """It has no effect on the fingerprint, whatever its name or kind."""
+    write_dataset(tmp_path / "voices", recordings=20)
+    before = observe.data_files(str(tmp_path / "voices"), open_store(tmp_path / "cache"))
+    add(tmp_path / "voices")
+    assert content_hash.digest(observe.data_files(str(tmp_path / "voices"), open_store(tmp_path / "cache"))) == (
+        content_hash.digest(before)
+    )
+
+
+@pytest.mark.parametrize("row", ["wav/loop.wav,0", "wav/jo\xe3o.wav,0", "wav/pipe.wav,0", "wav/jo\udce3o.wav,0"])
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_a_strange_file_that_a_table_names_is_invalid_input(tmp_path: Path, row: str, encoding: str) -> None:
+    """The problem can be printed, written to the ledger and sent, in any encoding."""
+    folder = tmp_path / "voices"
+    write_dataset(folder, recordings=20)
+    for add in (loop, latin_name, pipe):
+        add(folder)
+    with (folder / "metadata_train.csv").open("ab") as table:
+        table.write(f"{row}\n".encode(encoding, errors="surrogateescape"))
+    settings = Settings(data=str(folder), work="", ledger="", registry="", targets=())
+    observed = observe.observe(settings, open_store(tmp_path / "cache")).observed
+    assert isinstance(observed, InvalidInput)
+    assert observed.problem.isprintable()
+    observed.problem.encode()

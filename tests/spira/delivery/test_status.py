@@ -10,7 +10,7 @@ from tests.support.in_memory_world import InMemoryWorld
 
 KEYS = {
     "observed", "training", "run", "wanted", "champion", "serving", "pin", "rolled_back", "notes", "troubles",
-    "torn_records", "damaged_records", "records",
+    "torn_records", "damaged_records", "records", "wanted_digest", "champion_digest",
 }  # fmt: skip
 
 
@@ -29,7 +29,8 @@ def test_the_json_form_has_the_keys_of_earlier_versions() -> None:
         "problem": "",
         "since": "2026-11-24T00:00:00+00:00",
     }
-    assert body["serving"] == {"local": {"version": "1", "ready": True, "message": ""}, "kserve": None}
+    local = {"version": "1", "ready": True, "message": "", "digest": world.targets[0].digest, "drifted": False}
+    assert body["serving"] == {"local": local, "kserve": None}
     assert body["pin"] == {"version": "1", "reason": "an audit"}
     assert (body["training"], body["notes"]) == ("approved", ["target kserve is unreachable"])
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from spira.deployment.kserve import golden_check, manifests, pods
 from spira.deployment.kserve import target as kserve
@@ -324,8 +326,8 @@ def test_a_status_update_of_kserve_is_no_concurrent_change(serving: KServe, stat
 REFUSED = {
     "no location": ({"uri": ""}, "give its uri"),
     "no plain name": ({"version": "a/b"}, "letters, digits"),
-    "another location": ({"version": "1"}, "one location"),
-    "another version's location": ({"version": "3"}, "one location"),
+    "another location": ({"version": "1"}, "the same location"),
+    "another version's location": ({"version": "3"}, "the same location"),
 }
 
 
@@ -340,6 +342,50 @@ def test_an_invalid_release_is_refused(
         with pytest.raises(DeploymentError, match=words):
             method(release)
     assert state.writes == []
+
+
+def test_another_package_under_the_same_version_serves(
+    serving: KServe, releases: dict[str, Release], server: ApiServer, tmp_path: Path
+) -> None:
+    """A number is a label: after a loss of the model repository, versions begin again at 1."""
+    other = Release("2", make_package(tmp_path / "3", seed=3), "pvc://models/after-the-loss/2")
+    server.state.locations[other.uri] = other.package
+    assert serving.plan(other).steps[0] == "start spira-candidate from pvc://models/after-the-loss/2"
+    status = serving.apply(other)
+    assert (status.version, status.digest, status.previous) == ("2", other.digest, "2")
+    assert status.history[-1].action == "apply"
+    with pytest.raises(DeploymentError, match="is not the one that was served"):
+        serving.verify()
+
+
+def test_a_rollback_to_a_version_that_the_repository_has_replaced_is_refused(
+    serving: KServe, releases: dict[str, Release], state: ServerState
+) -> None:
+    """The golden recordings of another package would prove nothing."""
+    serving.package = lambda version: releases["2"].package
+    with pytest.raises(DeploymentError, match="version 1 in the model repository is not the one that was served"):
+        serving.rollback("bad")
+    assert state.writes == []
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(position=st.integers(0, 2000), bit=st.integers(0, 6))
+def test_a_flipped_bit_in_the_history_never_changes_the_state(
+    serving: KServe, state: ServerState, position: int, bit: int
+) -> None:
+    """It is reported, or has no effect."""
+    annotations, intact = state.objects["spira"]["metadata"]["annotations"], serving.status()
+    content = annotations["spira/history"]
+    index = position % len(content)
+    flipped = chr(ord(content[index]) ^ 1 << bit)
+    annotations["spira/history"] = content[:index] + flipped + content[index + 1 :]
+    try:
+        result: object = serving.status().history
+    except DeploymentError as error:
+        result = str(error)
+    annotations["spira/history"] = content
+    is_reported = isinstance(result, str) and "annotation spira/history is damaged" in result
+    assert is_reported or result == intact.history
 
 
 @pytest.mark.parametrize("content", ["[", "7", '[{"version": "1"}]'])
@@ -373,12 +419,13 @@ def test_a_missing_kubeconfig_or_context_is_reported(server: ApiServer, tmp_path
 
 
 def test_the_example_manifest_is_up_to_date() -> None:
-    """``manifests/base/serving/example.yaml`` shows a written object without its history."""
+    """``manifests/base/serving/example.yaml`` shows a written object without its history and the checksum of that."""
     example = yaml.safe_load((ROOT / "manifests" / "base" / "serving" / "example.yaml").read_text())
     history = [Change.now("7", "apply", uri="gs://models/.../7")]
     rendered = manifests.render("spira", "spira", "spira-predictor", history)
     assert example["spec"] == rendered["spec"]
-    assert example["metadata"]["annotations"].keys() == rendered["metadata"]["annotations"].keys()
+    written = rendered["metadata"]["annotations"].keys() - {manifests.HISTORY_CHECKSUM}
+    assert example["metadata"]["annotations"].keys() == written
 
 
 def test_a_long_history_is_cut() -> None:
