@@ -50,7 +50,7 @@ def with_deleted_run(client: MlflowClient, folder: Path) -> None:
 
 
 def without_description(client: MlflowClient, folder: Path) -> None:
-    """Register a copy of a version of spira with its tags, but with an MLmodel of another program."""
+    """Register a copy of a version of spira with its tags, but with the MLmodel of another program."""
     first = client.get_model_version("spira", "1")
     copied = Path(shutil.copytree(first.source, folder / "other"))
     (copied / "MLmodel").write_text("- not a mapping\n")
@@ -85,7 +85,7 @@ def test_a_foreign_version_cannot_be_fetched(work: Path, tmp_path: Path) -> None
 
 def test_a_version_with_an_unreadable_description_cannot_be_fetched(new_mlflow: Path, tmp_path: Path) -> None:
     work = with_foreign_champion(without_description, new_mlflow, tmp_path)
-    with pytest.raises(RegistryError, match="version 2 cannot be used: its MLmodel"):
+    with pytest.raises(RegistryError, match="version 2 cannot be used: its artifacts differ"):
         Registry(local_uri(work)).fetch("champion", tmp_path / "fetched")
 
 
