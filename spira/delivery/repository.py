@@ -12,7 +12,8 @@ from spira.delivery.decide import ChampionStatus
 from spira.delivery.events import VersionId
 from spira.deployment.target import Release
 from spira.errors import SpiraError
-from spira.packaging.verify import package_digest
+from spira.packaging import attestation
+from spira.packaging.verify import PackageError, package_digest
 
 if TYPE_CHECKING:
     from spira.registry import RegisteredVersion, Registry
@@ -65,8 +66,9 @@ class MLflowRepository:
         """Return the folder of a version's package; one that is damaged, or another one, is downloaded again."""
         folder = self.folder / str(registered.version)
         with files.lock(self.folder / ".lock"):
-            if folder.exists() and registered.digest and package_digest(folder) != registered.digest:
+            if folder.exists() and registered.digest and not _holds(folder, registered.digest):
                 shutil.rmtree(folder)
+                attestation.envelope_of(folder).unlink(missing_ok=True)
             return self.registry.fetch(registered.version, folder)
 
     def number(self, version: VersionId) -> str:
@@ -93,3 +95,11 @@ class MLflowRepository:
     def roll_back(self, version: VersionId, reason: str) -> None:
         """See :meth:`spira.registry.Registry.rollback`."""
         self.registry.rollback(reason, int(self.number(version)))
+
+
+def _holds(folder: Path, digest: str) -> bool:
+    """Return whether a folder is the package of a digest; a folder with a link in it is none."""
+    try:
+        return package_digest(folder) == digest
+    except PackageError:
+        return False

@@ -211,6 +211,8 @@ class InferenceService:
         package = self.record.previous_package if has_moved else self.record.package
         if package is None:
             return "no other version served before"
+        # Two packages may have one number after a loss of the repository; the folder then has the newer one.
+        self.models.provide(version_of(old.environment), package)
         rollback = partial(self.record.rollback, reason, version)
         self._switch(old.environment, package, rollback if has_moved else lambda: None)
         return f"version {version_of(old.environment)} serves again"

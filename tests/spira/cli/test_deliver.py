@@ -179,7 +179,7 @@ def test_tick_repairs_a_target_that_was_changed_manually(
 
 
 def test_tick_with_a_trouble_has_exit_code_1(deliver: Callable[..., Any], local_delivery: LocalDelivery) -> None:
-    """The local target has a damaged file. ``status`` shows it with exit code 0."""
+    """The local target has a damaged file."""
     (local_delivery.folder / "work" / "serving" / "serving.json").write_text("{")
     result = deliver("tick")
     assert result.exit_code == 1
@@ -397,11 +397,11 @@ def test_after_a_loss_of_the_repository_the_new_weights_serve(
 def test_a_damaged_package_is_restored_by_the_next_tick(
     deliver: Callable[..., Any], local_delivery: LocalDelivery
 ) -> None:
-    """A status shows it before; the cache of packages is restored too."""
+    """A status shows it before; the cache of packages is restored too, also if a link was planted in it."""
     deliver("tick")
-    package = Local(local_delivery.folder / "work" / "serving").package
-    for damaged in (package, local_delivery.folder / "work" / "models" / "2"):
-        (damaged / "data" / "weights.npz").write_bytes(b"")
+    package, cached = Local(local_delivery.folder / "work" / "serving").package, local_delivery.folder / "work/models/2"
+    (package / "data" / "weights.npz").write_bytes(b"")
+    (cached / "data" / "link").symlink_to(package)
     shown = deliver("status")
     assert shown.exit_code == 1
     assert "data/weights.npz was changed: apply version 2 again" in shown.stdout
