@@ -67,7 +67,7 @@ def broken_contracts(sources: Path) -> str:
 
 
 def test_the_contracts_are_kept_by_the_copy(sources: Path):
-    """Else the tests below would check_golden nothing."""
+    """Otherwise the tests below would test nothing."""
     assert broken_contracts(sources) == ""
 
 

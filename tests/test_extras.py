@@ -60,7 +60,7 @@ def imported_modules() -> dict[str, set[str]]:
 
 
 def test_every_imported_module_is_of_the_base_or_of_an_extra():
-    """Also where a library brings it with itself, as mlflow brings sqlalchemy."""
+    """A module counts even if a library brings it with itself, as mlflow brings sqlalchemy."""
     listed = {module for modules in EXTRAS.values() for module in modules}
     distributions = packages_distributions()
     base = names_of(None) | {"urllib3"}  # urllib3 is imported where kfp and kubernetes are, which bring it

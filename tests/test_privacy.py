@@ -129,7 +129,7 @@ def test_nothing_that_leaves_the_pipeline_names_a_person_or_holds_a_voice(delive
 
 
 def test_the_search_finds_what_is_there(delivery: Path, identifying: Path):
-    """In the local report, in the corpus, and in a page with voices."""
+    """The local report, the corpus and a page with voices have them."""
     secrets = Secrets(identifying)
     (corpus,) = (delivery / "work" / "state").glob("corpus-*/")
     assert b"audio" in secrets.found_in((corpus / "audio.npy").read_bytes())

@@ -49,6 +49,6 @@ def test_what_the_user_has_set_stays() -> None:
 
 @pytest.mark.integration
 def test_idle_threads_do_not_spin() -> None:
-    """Between two operations they take no processor time."""
+    """They take no processor time between two operations."""
     spinning = float(output(SPIN, OMP_NUM_THREADS="2", OMP_WAIT_POLICY="ACTIVE"))
     assert float(output(SPIN, OMP_NUM_THREADS="2")) < 0.5 * spinning

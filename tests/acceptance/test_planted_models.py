@@ -140,7 +140,7 @@ def test_preprocessing_other_than_that_of_the_training_is_detected(voices: Corpu
 def test_other_preprocessing_with_a_forged_digest_fails_on_its_figures(
     voices: Corpus, good: Path, tmp_path: Path
 ) -> None:
-    """Even if the digest fits, the metrics are too low."""
+    """The digest fits, and the metrics are too low."""
     planted = plant(good, tmp_path / "planted")
     edited = json.loads((planted / checkpoint.CONFIG).read_text())
     edited["features"] |= {"top_db": 15.0, "hop_length": 640}

@@ -22,7 +22,7 @@ def component(request: pytest.FixtureRequest) -> dsl.PythonComponent:
 
 
 def test_every_stage_has_a_component():
-    """So have notify and tick."""
+    """Notify and tick have one too."""
     assert NAMES == ["deploy", "evaluate", "notify", "preprocess", "push", "reject", "tick", "train"]
 
 

@@ -173,7 +173,7 @@ def test_a_tick_publishes_its_status(ticks: tuple[Tick, Tick]):
 
 
 def test_kubectl_shows_the_status(ticks: tuple[Tick, Tick]):
-    """As columns, and as a condition to wait for."""
+    """The columns show the state, and a condition can be waited for."""
     head, row = kubectl("get", "deliveries").splitlines()
     assert head.split() == ["NAME", "TRAINING", "WANTED", "CHAMPION", "SERVING", "HEALTHY", "MESSAGE", "TICK", "AGE"]
     assert MISSING in row
@@ -234,7 +234,7 @@ def test_the_tick_can_publish_its_status(delivery: None, right: str):
     ],
 )
 def test_the_tick_has_no_further_rights(delivery: None, right: str):
-    """Neither in its namespace nor elsewhere."""
+    """Creation is refused in its own namespace and elsewhere."""
     assert kubectl("auth", "can-i", *right.split(), f"--as={ACCOUNT}", refused=True).startswith("no")
 
 

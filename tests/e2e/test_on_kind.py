@@ -158,7 +158,7 @@ def test_mlflow_accepts_only_its_own_host_names(mlflow: ClusterNamespace, host: 
 
 
 def test_a_pod_reaches_mlflow_by_its_service(mlflow: ClusterNamespace):
-    """From the namespace of the tick, by the host name in the settings."""
+    """The request comes from the namespace of the tick and uses the host name of the settings."""
     url = "http://mlflow.mlflow:5000/api/2.0/mlflow/experiments/get?experiment_id=0"
     script = f"from urllib.request import urlopen; print(urlopen('{url}').status)"
     client = pod("mlflow-client", {})

@@ -225,7 +225,7 @@ def test_a_rejected_run_is_logged_without_a_gpu(namespace: ClusterNamespace, buc
 
 
 def test_a_tick_runs_as_a_component(finished_run: FinishedRun, namespace: ClusterNamespace, buckets: BucketEmulator):
-    """In the image without torch it observes the recordings, MLflow and KServe."""
+    """The image without torch can observe the recordings, MLflow and KServe."""
     watched = {"data": "gs://voices", "ledger": f"gs://{ARTIFACTS}/ledger", "work": "/tmp/work", "quiet_seconds": 86400}
     settings = {**watched, "registry": "http://mlflow.mlflow:5000", "targets": [TARGET.model_dump()]}
     with tempfile.TemporaryDirectory(dir="/tmp") as temporary:

@@ -1,4 +1,4 @@
-"""What commit 79862e6 wrote is still read, and a delivery that it left in the middle goes on."""
+"""Files that commit 79862e6 wrote: they are still read, and a delivery that it left in the middle goes on."""
 
 from __future__ import annotations
 

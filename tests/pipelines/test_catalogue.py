@@ -11,7 +11,7 @@ from tests.support import ROOT
 
 
 def test_every_component_has_metadata():
-    """And nothing else has."""
+    """Nothing else has an entry."""
     modules = {path.stem for path in (ROOT / "components").glob("*.py")} - {"__init__"}
     assert set(catalogue.load()) == modules
 

@@ -106,7 +106,7 @@ def test_a_run_starts_once_outlives_its_starter_and_resumes_after_a_kill(
 def test_a_cancelled_run_ends_with_all_its_processes(
     runs: LocalRunner, demo: Path, processes: Callable[[str], list[int]]
 ) -> None:
-    """Also in its first moments, and while a stage runs; it is interrupted, and a cancellation can be repeated."""
+    """It may be in its first moments or in a stage; it is interrupted, and a cancellation can be repeated."""
     given = request(demo, digest(data_files(str(demo), open_store(runs.work / "kept"))))
     runs.cancel("run-1")
     assert runs.find("run-1") is None
@@ -177,7 +177,7 @@ def test_a_work_folder_that_cannot_be_written_is_a_runner_error(tmp_path: Path, 
 
 
 def test_a_run_fails_if_the_code_has_changed_since_its_claim(runs: LocalRunner, demo: Path) -> None:
-    """What the sources of another moment make is no version of this fingerprint."""
+    """A model made from other sources is no version of this fingerprint."""
     changed = request(demo, "").model_copy(update={"code_digest": "of another moment"})
     runs.start(changed)
     run = ended(runs, changed.name)

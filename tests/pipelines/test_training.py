@@ -51,7 +51,7 @@ def compiled(options: CompileOptions, folder: Path) -> tuple[dict[str, Any], dic
 def documents(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Both documents, for each of the options."""
+    """The test reads both documents, for each of the options."""
     return compiled(OPTIONS[request.param], tmp_path_factory.mktemp("compiled"))
 
 
@@ -103,7 +103,7 @@ def test_compiling_gives_the_golden_file_byte_for_byte(hash_seed: str, tmp_path:
 
 
 def test_every_executor_has_the_given_image(spec: dict[str, Any]):
-    """On a cluster, the image of the deployment, by its digest."""
+    """A cluster uses the image of the deployment, by its digest."""
     executors = spec["deploymentSpec"]["executors"]
     assert {executor["container"]["image"] for executor in executors.values()} == {IMAGE}
     assert {"preprocess", "train", "evaluate", "push", "reject"} <= {name[5:] for name in executors}

@@ -275,7 +275,7 @@ def test_the_name_of_a_file_does_not_matter(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [name for name in bad_datasets.AUDIO if name not in ("clipped", "integers as floats")])
 def test_the_server_refuses_what_training_refuses(name: str, tmp_path: Path, detector: Detector) -> None:
-    """In the same words. (The limit of 120 s is the product's, so "too long" is accepted by both.)"""
+    """The words are the same. (The limit of 120 s is the product's, so "too long" is accepted by both.)"""
     assert_same_answer(bad_datasets.AUDIO[name][0], tmp_path, detector)
 
 

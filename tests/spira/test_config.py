@@ -66,7 +66,7 @@ def test_an_unknown_key_or_bad_value_is_refused_by_name(values: dict[str, Any], 
 
 
 def test_all_problems_are_reported_at_once() -> None:
-    """In one message, not one per run."""
+    """One message names all of them, not one per run."""
     with pytest.raises(ConfigError, match=r"model.dropout: .*; training.epochs: unknown key"):
         from_dict({"model": {"dropout": 2}, "training": {"epochs": 3}})
 
@@ -90,7 +90,7 @@ def test_an_invalid_setting_is_refused(setting: str, message: str) -> None:
 
 @pytest.mark.parametrize("content", [b"- a list\n", b"training: [", b"\xff\xfe\x00", b"42"])
 def test_a_file_that_is_not_a_mapping_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
-    """Not YAML, not text, or YAML of another value."""
+    """The file is not YAML, not text, or YAML of another value."""
     path = tmp_path / "config.yaml"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=r"config\.yaml"):

@@ -165,7 +165,7 @@ def test_a_write_that_fails_leaves_the_old_content(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
-    """On any exception, KeyboardInterrupt included."""
+    """The test raises any exception, KeyboardInterrupt included."""
     folder = prepare(tmp_path, "folder")
 
     def fail() -> None:
@@ -264,7 +264,7 @@ def test_a_killed_process_releases_its_lock(tmp_path: Path):
 
 
 def test_a_lock_lives_as_long_as_a_child_that_inherits_it(tmp_path: Path):
-    """And can be looked at without taking or creating it."""
+    """A lock can be looked at without taking or creating it."""
     path = tmp_path / "log"
     assert not files.is_locked(path)
     assert not path.exists()

@@ -61,7 +61,7 @@ def only(server: Server, outcomes: dict[str, Outcome] | None = None) -> Line:
     ],
 )
 def test_a_finished_run_has_its_verdict(server: Server, add_run: AddRun, branch: str, outcome: Outcome, message: str):
-    """From MLflow the version or the first reason; without MLflow the verdict by the branch that ran."""
+    """MLflow gives the version or the first reason; without MLflow the branch that ran gives the verdict."""
     add_run("spira-1", branch=branch)
     line = only(server, {"spira-1": outcome})
     assert (line.state, line.message) == ("succeeded", message)

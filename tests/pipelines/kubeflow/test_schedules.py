@@ -168,7 +168,7 @@ def test_a_removed_schedule_does_not_stop_its_run(server: Server, state: ServerS
 
 
 def test_a_schedule_is_disabled_before_its_runs_are_listed(server: Server, state: ServerState):
-    """Else it could start a run in between, which would be deleted with it."""
+    """A run that it started in between would be deleted with it."""
     put(server, wanted(server))
     schedule = only_schedule(state)
 

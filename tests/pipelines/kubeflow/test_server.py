@@ -70,7 +70,7 @@ def test_an_unknown_host_is_refused():
     "host", ["http://", "http://[::1", "http://a b", "http://127.0.0.1:99999", f"http://{'a' * 70}.org"]
 )
 def test_a_url_that_is_none_is_refused(host: str):
-    """Without a traceback of the libraries."""
+    """The libraries print no traceback."""
     assert "is --host right?" in refusal(host)
 
 
@@ -143,7 +143,7 @@ def test_the_token_of_a_file_is_sent(kfp: tuple[str, ServerState], tmp_path, mon
     ],
 )
 def test_a_server_of_another_version_is_refused(kfp: tuple[str, ServerState], health: dict, message: str):
-    """So is a server of another kind."""
+    """A server of another kind is refused too."""
     kfp[1].healthz = health
     assert message in refusal(kfp[0])
 

@@ -56,7 +56,7 @@ def test_every_bad_recording_is_named_as_a_run_names_it(voices: Path, tmp_path: 
 
 
 def test_the_table_has_one_row_a_recording(voices: Path, tmp_path: Path):
-    """With its class, split, measures, and the rule that a refused recording breaks."""
+    """A row has class, split, measures, and the rule that a refused recording breaks."""
     (voices / "train_0_0.wav").unlink()
     check(voices, "--csv", tmp_path / "check.csv")
     rows = list(csv.DictReader((tmp_path / "check.csv").open()))
@@ -68,7 +68,7 @@ def test_the_table_has_one_row_a_recording(voices: Path, tmp_path: Path):
 
 
 def test_a_broken_table_is_reported_with_its_row(voices: Path):
-    """And with what is wrong with the recordings of the other rows: everything at once."""
+    """One message also has the problems of the recordings of the other rows."""
     table = voices / "metadata_train.csv"
     table.write_text(table.read_text().replace(",1,", ",7,", 1))
     (voices / "train_0_0.wav").write_bytes(b"")
@@ -83,7 +83,7 @@ def test_a_broken_table_is_reported_with_its_row(voices: Path):
 
 
 def test_a_header_without_the_columns_ends_the_check(voices: Path):
-    """Then nothing can be decoded; the problem is that of the table."""
+    """Nothing can be decoded; the problem is that of the table."""
     (voices / "metadata_train.csv").write_text("a;b\n1;2\n")
     result = check(voices, "--json")
     assert result.exit_code == 2
@@ -111,7 +111,7 @@ def test_bad_classes_are_the_only_problem(voices: Path):
 
 
 def test_an_upload_prints_what_it_did(voices: Path, bucket: str):
-    """And the digest that a run can be pinned to."""
+    """The output has the digest to which a run can be pinned."""
     result = CliRunner().invoke(app, ["data", "upload", str(voices), bucket])
     assert result.exit_code == 0, result.output
     assert f"{bucket}: " in result.stdout

@@ -190,7 +190,7 @@ def test_tick_with_a_trouble_has_exit_code_1(deliver: Callable[..., Any], local_
 
 
 def test_tick_retries_only_a_failed_observation(deliver: Callable[..., Any], local_delivery: LocalDelivery) -> None:
-    """Otherwise it is refused before anything is done."""
+    """It is refused before anything is done if it is not set."""
     before = local_delivery.kinds
     refused = deliver("tick", "--retry")
     assert refused.exit_code == 2
@@ -221,7 +221,7 @@ def test_a_pin_of_an_unknown_version_is_refused(deliver: Callable[..., Any], loc
 
 
 def test_a_rolled_back_version_never_serves_again(deliver: Callable[..., Any], local_delivery: LocalDelivery) -> None:
-    """Neither a tick nor an unpin brings it back."""
+    """It does not come back by a tick or by an unpin."""
     body = json.loads(deliver("rollback", "--reason", "false alarms", "--json").stdout)
     assert (body["wanted"], body["rolled_back"]) == ("1", {"2": "false alarms"})
     assert (local_delivery.served, local_delivery.registry.champion().version) == ("1", 1)
@@ -340,7 +340,7 @@ def test_every_verb_is_refused_without_its_ledger(deliver: Callable[..., Any], t
 
 
 def test_every_verb_is_documented() -> None:
-    """Both the help and the page name it."""
+    """The help and the page name it."""
     help_text = CliRunner().invoke(app, ["deliver"]).output
     page = (ROOT / "docs" / "delivery.md").read_text()
     names = (command.name or command.callback.__name__ for command in commands.app.registered_commands)

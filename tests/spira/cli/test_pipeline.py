@@ -265,7 +265,7 @@ def test_submit_takes_the_form_with_the_cache_only_for_pinned_data(call: Call, s
 
 
 def test_a_cluster_file_with_an_unknown_key_is_refused(tmp_path: Path):
-    """So is a missing file, and one that is not a mapping."""
+    """A missing file and one that is not a mapping are refused too."""
     (tmp_path / "cluster.yaml").write_text("gpu: 1\n")
     with pytest.raises(ConfigError, match=r"cluster\.yaml: gpu: unknown key"):
         cluster.load(tmp_path / "cluster.yaml")

@@ -1,4 +1,4 @@
-"""What a run refuses before anything slow: names, folders, space and servers; each in one line with a remedy."""
+"""Checks before a run: names, folders, space and servers are refused in one line with a remedy."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_disk_that_fills_up_is_named(small_disk: Path, demo: Path) -> None:
-    """By a real full file system, in the stage that writes the corpus."""
+    """The file system is a real full one, in the stage that writes the corpus."""
     result = spira("preprocess", "--data", demo, "--out", small_disk / "corpus")
     assert result.exit_code == 2
     assert "Traceback" not in result.output

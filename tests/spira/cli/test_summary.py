@@ -59,7 +59,7 @@ def changed(finished: RunSummary, **values: Any) -> RunSummary:
 
 
 def shown(finished: RunSummary) -> str:
-    """What a person sees, on a wide screen."""
+    """The screen is wide."""
     console = Console(width=300, record=True, file=io.StringIO())
     summary.show(finished, "my work", console)
     return console.export_text()
@@ -88,7 +88,7 @@ def test_without_the_recordings_nothing_is_suggested_for_them(finished: RunSumma
 
 
 def test_a_rejected_model_comes_with_its_reasons(finished: RunSummary):
-    """As many as fit, the number of the others, and no invitation to ask it."""
+    """The summary shows as many as fit and the number of the others."""
     reasons = [f"reason {number}" for number in range(summary.MAX_REASONS + 2)]
     text = shown(changed(finished, approved=False, reasons=reasons, model_version=None))
     assert "NOT APPROVED" in text

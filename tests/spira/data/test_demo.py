@@ -116,7 +116,7 @@ def test_another_seed_gives_another_data_set(smallest: Path, tmp_path: Path) -> 
 
 
 def test_the_demo_is_labelled_as_synthetic(smallest: Path) -> None:
-    """In the README, the marker file and every WAV."""
+    """The README, the marker file and every WAV do."""
     assert "SYNTHETIC" in (smallest / "README.txt").read_text()
     assert json.loads((smallest / "demo.json").read_text())["synthetic"] is True
     for path in smallest.rglob("*.wav"):

@@ -54,7 +54,7 @@ def test_another_case_is_hinted_at(tmp_path_factory: pytest.TempPathFactory, nam
 
 
 def test_an_exact_name_comes_first(tmp_path: Path) -> None:
-    """Where both forms are stored, each row finds its own."""
+    """Each row finds its own form if both are stored."""
     composed, decomposed = (unicodedata.normalize(form, "João") for form in FORMS)
     root = write_dataset(tmp_path / "data", composed, composed)
     (root / "train/01.wav").rename(root / f"train/{decomposed}.wav")

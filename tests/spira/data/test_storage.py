@@ -94,7 +94,7 @@ def test_a_missing_file_is_reported_by_its_full_name(store: Store, tmp_path: Pat
 
 @pytest.mark.parametrize("path", ["../x", "a/../../x", "/etc/passwd", "", ".", "a\0b"])
 def test_paths_out_of_the_store_are_refused(path: str, store: Store, tmp_path: Path) -> None:
-    """By every method; an empty path too."""
+    """Every method refuses it, and an empty path too."""
     for use in (store.read, lambda p: store.write(p, b""), lambda p: store.create(p, b"")):
         with pytest.raises(StorageError):
             use(path)

@@ -87,7 +87,7 @@ def test_an_interrupted_upload_is_no_data_set_and_continues(
 
 
 def test_the_metadata_of_the_splits_is_last(voices: Path, gs_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the noise list, which stands after every recording."""
+    """The tables follow the noise list, which follows every recording."""
     order: list[str] = []
 
     def recording_store(uri: str) -> Store:
@@ -118,7 +118,7 @@ def test_a_prefix_of_another_layout_is_refused(voices: Path, bucket: str) -> Non
 
 
 def test_an_object_without_a_known_digest_is_compared_by_content(voices: Path, s3_bucket: str) -> None:
-    """As of one that another tool uploaded in parts."""
+    """Another tool may have uploaded it in parts."""
     import boto3
 
     client, key = boto3.client("s3"), f"{s3_bucket.split('/')[-1]}/train/00.wav"

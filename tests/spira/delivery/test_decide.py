@@ -238,7 +238,7 @@ def test_a_version_waits_for_manual_approval_if_the_policy_requires_it(world: In
 
 
 def test_a_rolled_back_version_never_serves_again(world: InMemoryWorld) -> None:
-    """Neither a newer version nor the end of the pin brings it back."""
+    """It does not come back with a newer version or at the end of the pin."""
     world.deliver()
     world.data = "1"
     world.deliver()
@@ -441,7 +441,7 @@ def test_after_a_loss_of_the_repository_the_same_number_is_another_version(world
 
 
 def test_after_a_loss_a_rolled_back_number_is_delivered_again(world: InMemoryWorld) -> None:
-    """What an operator has left is the old package, not the number."""
+    """The operator has left the old package, not the number."""
     for data in ("0", "1"):
         world.data = data
         world.deliver()

@@ -45,7 +45,7 @@ def changes_after_first(ledger_builder: LedgerBuilder, **parts: dict[str, str]) 
 
 
 def test_why_names_the_files_that_changed(ledger_builder: LedgerBuilder) -> None:
-    """By pseudonym, without hashes."""
+    """The changes are shown by pseudonym, without hashes."""
     parts = {"a.wav": "9" * 64 + " 10", "c.wav": "7" * 64 + " 30"}
     assert changes_after_first(ledger_builder, data=parts) == sorted(
         [f"{NAMES.recording('a.wav')} changed", f"{NAMES.recording('c.wav')} added"]

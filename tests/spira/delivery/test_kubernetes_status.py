@@ -26,7 +26,7 @@ class Api(BaseHTTPRequestHandler):
     """API server with the Deliveries of one namespace; an update with an old resource version is a conflict."""
 
     resources: dict[str, dict[str, Any]]
-    """By path."""
+    """Objects are stored by path."""
     interfere: list[str]
     """Values of ``wanted`` that another process writes before the next updates."""
     error_status: int

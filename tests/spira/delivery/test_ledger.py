@@ -189,7 +189,7 @@ def old_ledger(folder: Path) -> LedgerBuilder:
 
 
 def test_records_of_an_older_program_are_covered_by_the_next_new_one(tmp_path: Path) -> None:
-    """Which of them was changed is not known."""
+    """The message names all of them, because the changed one is not known."""
     ledger = old_ledger(tmp_path).ledger
     assert numbers(state_of(ledger_in(tmp_path).read())) == {"1", "2", "3", "4"}
     path = tmp_path / "records" / "000001.json"
@@ -201,7 +201,7 @@ def test_records_of_an_older_program_are_covered_by_the_next_new_one(tmp_path: P
 
 
 def test_an_old_record_among_new_ones_is_damaged(tmp_path: Path) -> None:
-    """Otherwise the checksum could be removed from a record."""
+    """An attacker could remove the checksum from a record otherwise."""
     ledger_builder = old_ledger(tmp_path)
     ledger_builder.add_stored("approved", version="5")
     last = ledger_in(tmp_path).read()[-1]
@@ -216,7 +216,7 @@ def test_a_complete_record_that_cannot_be_read_is_damaged(tmp_path: Path, conten
 
 
 def test_an_unreachable_store_is_not_an_empty_ledger() -> None:
-    """Otherwise everything would be trained again."""
+    """An empty ledger would have everything trained again."""
     store = MemoryStore(Effects())
     ledger = Ledger(store)
     ledger.append(0, Approved(version="1"), NOW)

@@ -138,7 +138,7 @@ def test_a_forged_call_is_refused(webhook: Listener, path: str, headers: dict[st
 
 @pytest.mark.parametrize("seconds", [-3600, -webhooks.MAX_AGE_SECONDS - 5, webhooks.MAX_AGE_SECONDS + 5])
 def test_a_signed_call_of_another_time_is_refused(webhook: Listener, seconds: float) -> None:
-    """Both from the past, as in a replay, and from the future."""
+    """A replay has a time in the past; a wrong clock may give one in the future."""
     assert webhook.post("/wake/mlflow", BODY, mlflow_headers(at=time.time() + seconds)) == 401
     assert webhook.wake_ups == 0
 
@@ -328,7 +328,7 @@ os.environ[settings.ARTIFACT_ROOT_ENV_VAR] = sys.argv[1]
 uvicorn.run("mlflow.server.fastapi_app:app", host="127.0.0.1", port=int(sys.argv[2]), log_level="warning")
 """
 SWITCHES = {"MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http", "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true"}
-"""By default MLflow sends only to https and to public addresses."""
+"""MLflow is allowed to send to http and to private addresses here."""
 
 
 @pytest.fixture(scope="module")

@@ -59,7 +59,7 @@ def test_the_alias_moves_after_all_targets_serve() -> None:
 
 @pytest.mark.parametrize(("try_all", "expected"), [(False, []), (True, ["b applies 2"])])
 def test_the_alias_stays_if_a_target_fails(try_all: bool, expected: list[str]) -> None:
-    """With ``try_all`` the other targets serve all the same."""
+    """The other targets serve all the same with ``try_all``."""
     calls: list[str] = []
     targets = [RecordingTarget("a", calls, refuses="apply"), RecordingTarget("b", calls)]
     with pytest.raises(NotServedError, match="a refuses version 2"):

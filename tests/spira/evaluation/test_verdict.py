@@ -27,7 +27,7 @@ def test_an_earlier_verdict_can_be_read() -> None:
 
 
 def test_an_earlier_check_gets_the_kind_of_its_rule() -> None:
-    """By the rule in its message."""
+    """The rule in its message gives the kind."""
     kinds = {check.name: check.kind for check in verdicts.read(EARLIER).checks}
     assert kinds["data.patient_files"] == CheckKind.DATA
     assert kinds["labels_not_swapped"] == CheckKind.FACT

@@ -41,7 +41,7 @@ def are_equal(first: list[Batch], second: list[Batch]) -> bool:
 
 
 def test_an_epoch_is_the_same_whenever_it_is_computed(corpus: Corpus) -> None:
-    """After other epochs too, and with any state of torch's and numpy's global generators."""
+    """Earlier epochs and the state of torch's and numpy's global generators do not matter."""
     first = epoch_of(corpus, epoch=3)
     torch.manual_seed(1)
     np.random.seed(1)

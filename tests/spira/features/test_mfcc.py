@@ -85,7 +85,7 @@ def signals(draw: st.DrawFn, min_samples: int = 2_000, max_samples: int = 70_000
 @settings(deadline=None)
 @given(signal=signals())
 def test_a_window_has_torchaudios_mfcc(signal: Tensor) -> None:
-    """For one window of any content and length."""
+    """The test draws one window of any content and length."""
     actual = mfcc(signal[None], FEATURES)
     assert actual.shape == (1, frame_count(len(signal), FEATURES), 40)
     assert_equals_torchaudio(actual, signal[None])
@@ -115,7 +115,7 @@ def test_mel_filters_and_dct_equal_those_of_librosa_and_scipy() -> None:
     step=st.one_of(st.integers(10, 20).map(lambda frames: frames * 160), st.integers(1_600, 4_000)),
 )
 def test_windows_that_share_frames_equal_independent_windows(signal: Tensor, window: int, step: int) -> None:
-    """With steps of whole frames and with others."""
+    """The steps are whole frames, and others."""
     windows = Windows(window_seconds=window / SECOND, step_seconds=step / SECOND)
     assert_equals_torchaudio(file_mfcc(signal, windows, FEATURES), cut(signal, windows))
 

@@ -109,7 +109,7 @@ def test_conv_equals_torch(
 @given(groups=st.integers(1, 4), width=st.integers(1, 4), frames=st.integers(2, 30), level=st.floats(-50, 50))
 @settings(max_examples=50, deadline=None)
 def test_group_norm_equals_torch(groups: int, width: int, frames: int, level: float) -> None:
-    """For any number of groups, also far from zero."""
+    """The test draws any number of groups, also far from zero."""
     rng = np.random.default_rng(groups)
     maps = (rng.standard_normal((groups * width, frames, 3)) + level).astype(np.float32)
     scale, shift = rng.standard_normal((2, groups * width)).astype(np.float32)
@@ -121,7 +121,7 @@ def test_group_norm_equals_torch(groups: int, width: int, frames: int, level: fl
 
 @given(st.floats(-1e4, 1e4, width=32))
 def test_mish_equals_torch(value: float) -> None:
-    """For any value, without overflow."""
+    """The test draws any value; none overflows."""
     x = np.array([value], np.float32)
     assert np.allclose(networks.mish(x), F.mish(torch.from_numpy(x)).numpy(), rtol=1e-5, atol=1e-6)
 

@@ -70,7 +70,7 @@ def required(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_signed_version_is_fetched_deployed_and_served(
     registry: Registry, required: None, tmp_path: Path, keys: Path
 ) -> None:
-    """From the artifact store, the fetched copy and the folder of the target."""
+    """The envelope is removed from the artifact store, the fetched copy and the folder of the target."""
     fetched = registry.fetch(1, tmp_path / "package")
     assert registry.fetch(1, fetched) == fetched
     assert Local(tmp_path / "serving").apply(Release("1", fetched)).ready
@@ -146,7 +146,7 @@ FORGED: dict[str, Callable[[dict[str, Any], Path], None]] = {
 
 @pytest.mark.parametrize("forged", FORGED)
 def test_a_forged_signature_is_refused(signed: Path, keys: Path, required: None, tmp_path: Path, forged: str) -> None:
-    """By the check of a package, the local target and the server."""
+    """The check of a package, the local target and the server refuse it."""
     file = attestation.envelope_of(signed)
     envelope = json.loads(file.read_text())
     FORGED[forged](envelope, keys)

@@ -227,7 +227,7 @@ def test_no_planted_name_is_accepted(
 
 
 def test_the_server_never_imports_from_a_package(made: Path, marker: Path, tmp_path: Path) -> None:
-    """Even code that the digests cover does not run in a process of ours."""
+    """Code that the digests cover does not run in a process of ours either."""
     folder = Path(shutil.copytree(made, tmp_path / "package"))
     for file in (folder / "code").rglob("*.py"):
         file.write_text(payload(marker))

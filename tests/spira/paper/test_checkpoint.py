@@ -162,7 +162,7 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path, content: bytes) -> No
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
-    """With a SpiraError."""
+    """The error is a SpiraError."""
     with pytest.raises(SpiraError, match=r"nowhere\.pt cannot be read"):
         convert(tmp_path / "nowhere.pt", tmp_path / "out")
 

@@ -79,7 +79,7 @@ def test_an_unknown_experiment_is_refused_before_anything_is_trained(corpus: Cor
 
 
 def test_the_table_has_a_row_per_experiment(finished: tuple[Path, pd.DataFrame]) -> None:
-    """In the given order, with windows, noises and number of seeds."""
+    """The rows have the given order, with windows, noises and number of seeds."""
     _, table = finished
     assert table[["experiment", "windows", "noise_controls", "noise_patients", "seeds"]].to_numpy().tolist() == [
         ["1.3", "1 s", 0, 0, 2],

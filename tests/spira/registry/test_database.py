@@ -138,7 +138,7 @@ def test_any_folder_name_is_used_or_refused(new_store: tuple[Path, str], tmp_pat
 
 @pytest.mark.parametrize("name", ["what?x=1", "50%20off", "q'\"b", "a:b {{x}}"])
 def test_a_new_store_is_created_where_the_name_says(tmp_path: Path, name: str) -> None:
-    """And MLflow makes no folder of the escaped name beside it."""
+    """MLflow makes no folder of the escaped name beside it."""
     registry = open_at(str(tmp_path / name))
     assert registry.champion() is None
     assert [path.name for path in tmp_path.iterdir()] == [name]
@@ -155,7 +155,7 @@ def test_a_name_that_is_no_text_is_refused_in_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("scheme", "driver"), [("postgresql", "psycopg"), ("postgresql+psycopg2", "psycopg2")])
 def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch, scheme: str, driver: str) -> None:
-    """In one line, without the password of the URL."""
+    """The refusal is one line, without the password of the URL."""
     monkeypatch.setitem(sys.modules, driver, None)  # as if it were not installed
     with pytest.raises(RegistryError, match=f"the database driver {driver} is not installed: .*begin the URL") as error:
         Registry(f"{scheme}://me:secret@db/mlflow")

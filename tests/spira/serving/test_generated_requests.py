@@ -66,7 +66,7 @@ def good_requests(draw: st.DrawFn) -> tuple[messages.Body, list[bytes]]:
 
 @given(good_requests(), st.booleans())
 def test_a_valid_request_has_exactly_its_recordings(request: tuple[messages.Body, list[bytes]], compress: bool) -> None:
-    """In their order, in every form, compressed or not."""
+    """The answers have the order of the recordings, in every form, compressed or not."""
     body, contents = request
     if compress:
         body = messages.Body(gzip.compress(body.content), body.json_bytes, encoding="gzip")

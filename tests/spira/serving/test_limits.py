@@ -80,7 +80,7 @@ def test_a_rate_that_is_costly_to_resample_is_refused(server: Server, rate: int)
 
 @pytest.mark.parametrize("rate", [383_999, 95_999, 48_001])
 def test_training_refuses_the_same_rates(tmp_path: Path, rate: int) -> None:
-    """What the server cannot answer is not trained on."""
+    """A recording that the server cannot answer is not trained on."""
     file = tmp_path / "recording.wav"
     file.write_bytes(pcm(0.55, rate, 1, "<i2"))
     with pytest.raises(AudioError, match=f"has a sample rate of {rate} Hz, which is too costly to resample"):

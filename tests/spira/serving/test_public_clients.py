@@ -78,7 +78,7 @@ def test_kserves_client_gets_its_answers(
 
 
 def test_kserves_client_names_its_outputs(server: Server, expected: list[float]) -> None:
-    """In binary and in JSON."""
+    """The client asks in binary and in JSON."""
     for binary in (True, False):
         output = RequestedOutput("probability", {"binary_data": binary})
         response = ask_kserve(server, kserve_request(rows(), "UINT8", True, request_outputs=[output]))

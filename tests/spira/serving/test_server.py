@@ -227,7 +227,7 @@ def test_other_paths_are_refused(server: Server, path: str, status: int) -> None
 
 
 def test_the_log_contains_no_audio(server: Server) -> None:
-    """Nor a traceback for an invalid request."""
+    """An invalid request leaves no traceback."""
     server.post(V1, instance({"audio": {"b64": "c2VjcmV0IHZvaWNl"}}))
     body, headers = v2_binary("BYTES", prefixed(b"secret voice"))
     server.post(V2, body, **headers)

@@ -23,7 +23,7 @@ def write_verdict(folder: Path, approved: object) -> None:
     [(False, "is not an approval"), *((value, "is not a verdict: approved") for value in (None, "false", 1))],
 )
 def test_push_refuses_a_candidate_that_is_not_approved(tmp_path: Path, approved: object, message: str):
-    """Even if the pipeline misreads its condition, no model that failed is registered."""
+    """No model that failed is registered, also if the pipeline misreads its condition."""
     write_verdict(tmp_path, approved)
     with pytest.raises(SpiraError, match=message):
         push(tmp_path, tmp_path, tmp_path, tmp_path, tmp_path / "package", registry_uri=str(tmp_path))

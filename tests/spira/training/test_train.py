@@ -90,7 +90,7 @@ def test_the_optimiser_uses_the_schedule(trained: Path) -> None:
     ],
 )
 def test_training_ends_after_its_epochs_or_its_patience(losses: list[float], done: bool) -> None:
-    """At most five epochs, and three without a lower validation loss."""
+    """The limits are five epochs, and three without a lower validation loss."""
     config = from_dict({"training": {"max_epochs": 5, "patience_epochs": 3}})
     history = [{"epoch": number + 1, "eval_loss": loss} for number, loss in enumerate(losses)]
     network = nn.Linear(1, 1)

@@ -131,7 +131,7 @@ def test_only_the_owner_can_read_the_secrets(world: ServiceWorld) -> None:
 
 
 def test_apply_again_changes_nothing(world: ServiceWorld) -> None:
-    """Even the process stays the same."""
+    """The process stays the same too."""
     before = world.target().status()
     assert world.target().apply(world.release("1")) == before
 
