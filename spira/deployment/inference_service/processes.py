@@ -31,6 +31,7 @@ from spira import files
 from spira.deployment.inference_service import logs
 from spira.deployment.inference_service.contract import WAITING
 from spira.deployment.target import DeploymentError
+from spira.packaging.verify import PackageError, package_digest
 
 ENV_FILE = "{env_file}"
 """Placeholder in a command for the path of the environment file."""
@@ -174,6 +175,25 @@ class Process:
         command = [part.replace(ENV_FILE, str(self._env_file)) for part in files.read_json(self._command_file)]
         self.service.start(command, self.environment)
 
+    def check_model(self) -> None:
+        """Refuse a model folder that has changed since the service passed the golden check: its code would run.
+
+        Raises:
+            DeploymentError: a file was changed, added or removed.
+        """
+        if self._digest_file.exists() and self._model_digest() != self._digest_file.read_text():
+            raise DeploymentError(f"{self.environment['model_path']} was changed: apply the version again")
+
+    def _model_digest(self) -> str:
+        """Return the digest of the folder from which the service loads its model; empty for a URI of MLflow."""
+        folder = Path(self.environment.get("model_path", ""))
+        if not folder.is_absolute() or not folder.is_dir():
+            return ""
+        try:
+            return package_digest(folder)
+        except PackageError as error:  # a link: no digest equals this text
+            return str(error)
+
     def check_listening(self) -> bool:
         """Return whether the service has logged, since its last start, that it listens; remember it if so.
 
@@ -204,6 +224,8 @@ class Process:
             return
         if not self._command_file.exists():
             logs.write_private(self._command_file, json.dumps(command).encode())
+        if not self._digest_file.exists():  # only the first supervisor follows a check of the model
+            logs.write_private(self._digest_file, self._model_digest().encode())
         self._listening.touch()
         self.supervisor.start([sys.executable, "-m", f"{__package__}.supervisor", str(self.folder)], {})
 
@@ -240,6 +262,10 @@ class Process:
     @property
     def _command_file(self) -> Path:
         return self.folder / "command.json"
+
+    @property
+    def _digest_file(self) -> Path:
+        return self.folder / "model.sha256"
 
     @property
     def _listening(self) -> Path:

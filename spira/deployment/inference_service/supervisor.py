@@ -56,6 +56,7 @@ def supervise(process: Process) -> None:
 
 def _launch(process: Process) -> None:
     try:
+        process.check_model()
         process.launch()
     except (OSError, DeploymentError) as error:  # a full disk, for example: the next attempt follows
         _report(process, str(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from datetime import timedelta
@@ -291,7 +292,7 @@ def test_why_shows_the_first_of_many_changes(deliver: Callable[..., Any], local_
         observed(data={f"{number:03d}.wav": f"{number:064d} 1" for number in range(50)})
     )
     lines = deliver("why").stdout.splitlines()
-    assert lines[1] == "  data: 000.wav added"
+    assert re.fullmatch(r"  data: rec-[0-9a-f]+ added", lines[1])
     assert (len(lines), lines[-1]) == (22, "  and 31 more (--json)")  # the learning rate is the 51st
     assert len(json.loads(deliver("why", "--json").stdout)["changes"]) == 51
 

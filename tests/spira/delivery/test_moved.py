@@ -16,10 +16,10 @@ from tests.spira.registry.test_database import tree_digest
 pytestmark = pytest.mark.integration
 
 
-def deliver(folder: Path, *verb: str) -> str:
+def deliver(folder: Path, *verb: str, exit_code: int = 0) -> str:
     """Run a verb of ``spira deliver`` with the settings of a folder; return what it printed."""
     result = CliRunner().invoke(app, ["deliver", *verb, f"--settings={folder / 'delivery.yaml'}"])
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == exit_code, result.output
     return result.output
 
 
@@ -55,6 +55,6 @@ def test_status_reports_a_package_that_is_gone(delivered: Path, tmp_path: Path) 
     """The pointer alone serves nothing, and the next tick restores the package."""
     copy = Path(shutil.copytree(delivered, tmp_path / "copy"))
     shutil.rmtree(copy / "work" / "serving" / "versions")
-    assert "NOT READY" in deliver(copy, "status")
+    assert "NOT READY" in deliver(copy, "status", exit_code=1)
     deliver(copy, "tick")
     assert "NOT READY" not in deliver(copy, "status")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,14 +68,15 @@ def test_different_weights_are_reported(delivered: Path, tmp_path: Path, monkeyp
 
 
 def test_changed_data_are_refused_by_file(copy: Path, delivered: Path) -> None:
-    """Nothing is trained."""
+    """Nothing is trained; the ledger knows the file by its pseudonym."""
     replace_in_records(copy / "work" / "ledger", str(delivered / "voices"), str(copy / "voices"))
     recording = sorted((copy / "voices").rglob("*.wav"))[0]
     recording.write_bytes(recording.read_bytes()[:-2])
     refused = reproduce(copy)
-    name, voices = recording.relative_to(copy / "voices").as_posix(), copy / "voices"
+    voices = copy / "voices"
     assert refused.exit_code == 2
-    assert f"{voices} differs from the data of the run ({name} changed): restore the data first" in refused.stderr
+    refusal = rf"{re.escape(str(voices))} differs from the data of the run \(rec-\w+ changed\): restore the data first"
+    assert re.search(refusal, refused.stderr)
     assert "training seed" not in refused.stderr
 
 

@@ -105,6 +105,7 @@ def test_a_record_number_stays_in_the_log(
     ]
     assert "Known lines of" in printed[-1]
     faults = local_delivery.folder / "mlflow" / "spira" / "3" / "faults.json"
+    faults.parent.mkdir(parents=True, exist_ok=True)
     faults.write_text(json.dumps({"fault": "dies after an answer", "on": "spira-topic"}))
     local_delivery.ledger_builder.run(local_delivery.ledger_builder.observe(THIRD), "approved", "3")
     result = deliver("tick")

@@ -189,7 +189,7 @@ def test_a_probability_of_nan_is_refused(data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda config: config.update(format=2), "format"),
+        (lambda config: config.update(format=3), "format"),
         (lambda config: config.update(architecture="other"), "architecture"),
         (lambda config: config.pop("windows"), "windows"),
     ],

@@ -73,8 +73,9 @@ def test_a_signed_version_is_fetched_deployed_and_served(
     """The envelope is removed from the artifact store, the fetched copy and the folder of the target."""
     fetched = registry.fetch(1, tmp_path / "package")
     assert registry.fetch(1, fetched) == fetched
-    assert Local(tmp_path / "serving").apply(Release("1", fetched)).ready
-    for folder in (Path(registry.show(1).uri).parent, fetched, tmp_path / "serving" / "versions" / "1"):
+    target = Local(tmp_path / "serving")
+    assert target.apply(Release("1", fetched)).ready
+    for folder in (Path(registry.show(1).uri).parent, fetched, target.package):
         assert serving.load(folder).difference <= 1e-5
 
 

@@ -119,7 +119,7 @@ def header(size: int, rate: int = RATE, code: int = 1, bits: int = 16) -> bytes:
 NOT_FINITE = signal(5).astype(np.float32)
 NOT_FINITE[100] = np.nan
 BAD_AUDIO = {
-    "text": (b"I am no WAV", 422, "cannot be decoded"),
+    "text": (b"I am no WAV", 422, "is text, not a recording"),
     "no MP3": (b"ID3" + bytes(1000), 422, "cannot be decoded"),
     "a header alone": (header(0), 422, "no samples"),
     "a header that promises 1 GB": (header(2**30), 422, "promises"),

@@ -113,7 +113,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("lost", "FAILED", "", ("FAILED", "Kubeflow gives no reason; see spira pipeline status")),
         ("lost", "COMPLETE", "", ("FAILED", "the run ended without a verdict")),
         ("lost", "RUNNING", "", ("FAILED", "the run ended without a verdict")),
-        ("it's", "COMPLETE", "", ("SUCCEEDED", "the verdict cannot be read: ")),
+        ('it\'s "new"', "COMPLETE", "", ("SUCCEEDED", "the verdict cannot be read: ")),
     ],
 )
 def test_the_notice_has_the_state_that_the_run_ended_in(

@@ -16,7 +16,7 @@ import pytest
 
 from spira.deployment.inference_service import processes
 from spira.deployment.inference_service import target as inference_service
-from spira.deployment.inference_service.contract import WAITING
+from spira.deployment.inference_service.contract import WAITING, version_of
 from spira.deployment.inference_service.messages import Messages
 from spira.deployment.inference_service.target import InferenceService
 from spira.deployment.local import Local
@@ -338,9 +338,9 @@ def test_a_change_killed_between_a_supervisor_and_its_service_can_be_repeated(wo
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    assert [(process.environment["model_path"], process.is_supervised) for process in world.running()] == [
-        ("models:/spira/1", False),
-        ("models:/spira/2", True),
+    assert [(version_of(process.environment), process.is_supervised) for process in world.running()] == [
+        ("1", False),
+        ("2", True),
     ]
     assert (target.status().version, target.status().ready) == ("2", True)
     assert target.rollback("alarms", bad="2").version == "1"
