@@ -7,6 +7,7 @@ EXTRAS = {
     "deliver": (
         "boto3",
         "botocore",
+        "cryptography",
         "google",
         "mlflow",
         "nats",
@@ -17,6 +18,7 @@ EXTRAS = {
         "scipy",
         "soundfile",
         "sqlalchemy",
+        "threadpoolctl",
     ),
     "train": (
         "espeakng_loader",

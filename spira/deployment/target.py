@@ -8,7 +8,6 @@ from typing import Protocol
 
 from spira.deployment.version_stack import Change
 from spira.errors import SpiraError
-from spira.packaging.verify import package_digest
 
 
 class DeploymentError(SpiraError):
@@ -26,13 +25,14 @@ class Release:
     """Immutable location of the version's artifacts, as the model repository gives it; empty if no target needs it."""
     reason: str = ""
     """Reason to serve a version that is not approved or was rolled back; recorded in the history."""
-
     digest: str = ""
     """Digest of the package: the identity of the release, for which the version is only a label. By default it is
     computed."""
 
     def __post_init__(self) -> None:
         if not self.digest:
+            from spira.packaging.verify import package_digest  # a client of Kubeflow has no numpy, which this imports
+
             object.__setattr__(self, "digest", package_digest(self.package))
 
 
