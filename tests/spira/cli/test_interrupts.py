@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -20,12 +21,15 @@ LONG_RUN = ("--config", "long.yaml", "--seed", "1", "--seed", "2", "--seed", "3"
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path) -> Iterator[Path]:
     """A folder with a configuration that trains for hours."""
     (tmp_path / "long.yaml").write_text(
         "model: {channels: 8}\ntraining: {max_epochs: 100000, patience_epochs: 100000, batch_files: 2}\n"
     )
-    return tmp_path
+    yield tmp_path
+    for process in psutil.process_iter(["cmdline"]):  # a run that a failed test has left would take a core for hours
+        if str(tmp_path) in " ".join(process.info["cmdline"] or []):
+            process.kill()
 
 
 def processes_with(text: str) -> list[str]:
