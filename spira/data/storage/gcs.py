@@ -6,8 +6,6 @@ could do harm.
 
 from __future__ import annotations
 
-import posixpath
-import tempfile
 from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from spira.data.pseudonyms import shown_recording
-from spira.data.storage.store import Entry, MissingError, StorageError, clean, disk_errors
+from spira.data.storage.store import Bucket, Entry, MissingError, StorageError, clean, disk_errors
 from spira.files import new_file
 
 
-class GcsBucket:
+class GcsBucket(Bucket):
     """Objects under a prefix of a Google Cloud Storage bucket (or of the emulator STORAGE_EMULATOR_HOST)."""
 
     def __init__(self, bucket: str, prefix: str) -> None:
@@ -50,14 +48,6 @@ class GcsBucket:
         """See :class:`Store`."""
         with _storage_errors(f"{self.uri}/{shown_recording(path)}"), new_file(to, concurrent=True) as partial:
             self._blob(path, generation).download_to_filename(str(partial))
-
-    @contextmanager
-    def local(self, path: str, generation: str | None = None) -> Iterator[Path]:
-        """See :class:`Store`; in a temporary folder."""
-        with tempfile.TemporaryDirectory(prefix="spira-") as folder:
-            file = Path(folder, posixpath.basename(path))
-            self.fetch(path, file, generation)
-            yield file
 
     def create(self, path: str, data: bytes) -> bool:
         """See :class:`Store`; generation 0 stands for an object that does not exist."""

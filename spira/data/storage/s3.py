@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import posixpath
 import re
 import tempfile
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from typing import Any, BinaryIO
 import stamina
 
 from spira.data.pseudonyms import shown_recording
-from spira.data.storage.store import Entry, MissingError, StorageError, clean, disk_errors
+from spira.data.storage.store import Bucket, Entry, MissingError, StorageError, clean, disk_errors
 from spira.files import new_file
 
 MAX_ATTEMPTS = 4
@@ -33,7 +32,7 @@ CHUNK_BYTES = 1 << 20
 MD5 = re.compile(r"[0-9a-f]{32}")
 
 
-class S3Bucket:
+class S3Bucket(Bucket):
     """Objects under a prefix of a bucket."""
 
     def __init__(self, bucket: str, prefix: str) -> None:
@@ -129,14 +128,6 @@ class S3Bucket:
                 response = self.client.get_object(Bucket=self.name, Key=self._key(path), **conditions)
                 for chunk in response["Body"].iter_chunks(CHUNK_BYTES):
                     to.write(chunk)
-
-    @contextmanager
-    def local(self, path: str, generation: str | None = None) -> Iterator[Path]:
-        """See :class:`Store`; in a temporary folder."""
-        with tempfile.TemporaryDirectory(prefix="spira-") as folder:
-            file = Path(folder, posixpath.basename(path))
-            self.fetch(path, file, generation)
-            yield file
 
     def create(self, path: str, data: bytes) -> bool:
         """See :class:`Store`; a conditional write, which the store carries out for one caller alone."""

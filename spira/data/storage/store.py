@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import posixpath
+import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -63,6 +65,22 @@ class Store(Protocol):
 
     def write(self, path: str, data: bytes) -> None:
         """Write or replace a file, in one step."""
+
+
+class Bucket(ABC):
+    """A store whose files are objects, which have no local path of their own."""
+
+    @abstractmethod
+    def fetch(self, path: str, to: Path, generation: str | None = None) -> None:
+        """See :class:`Store`."""
+
+    @contextmanager
+    def local(self, path: str, generation: str | None = None) -> Iterator[Path]:
+        """See :class:`Store`; in a temporary folder."""
+        with tempfile.TemporaryDirectory(prefix="spira-") as folder:
+            file = Path(folder, posixpath.basename(path))
+            self.fetch(path, file, generation)
+            yield file
 
 
 def clean(path: str) -> str:
