@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-
-from spira.cli.console import say
 
 TERMINATION_SECONDS = 2.0
 """Time that child processes have to end before they are killed."""
@@ -19,18 +17,38 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def ending_everything(advice: str) -> Iterator[None]:
     """End this process and all processes that it has started, on Ctrl-C or SIGTERM in the block.
 
-    The exit code is 130 or 143. No clean-up runs, because every stage can be killed and run again: kfp would otherwise
-    take the death of one training for a failure and start the next one.
+    kfp would otherwise take the death of one training for a failure and start the next one.
 
     Args:
         advice: how to go on; printed at the end.
+    """
+    with _ending(advice, end_children):
+        yield
+
+
+@contextmanager
+def ending_only_this(advice: str) -> Iterator[None]:
+    """End this process alone, on Ctrl-C or SIGTERM in the block; what runs elsewhere goes on.
+
+    Args:
+        advice: how to follow or end what goes on; printed at the end.
+    """
+    with _ending(advice, lambda: None):
+        yield
+
+
+@contextmanager
+def _ending(advice: str, end_others: Callable[[], None]) -> Iterator[None]:
+    """End this process on a signal in the block, with exit code 130 or 143.
+
+    No exception is raised, which a library could swallow, and no clean-up runs: everything can be killed and run again.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
         for each in SIGNALS:
             signal.signal(each, signal.SIG_IGN)
         os.write(2, f"\ninterrupted; {advice}\n".encode())  # not print: kfp has replaced it
-        end_children()
+        end_others()
         os._exit(128 + number)
 
     before = {number: signal.signal(number, end) for number in SIGNALS}
@@ -51,17 +69,3 @@ def end_children() -> None:
             with suppress(psutil.NoSuchProcess):
                 ask(child)
         _, children = psutil.wait_procs(children, TERMINATION_SECONDS)
-
-
-@contextmanager
-def ending_only_this(advice: str) -> Iterator[None]:
-    """Turn Ctrl-C in the block into one line and exit code 130; what runs elsewhere goes on.
-
-    Args:
-        advice: how to follow or end what goes on.
-    """
-    try:
-        yield
-    except KeyboardInterrupt:
-        say(f"\ninterrupted; {advice}")
-        raise SystemExit(128 + signal.SIGINT) from None

@@ -251,6 +251,8 @@ def test_a_killed_service_is_back_after_its_own_start(world: ServiceWorld) -> No
             assert world.target().apply(world.release("1")).ready
             gaps.append((killed - 2, time.monotonic()))  # what was sent shortly before may still be in its queue
             assert [running.folder for running in world.running()] == [process.folder]
+        while RGH not in process.log.read_text():  # the last start has moved the earlier log aside
+            time.sleep(0.05)
     lost = [client.sent[inference] for inference in client.unanswered]
     assert all(any(first < sent < last for first, last in gaps) for sent in lost)
     assert len(client.answers) > len(lost)
