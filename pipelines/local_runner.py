@@ -28,7 +28,7 @@ import psutil
 
 from spira import files, lineage
 from spira.data import pseudonyms
-from spira.delivery.fingerprints import axis_of
+from spira.delivery.observation.fingerprints import axis_of
 from spira.delivery.runner import Run, RunnerError
 from spira.delivery.training_request import TrainingRequest
 from spira.errors import SpiraError

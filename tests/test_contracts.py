@@ -28,7 +28,7 @@ BROKEN = [
     ("spira/data/corpus.py", "import spira.training.train", INSIDE),
     ("spira/data/storage/store.py", "import spira.models.networks", INSIDE),
     ("spira/packaging/build.py", "import spira.paper.experiments", INSIDE),
-    ("spira/stages/train.py", "import spira.delivery.ledger", INSIDE),
+    ("spira/stages/train.py", "import spira.delivery.history.ledger", INSIDE),
     ("spira/deployment/local.py", "import spira.stages.deploy", INSIDE),
     ("spira/evaluation/gate.py", "import spira.registry", INSIDE),
     ("spira/files.py", "import spira.errors; import spira.config", INSIDE),

@@ -16,7 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from spira.cli.extras import EXTRAS
+from spira.cli.common.extras import EXTRAS
 from tests.support.kfp_server import ServerState
 
 ROOT = Path(__file__).parent.parent

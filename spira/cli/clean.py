@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spira.cli.console import print_line
-from spira.cli.options import DEFAULT_WORK
+from spira.cli.common.console import print_line
+from spira.cli.common.options import DEFAULT_WORK
 from spira.errors import SpiraError
 from spira.files import LockedError, is_locked, lock, read_json
 
@@ -85,10 +85,10 @@ def in_use(settings: Settings) -> InUse:
     Raises:
         SpiraError: the ledger, the repository or a target cannot be read, so that what is in use is not known.
     """
-    from spira.cli.compose import ledger, repository, targets
+    from spira.cli.common.compose import ledger, repository, targets
     from spira.delivery.decide import wanted
-    from spira.delivery.ledger import describe_damage
-    from spira.delivery.state import state_of
+    from spira.delivery.history.ledger import describe_damage
+    from spira.delivery.history.state import state_of
 
     records = ledger(settings).read()
     if damage := describe_damage(records):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from spira.cli.options import ConfigFile, ConfigValues, Seeds, resolve_config
+from spira.cli.common.options import ConfigFile, ConfigValues, Seeds, resolve_config
 
 
 def config(

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spira.cli.console import out, print_json, print_line, say
+from spira.cli.common.console import out, print_json, print_line, say
+from spira.cli.common.options import ConfigFile, ConfigValues, Json, absolute, resolve_config
 from spira.cli.forget import forget
-from spira.cli.options import ConfigFile, ConfigValues, Json, absolute, resolve_config
 
 if TYPE_CHECKING:
     from spira.data.corpus import Inspection

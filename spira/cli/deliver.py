@@ -21,14 +21,15 @@ from typing import Annotated
 import typer
 
 from spira import files
-from spira.cli.console import print_json, print_line, print_rows, say, say_json
-from spira.cli.interrupts import ending_only_this
+from spira.cli.common.console import print_json, print_line, print_rows, say, say_json
+from spira.cli.common.interrupts import ending_only_this
 from spira.data.storage import open_store
-from spira.delivery import explain, ledger_check, operator_commands
+from spira.delivery import explain, operator_commands
 from spira.delivery import settings as settings_file
-from spira.delivery.events import VersionId
-from spira.delivery.ledger import Ledger, Record
-from spira.delivery.ledger_check import LedgerCheck
+from spira.delivery.history import ledger_check
+from spira.delivery.history.events import VersionId
+from spira.delivery.history.ledger import Ledger, Record
+from spira.delivery.history.ledger_check import LedgerCheck
 from spira.delivery.reconcile import Report
 from spira.delivery.settings import Settings
 from spira.delivery.status import DeliveryStatus, TargetStatus, delivery_status, tick_status
@@ -95,7 +96,7 @@ def tick(
 
 
 def _tick(settings: Settings, done: list[str]) -> Report:
-    from spira.cli.compose import reconciler
+    from spira.cli.common.compose import reconciler
     from spira.delivery.kubernetes_status import publish_report
 
     report = publish_report(settings, reconciler(settings).tick())
@@ -143,7 +144,7 @@ def watch(
 @app.command()
 def status(settings_path: SettingsFile = DEFAULT, as_json: Json = False) -> None:
     """Show what is observed, training, wanted and served; change nothing. Exit code 1: there is a problem."""
-    from spira.cli.compose import reconciler
+    from spira.cli.common.compose import reconciler
 
     status = delivery_status(reconciler(settings_file.load(settings_path)).dry_run())
     if as_json:
@@ -359,7 +360,7 @@ def reproduce(
     as_json: Json = False,
 ) -> None:
     """Train a version again from the ledger, and compare the weights; exit code 1 if they differ."""
-    from spira.cli.compose import repository
+    from spira.cli.common.compose import repository
     from spira.delivery import reproduce as reproduction
 
     settings = settings_file.load(settings_path)
@@ -380,6 +381,6 @@ def reproduce(
 
 
 def _ledger(settings: Settings) -> Ledger:
-    from spira.cli.compose import ledger
+    from spira.cli.common.compose import ledger
 
     return ledger(settings)

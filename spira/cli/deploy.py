@@ -31,15 +31,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spira.cli.console import print_rows, say
+from spira.cli.common.console import print_rows, say
+from spira.cli.common.options import DEFAULT_WORK
 from spira.cli.deliver import DEFAULT, Json, SettingsFile
 from spira.cli.models import check_repository
-from spira.cli.options import DEFAULT_WORK
 from spira.delivery import settings as settings_file
 from spira.delivery.decide import wanted
-from spira.delivery.events import VersionId
+from spira.delivery.history.events import VersionId
+from spira.delivery.history.state import DeliveryState, state_of
 from spira.delivery.settings import Settings
-from spira.delivery.state import DeliveryState, state_of
 from spira.deployment import promotion
 from spira.deployment.promotion import NotServedError
 from spira.deployment.target import DeploymentError, Release, Status, Target
@@ -49,7 +49,7 @@ from spira.errors import SpiraError
 from spira.packaging.verify import TOLERANCE
 
 if TYPE_CHECKING:
-    from spira.cli.compose import LazyTarget
+    from spira.cli.common.compose import LazyTarget
     from spira.delivery.repository import MLflowRepository
     from spira.registry import RegisteredVersion
 
@@ -87,7 +87,7 @@ class Scope:
         Raises:
             SpiraError: the settings have no such target, or the work folder has no model repository.
         """
-        from spira.cli.compose import repository, targets
+        from spira.cli.common.compose import repository, targets
 
         chosen = _settings(settings, work, mlflow)
         models = repository(chosen)
@@ -134,7 +134,7 @@ def _settings(file: Path, work: Path | None, mlflow: str) -> Settings:
 
 def _delivery_state(chosen: Settings) -> DeliveryState:
     """Return the state of continuous delivery. Manual deployment still works when the ledger is unreachable."""
-    from spira.cli.compose import ledger
+    from spira.cli.common.compose import ledger
 
     try:
         return state_of(ledger(chosen).read())

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from spira.cli.options import DEFAULT_WORK, ConfigValues, Data, Device, Seeds, Work
+from spira.cli.common.options import DEFAULT_WORK, ConfigValues, Data, Device, Seeds, Work
 from spira.cli.stages import preprocess
 
 

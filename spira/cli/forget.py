@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from spira.cli.console import print_line
-from spira.cli.options import DEFAULT_WORK, MLflow, Work
+from spira.cli.common.console import print_line
+from spira.cli.common.options import DEFAULT_WORK, MLflow, Work
 from spira.data.storage import is_bucket
 from spira.errors import SpiraError
 from spira.files import LockedError, lock

@@ -24,7 +24,7 @@ from typing import Annotated, Any
 import typer
 
 from spira.cli import clean, config, experiments, predict, run, stages
-from spira.cli.console import ErrorHandlingGroup
+from spira.cli.common.console import ErrorHandlingGroup
 
 HELP = """SPIRA's detector of respiratory insufficiency: train, judge, keep and serve it.
 

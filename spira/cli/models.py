@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spira.cli.console import out, print_json, print_line, say
-from spira.cli.options import DEFAULT_WORK, Json, MLflow, Out, Work
+from spira.cli.common.console import out, print_json, print_line, say
+from spira.cli.common.options import DEFAULT_WORK, Json, MLflow, Out, Work
 from spira.cli.push import push
 from spira.errors import SpiraError
 

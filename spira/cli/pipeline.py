@@ -25,8 +25,8 @@ from rich.text import Text
 
 from components import IMAGE
 from pipelines.training import COMPILED, CompileOptions, compile_pipeline
-from spira.cli.console import out, print_json, say
-from spira.cli.options import ConfigFile, ConfigValues, GateFile, Json, Seeds, SkipBad, resolve_config
+from spira.cli.common.console import out, print_json, say
+from spira.cli.common.options import ConfigFile, ConfigValues, GateFile, Json, Seeds, SkipBad, resolve_config
 from spira.errors import SpiraError
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from spira.cli.console import print_json, print_line
+from spira.cli.common.console import print_json, print_line
+from spira.cli.common.options import DEFAULT_WORK, Json, MLflow, Work
 from spira.cli.models import fetch_package
-from spira.cli.options import DEFAULT_WORK, Json, MLflow, Work
 
 
 def predict(

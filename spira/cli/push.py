@@ -9,9 +9,19 @@ from typing import Annotated
 
 import typer
 
-from spira.cli import preflight
-from spira.cli.console import print_line
-from spira.cli.options import DEFAULT_WORK, ConfigValues, Data, GateFile, MLflow, SkipBad, WithAudio, Work, absolute
+from spira.cli.common import preflight
+from spira.cli.common.console import print_line
+from spira.cli.common.options import (
+    DEFAULT_WORK,
+    ConfigValues,
+    Data,
+    GateFile,
+    MLflow,
+    SkipBad,
+    WithAudio,
+    Work,
+    absolute,
+)
 from spira.errors import SpiraError
 
 

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from spira.cli import preflight
-from spira.cli.console import out, say
-from spira.cli.interrupts import ending_everything
-from spira.cli.options import (
+from spira.cli.common import preflight
+from spira.cli.common.console import out, say
+from spira.cli.common.interrupts import ending_everything
+from spira.cli.common.options import (
     DEFAULT_WORK,
     ConfigFile,
     ConfigValues,
@@ -45,7 +45,7 @@ def run(
     with_audio: WithAudio = False,
 ) -> None:
     """Run the whole pipeline on this machine: preprocess, train, evaluate, push, deploy."""
-    from spira.cli import summary
+    from spira.cli.common import summary
     from spira.delivery.training_request import TrainingRequest
     from spira.evaluation.gate import load
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from spira.cli.console import say
-from spira.cli.options import (
+from spira.cli.common.console import say
+from spira.cli.common.options import (
     DEFAULT_WORK,
     ConfigFile,
     ConfigValues,

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from spira import lineage
-from spira.cli.compose import reconciler
+from spira.cli.common.compose import reconciler
 from spira.delivery import settings as settings_file
 from spira.delivery.kubernetes_status import publish_report
 from spira.delivery.reconcile import describe_error

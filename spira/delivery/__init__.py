@@ -5,10 +5,15 @@ repository and targets), compares it with the ledger and does the next action. E
 a tick may be killed at any point.
 
     settings            the settings file, delivery.yaml
-    fingerprints        digests of data, model and code, and what changed between two observations
-    observe             the current fingerprints, read from the data, the settings and the sources
-    ledger              append-only record of observations, runs, verdicts and releases
-    state               the state that the records of the ledger add up to
+    observation/        what is there now
+        fingerprints    digests of data, model and code, and what changed between two observations
+        observe         the current fingerprints, read from the data, the settings and the sources
+        data_axes       the files behind a data digest, for the difference between two data sets
+    history/            what happened
+        events, ledger  append-only record of observations, runs, verdicts and releases
+        ledger_check    what to do about a damaged ledger
+        state           the state that the records of the ledger add up to
+        last_problems   the last problem, until it is solved
     decide              (observation, state, runs, champion, targets, time) -> next actions; a pure function
     reconcile           carries the actions out through a runner, a model repository and the targets
     training_request    everything a run needs to train one observation

@@ -19,8 +19,8 @@ from pydantic import ConfigDict
 from pydantic.alias_generators import to_camel
 
 from spira.config import FrozenModel, JsonObject
-from spira.delivery.events import VersionId
-from spira.delivery.fingerprints import describe_problem
+from spira.delivery.history.events import VersionId
+from spira.delivery.observation.fingerprints import describe_problem
 from spira.delivery.status import AxisDigests, DeliveryStatus, ObservedStatus, TargetStatus
 from spira.kubernetes_connection import KubernetesObject
 

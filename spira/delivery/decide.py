@@ -21,10 +21,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from spira.delivery.events import VersionId
-from spira.delivery.fingerprints import Axes, InvalidInput, describe_problem
+from spira.delivery.history.events import VersionId
+from spira.delivery.history.state import Attempt, DeliveryState
+from spira.delivery.observation.fingerprints import Axes, InvalidInput, describe_problem
 from spira.delivery.runner import Run
-from spira.delivery.state import Attempt, DeliveryState
 from spira.deployment.target import Status
 
 MAX_WAIT = timedelta(hours=1)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from spira.delivery.decide import wanted
-from spira.delivery.events import (
+from spira.delivery.history.events import (
     Approved,
     Cancelled,
     Claimed,
@@ -29,9 +29,9 @@ from spira.delivery.events import (
     Unpinned,
     VersionId,
 )
-from spira.delivery.fingerprints import Axis, AxisName, Change, Fingerprint, changes, describe_problem
-from spira.delivery.ledger import Ledger, Record
-from spira.delivery.state import DeliveryState, state_of
+from spira.delivery.history.ledger import Ledger, Record
+from spira.delivery.history.state import DeliveryState, state_of
+from spira.delivery.observation.fingerprints import Axis, AxisName, Change, Fingerprint, changes, describe_problem
 from spira.errors import SpiraError
 
 EMPTY_AXES: dict[AxisName, Axis] = {"data": Axis("", {}), "model": Axis("", {}), "code": Axis("", {})}

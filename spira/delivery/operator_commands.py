@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from spira.delivery.decide import candidate, wanted
-from spira.delivery.events import (
+from spira.delivery.history.events import (
     Approved,
     Cancelled,
     DamageAccepted,
@@ -21,8 +21,8 @@ from spira.delivery.events import (
     Unpinned,
     VersionId,
 )
-from spira.delivery.ledger import Ledger, OvertakenError, Record
-from spira.delivery.state import DeliveryState, state_of
+from spira.delivery.history.ledger import Ledger, OvertakenError, Record
+from spira.delivery.history.state import DeliveryState, state_of
 from spira.errors import SpiraError
 
 MAX_ATTEMPTS = 20

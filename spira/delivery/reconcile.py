@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Protocol, assert_never
 
 from spira.config import ConfigError
-from spira.delivery import last_problems
 from spira.delivery.decide import (
     Action,
     Adopt,
@@ -34,7 +33,9 @@ from spira.delivery.decide import (
     Start,
     decide,
 )
-from spira.delivery.events import (
+from spira.delivery.explain import describe_record
+from spira.delivery.history import last_problems
+from spira.delivery.history.events import (
     Claimed,
     Event,
     Finished,
@@ -45,11 +46,10 @@ from spira.delivery.events import (
     Repaired,
     VersionId,
 )
-from spira.delivery.explain import describe_record
-from spira.delivery.fingerprints import Axes, InvalidInput
-from spira.delivery.ledger import Ledger, OvertakenError, Record, describe_damage
+from spira.delivery.history.ledger import Ledger, OvertakenError, Record, describe_damage
+from spira.delivery.history.state import DeliveryState, state_of
+from spira.delivery.observation.fingerprints import Axes, InvalidInput
 from spira.delivery.runner import Run, Runner
-from spira.delivery.state import DeliveryState, state_of
 from spira.delivery.training_request import TrainingRequest
 from spira.deployment.promotion import NotServedError, move_champion
 from spira.deployment.target import Release, Status, Target

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from spira import files
 from spira.delivery.decide import ChampionStatus
-from spira.delivery.events import VersionId
+from spira.delivery.history.events import VersionId
 from spira.deployment.target import Release
 from spira.errors import SpiraError
 from spira.packaging import attestation

@@ -16,12 +16,12 @@ from spira.config import Config, FrozenModel, explain
 from spira.data import corpus
 from spira.data.corpus import Corpus
 from spira.data.storage import open_store
-from spira.delivery.events import VersionId
 from spira.delivery.explain import EMPTY_AXES, describe_change, fingerprints
-from spira.delivery.fingerprints import Axis, AxisName, Change, axis_of, changes, data_axis, with_pseudonyms
-from spira.delivery.ledger import Ledger
-from spira.delivery.observe import data_files
-from spira.delivery.state import Attempt, state_of
+from spira.delivery.history.events import VersionId
+from spira.delivery.history.ledger import Ledger
+from spira.delivery.history.state import Attempt, state_of
+from spira.delivery.observation.fingerprints import Axis, AxisName, Change, axis_of, changes, data_axis, with_pseudonyms
+from spira.delivery.observation.observe import data_files
 from spira.errors import SpiraError
 from spira.packaging import attestation
 from spira.training import train

@@ -9,9 +9,9 @@ from pydantic import field_serializer
 
 from spira.config import FrozenModel, JsonObject
 from spira.delivery.decide import wanted
-from spira.delivery.events import VersionId
+from spira.delivery.history.events import VersionId
+from spira.delivery.history.state import DeliveryState
 from spira.delivery.reconcile import Report
-from spira.delivery.state import DeliveryState
 from spira.deployment.target import Status
 
 

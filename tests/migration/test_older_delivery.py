@@ -181,12 +181,12 @@ def test_the_custom_resource_keeps_the_times_of_its_conditions(older: Path, deli
 
 def _status_of(older: Path) -> Any:
     """The status that a tick of this process would publish."""
-    from spira.cli.compose import reconciler
+    from spira.cli.common.compose import reconciler
     from spira.delivery import settings
     from spira.delivery.status import delivery_status
 
     with pytest.MonkeyPatch.context() as environment:
-        environment.setattr("spira.cli.compose.lineage.code_parts", lambda: {"image": EXPECTED["image"]})
+        environment.setattr("spira.cli.common.compose.lineage.code_parts", lambda: {"image": EXPECTED["image"]})
         return delivery_status(reconciler(settings.load(older / "delivery.yaml")).dry_run())
 
 

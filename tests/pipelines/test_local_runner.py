@@ -18,7 +18,7 @@ from pipelines.local_runner import MAX_STARTS, ORDER, OUTCOME, LocalRunner
 from spira import config
 from spira.data.content_hash import digest
 from spira.data.storage import open_store
-from spira.delivery.observe import data_files
+from spira.delivery.observation.observe import data_files
 from spira.delivery.runner import Run, RunnerError
 from spira.delivery.training_request import TrainingRequest
 from spira.evaluation import gate

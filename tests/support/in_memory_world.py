@@ -10,12 +10,12 @@ from datetime import UTC, datetime, timedelta
 from spira.config import Config, Training
 from spira.data.storage import Entry, MissingError, StorageError
 from spira.delivery.decide import ChampionStatus, Policy
-from spira.delivery.events import VersionId
-from spira.delivery.fingerprints import Axes, InvalidInput, axis_of
-from spira.delivery.ledger import Ledger
+from spira.delivery.history.events import VersionId
+from spira.delivery.history.ledger import Ledger
+from spira.delivery.history.state import DeliveryState, state_of
+from spira.delivery.observation.fingerprints import Axes, InvalidInput, axis_of
 from spira.delivery.reconcile import Dependencies, Observation, Reconciler
 from spira.delivery.runner import Run, RunnerError
-from spira.delivery.state import DeliveryState, state_of
 from spira.delivery.training_request import TrainingRequest
 from spira.deployment.target import DeploymentError, Plan, Release, Status
 from spira.evaluation import gate

@@ -15,7 +15,7 @@ from typing import Any
 
 from pipelines.local_runner import LocalRunner
 from spira.cli.main import app
-from spira.delivery.ledger import Ledger
+from spira.delivery.history.ledger import Ledger
 from spira.delivery.repository import MLflowRepository
 from spira.deployment.local import Local
 

@@ -15,9 +15,9 @@ import pytest
 from spira import lineage
 from spira.data.content_hash import Hashed
 from spira.data.storage import open_store
-from spira.delivery.events import Claimed, Event, Finished, Observed, Promoted, Promoting
-from spira.delivery.fingerprints import Axes, axis_of, data_axis
-from spira.delivery.ledger import BEFORE, Ledger, Record, path_of
+from spira.delivery.history.events import Claimed, Event, Finished, Observed, Promoted, Promoting
+from spira.delivery.history.ledger import BEFORE, Ledger, Record, path_of
+from spira.delivery.observation.fingerprints import Axes, axis_of, data_axis
 from spira.deployment.local import Local
 from spira.files import CHECKSUM
 

@@ -12,7 +12,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from spira.cli.main import app
-from spira.delivery.events import Claimed
+from spira.delivery.history.events import Claimed
 from spira.files import lock
 from tests.support.ledger_builder import REQUEST, THIRD, LocalDelivery
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from spira.cli import deliver as commands
 from spira.cli.main import app
-from spira.delivery.events import Observed, Pinned
+from spira.delivery.history.events import Observed, Pinned
 from spira.deployment.local import Local
 from spira.deployment.target import Release
 from spira.registry import Registry, local_uri

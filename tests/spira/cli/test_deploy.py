@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from spira.cli import deploy as module
 from spira.cli.main import app
-from spira.delivery.events import RolledBack
+from spira.delivery.history.events import RolledBack
 from spira.deployment.local import Local
 from spira.errors import SpiraError
 from tests.support import ROOT

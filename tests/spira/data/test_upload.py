@@ -11,7 +11,7 @@ from spira.data.content_hash import digest
 from spira.data.metadata import DataError, read_dataset
 from spira.data.storage import StorageError, Store, open_store
 from spira.data.upload import TABLES, upload
-from spira.delivery.observe import data_files
+from spira.delivery.observation.observe import data_files
 from tests.support import bad_datasets
 
 FILES = 17

@@ -7,10 +7,11 @@ import json
 
 import pytest
 
-from spira.delivery import last_problems, operator_commands
+from spira.delivery import operator_commands
 from spira.delivery.decide import Policy
-from spira.delivery.events import Claimed, Observed
-from spira.delivery.ledger import path_of
+from spira.delivery.history import last_problems
+from spira.delivery.history.events import Claimed, Observed
+from spira.delivery.history.ledger import path_of
 from spira.delivery.runner import Run
 from spira.delivery.status import delivery_status
 from spira.errors import SpiraError

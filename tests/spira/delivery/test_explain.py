@@ -9,7 +9,7 @@ import pytest
 from spira.data.pseudonyms import from_environment
 from spira.data.storage import StorageError
 from spira.delivery import explain
-from spira.delivery.events import (
+from spira.delivery.history.events import (
     EVENTS,
     Approved,
     Cancelled,
@@ -24,9 +24,9 @@ from spira.delivery.events import (
     Unpinned,
     read_event,
 )
-from spira.delivery.fingerprints import Change
-from spira.delivery.ledger import Ledger, Record
-from spira.delivery.state import state_of
+from spira.delivery.history.ledger import Ledger, Record
+from spira.delivery.history.state import state_of
+from spira.delivery.observation.fingerprints import Change
 from spira.errors import SpiraError
 from tests.support.ledger_builder import START, LedgerBuilder, observed
 

@@ -21,7 +21,7 @@ import yaml
 
 from spira.config import smoke
 from spira.data.storage import open_store
-from spira.delivery.ledger import Ledger
+from spira.delivery.history.ledger import Ledger
 from spira.deployment.local import Local
 from spira.registry import Registry, local_uri
 from tests.support import ROOT

@@ -10,9 +10,9 @@ import pytest
 
 from spira.data.storage import open_store
 from spira.delivery import operator_commands
-from spira.delivery.events import Approved, Pinned, Retried, RolledBack, Unpinned
-from spira.delivery.ledger import Ledger, OvertakenError
-from spira.delivery.state import state_of
+from spira.delivery.history.events import Approved, Pinned, Retried, RolledBack, Unpinned
+from spira.delivery.history.ledger import Ledger, OvertakenError
+from spira.delivery.history.state import state_of
 from spira.errors import SpiraError
 from tests.support.ledger_builder import FIRST, SECOND, START, THIRD, LedgerBuilder
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from spira.delivery.events import (
+from spira.delivery.history.events import (
     Approved,
     Cancelled,
     Claimed,
@@ -26,8 +26,8 @@ from spira.delivery.events import (
     Unpinned,
     VersionId,
 )
-from spira.delivery.fingerprints import Fingerprint
-from spira.delivery.ledger import Record
+from spira.delivery.history.ledger import Record
+from spira.delivery.observation.fingerprints import Fingerprint
 
 Outcome = Literal["", "approved", "rejected", "failed"]
 
@@ -40,7 +40,7 @@ class LastObservation:
     axes: Fingerprint | None
     """None if the input was invalid."""
     problem: str = ""
-    """See :attr:`spira.delivery.fingerprints.InvalidInput.problem`; empty if the input was valid."""
+    """See :attr:`spira.delivery.observation.fingerprints.InvalidInput.problem`; empty if the input was valid."""
 
     @property
     def fingerprint(self) -> str:
@@ -127,7 +127,7 @@ class DeliveryState:
     failures_reset: Mapping[str, int] = field(default_factory=dict)
     """Number of failed attempts, by fingerprint, that no longer count because an operator asked for a retry."""
     torn: tuple[int, ...] = ()
-    """Numbers of the records that were set aside; see :mod:`spira.delivery.ledger`."""
+    """Numbers of the records that were set aside; see :mod:`spira.delivery.history.ledger`."""
     damaged: tuple[int, ...] = ()
     """Numbers of the records that were changed or removed after they were written."""
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from spira import lineage
 from spira.data.pseudonyms import in_work
 from spira.data.storage import open_store
-from spira.delivery.ledger import Ledger
-from spira.delivery.observe import observe
+from spira.delivery.history.ledger import Ledger
+from spira.delivery.observation.observe import observe
 from spira.delivery.reconcile import Dependencies, Reconciler
 from spira.delivery.repository import MLflowRepository
 from spira.delivery.runner import Run, Runner

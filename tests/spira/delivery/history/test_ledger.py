@@ -13,9 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spira.data.storage import StorageError, open_store
-from spira.delivery.events import Approved, Damaged, Pinned, Refused, RolledBack, Unpinned
-from spira.delivery.fingerprints import with_pseudonyms
-from spira.delivery.ledger import (
+from spira.delivery.history.events import Approved, Damaged, Pinned, Refused, RolledBack, Unpinned
+from spira.delivery.history.ledger import (
     DamagedLedgerError,
     Ledger,
     OvertakenError,
@@ -24,7 +23,8 @@ from spira.delivery.ledger import (
     describe_damage,
     path_of,
 )
-from spira.delivery.state import DeliveryState, state_of
+from spira.delivery.history.state import DeliveryState, state_of
+from spira.delivery.observation.fingerprints import with_pseudonyms
 from spira.files import with_checksum
 from tests.support.in_memory_world import Effects, MemoryStore
 from tests.support.ledger_builder import FIRST, LedgerBuilder

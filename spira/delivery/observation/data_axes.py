@@ -22,7 +22,7 @@ from pydantic import ConfigDict, ValidationError
 from spira.config import FrozenModel
 from spira.data.pseudonyms import Pseudonyms
 from spira.data.storage import StorageError, Store
-from spira.delivery.fingerprints import Axis, is_named_data_axis, with_pseudonyms
+from spira.delivery.observation.fingerprints import Axis, is_named_data_axis, with_pseudonyms
 from spira.files import CHECKSUM, has_checksum, with_checksum
 
 FILE = re.compile(r"axes/data-([0-9a-f]+)\.json")

@@ -13,7 +13,8 @@ Concurrent writers
 Damage
     Each record has a checksum of itself, and a digest over all records before it. A record that was changed or
     removed after it was written is ``damaged``: nothing is appended and nothing is decided until it is repaired or
-    accepted, because a wrong record could bring a wrong version into service. See :mod:`spira.delivery.ledger_check`.
+    accepted, because a wrong record could bring a wrong version into service. See
+    :mod:`spira.delivery.history.ledger_check`.
 
 Torn records
     A record whose write was interrupted, as at a power cut, is incomplete, and is the last one or lies under the
@@ -40,9 +41,9 @@ from pydantic import ValidationError
 from spira.config import explain
 from spira.data.pseudonyms import Pseudonyms, from_environment
 from spira.data.storage import MissingError, StorageError, Store
-from spira.delivery.data_axes import DataAxes
-from spira.delivery.events import DamageAccepted, Damaged, Event, Torn, read_event
-from spira.delivery.fingerprints import Axes, Axis, AxisName, Fingerprint, axis_of, with_pseudonyms
+from spira.delivery.history.events import DamageAccepted, Damaged, Event, Torn, read_event
+from spira.delivery.observation.data_axes import DataAxes
+from spira.delivery.observation.fingerprints import Axes, Axis, AxisName, Fingerprint, axis_of, with_pseudonyms
 from spira.errors import SpiraError
 from spira.files import CHECKSUM, has_checksum, with_checksum
 

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.kubeflow.runner import Kubeflow
 from pipelines.kubeflow.versions import PipelineVersion
-from spira.cli.compose import kubeflow_runner, reconciler
+from spira.cli.common.compose import kubeflow_runner, reconciler
 from spira.config import ConfigError
 from spira.delivery.repository import MLflowRepository
 from spira.delivery.settings import load

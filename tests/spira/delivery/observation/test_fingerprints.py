@@ -13,8 +13,8 @@ import pytest
 
 from spira import lineage
 from spira.data.storage import open_store
-from spira.delivery.fingerprints import Axes, Change, changes
-from spira.delivery.observe import observe
+from spira.delivery.observation.fingerprints import Axes, Change, changes
+from spira.delivery.observation.observe import observe
 from spira.delivery.settings import Settings
 from spira.delivery.settings import load as load_settings
 from tests.support import ROOT
@@ -227,7 +227,7 @@ def test_a_fingerprint_is_the_same_in_another_process(project: Project) -> None:
     """It does not depend on hash seeds, order or caches."""
     code = (
         "import sys; from pathlib import Path; from spira import lineage; lineage.ROOT = Path(sys.argv[2])\n"
-        "from spira.delivery.observe import observe; from spira.delivery.settings import load\n"
+        "from spira.delivery.observation.observe import observe; from spira.delivery.settings import load\n"
         "from spira.data.storage import open_store\n"
         "print(observe(load(Path(sys.argv[1])), open_store(sys.argv[3])).observed.fingerprint.digest)"
     )

@@ -18,8 +18,8 @@ from spira import lineage
 from spira.data import content_hash
 from spira.data.corpus import Corpus
 from spira.data.storage import Folder, Store, open_store
-from spira.delivery import observe
-from spira.delivery.fingerprints import Axes, InvalidInput
+from spira.delivery.observation import observe
+from spira.delivery.observation.fingerprints import Axes, InvalidInput
 from spira.delivery.settings import Settings, load
 
 pytestmark = pytest.mark.integration

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from spira.data.content_hash import Hashed
 from spira.data.pseudonyms import Pseudonyms
 from spira.data.storage import Folder, StorageError, open_store
-from spira.delivery.data_axes import MAX_CHANGES, DataAxes
-from spira.delivery.fingerprints import Axis, Change, changes, data_axis, with_pseudonyms
-from spira.delivery.ledger import OLD_CACHE, Ledger
+from spira.delivery.history.ledger import OLD_CACHE, Ledger
+from spira.delivery.observation.data_axes import MAX_CHANGES, DataAxes
+from spira.delivery.observation.fingerprints import Axis, Change, changes, data_axis, with_pseudonyms
 from tests.support.in_memory_world import Effects, MemoryStore
 from tests.support.ledger_builder import FIRST
 

@@ -14,7 +14,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from spira.cli import preflight
+from spira.cli.common import preflight
 from spira.cli.main import app
 from tests.spira.registry.test_server import MLFLOW_1_28, serving
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from spira.data.storage import Folder
-from spira.delivery import ledger_check, operator_commands
-from spira.delivery.ledger import Ledger
-from spira.delivery.state import state_of
+from spira.delivery import operator_commands
+from spira.delivery.history import ledger_check
+from spira.delivery.history.ledger import Ledger
+from spira.delivery.history.state import state_of
 from spira.errors import SpiraError
 from tests.support.ledger_builder import FIRST, SECOND, LedgerBuilder
 

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from pipelines.summary import RunSummary
 from spira import config
-from spira.cli import summary
+from spira.cli.common import summary
 
 
 @pytest.fixture

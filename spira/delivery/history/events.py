@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 from pydantic import ConfigDict, Field, JsonValue
 
 from spira.config import FrozenModel
-from spira.delivery.fingerprints import Fingerprint
+from spira.delivery.observation.fingerprints import Fingerprint
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Observed(Event):
     git_commit: str = ""
     """Commit of the code, for people."""
     problem: str = ""
-    """See :attr:`spira.delivery.fingerprints.InvalidInput.problem`; empty if the input was valid."""
+    """See :attr:`spira.delivery.observation.fingerprints.InvalidInput.problem`; empty if the input was valid."""
 
 
 class Claimed(Event):
@@ -91,7 +91,7 @@ class Claimed(Event):
     run: str
     """Name of the run."""
     request: Mapping[str, JsonValue] = Field(alias="order")
-    """Training request as it was recorded; see :attr:`spira.delivery.state.Attempt.request`."""
+    """Training request as it was recorded; see :attr:`spira.delivery.history.state.Attempt.request`."""
 
 
 class Finished(Event):

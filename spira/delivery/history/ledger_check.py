@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from spira.data.storage import MissingError, Store
-from spira.delivery.events import Damaged, Torn
-from spira.delivery.ledger import Ledger, Record, StoredRecord, path_of, read_stored
-from spira.delivery.ledger import check as compare
+from spira.delivery.history.events import Damaged, Torn
+from spira.delivery.history.ledger import Ledger, Record, StoredRecord, path_of, read_stored
+from spira.delivery.history.ledger import check as compare
 from spira.errors import SpiraError
 
 

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from spira.cli.extras import explain_missing
+from spira.cli.common.extras import explain_missing
 from spira.errors import SpiraError
 from spira.files import disk_problem
 

@@ -13,7 +13,7 @@ from spira.data.content_hash import Hashed
 from spira.data.metadata import DataError, read_dataset
 from spira.data.pseudonyms import hidden_names, in_work
 from spira.data.storage import Entry, MissingError, Store, open_store
-from spira.delivery.fingerprints import Axes, InvalidInput, axis_of, data_axis, model_axis
+from spira.delivery.observation.fingerprints import Axes, InvalidInput, axis_of, data_axis, model_axis
 from spira.delivery.reconcile import Observation
 from spira.delivery.settings import Settings
 from spira.delivery.training_request import TrainingRequest

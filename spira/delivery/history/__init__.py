@@ -1,0 +1,1 @@
+"""What happened: the ledger, its checks, and the state computed from it."""

@@ -1,0 +1,1 @@
+"""What is there now: fingerprints of data, settings and code."""
