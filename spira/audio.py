@@ -2,7 +2,7 @@
 
 ========================================= ============================
 WAV of the encodings that numpy can read  :mod:`spira.inference.wav`
-every other format of libsndfile          :func:`_libsndfile`
+AIFF, AU, CAF, W64, FLAC, Ogg, MP3, NIST  :func:`_libsndfile`; also the other encodings of WAV
 MPEG-4, WebM, AMR, Windows Media, AAC     :func:`_ffmpeg`, if PyAV is installed
 ========================================= ============================
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 import codecs
 import io
 import itertools
+import math
 import os
 import struct
 from collections.abc import Callable, Iterator
@@ -52,6 +53,12 @@ WAV_ENCODINGS = {wav.PCM: "PCM", wav.IEEE_FLOAT: "float", wav.MU_LAW: "mu-law", 
 HEAD_BYTES = 16
 TEXT_BYTES = 4096
 """Bytes from which text is recognized."""
+CHECKED_FORMATS = ("WAV", "WAVEX", "RF64", "AIFF", "AU", "CAF", "W64", "FLAC", "OGG", "NIST", "MP3")
+"""Containers of libsndfile whose end can be checked here."""
+FFMPEG_FORMATS = ("AVR", "IRCAM", "MP3", "PVF", "SDS", "SVX", "VOC")
+"""Other containers of libsndfile that FFmpeg reads; MP3 stands for MPEG layers I and II."""
+RESOURCE_FORK = Path("._")
+"""A file that libsndfile, in the folder of this name, takes for a part of a recording without a name."""
 OTHER_FILES = {
     b"PK\3\4": "a zip archive: unpack it",
     b"\x1f\x8b": "a gzip archive: unpack it",
@@ -202,11 +209,28 @@ def _libsndfile(file: BinaryIO, head: bytes) -> Iterator[Source]:
     """Open a recording with libsndfile, after its completeness is judged by its structure."""
     try:
         with _SoundFile(_complete(file, head)) as source:
+            _refuse_unchecked(source)
             frames = source.frames if source.frames < MAX_KNOWN_FRAMES else None
             yield Source(f"{source.format} {source.subtype}", source.samplerate, source.channels, frames, _read(source))
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: formats without a header
         reason = getattr(error, "error_string", str(error)).strip().rstrip(".")
         raise _undecodable(file, head, reason) from error
+
+
+def _refuse_unchecked(source: soundfile.SoundFile) -> None:
+    """Refuse a container whose end is not checked here: a cut-off file of it would be accepted as whole.
+
+    Raises:
+        AudioError: it is one.
+    """
+    is_layer_3 = source.format != "MP3" or source.subtype == "MPEG_LAYER_III"
+    if source.format in CHECKED_FORMATS and is_layer_3:
+        return
+    remedy = "with 'ffmpeg -i IN OUT.wav'" if source.format in FFMPEG_FORMATS else "with the program that made it"
+    raise AudioError(
+        f"is a recording in {source.format if is_layer_3 else source.subtype}, of which it cannot be checked that it "
+        f"is whole: convert it to WAV {remedy}"
+    )
 
 
 def _undecodable(file: BinaryIO, head: bytes, reason: str) -> AudioError:
@@ -220,13 +244,18 @@ def _undecodable(file: BinaryIO, head: bytes, reason: str) -> AudioError:
         return AudioError("holds zeros instead of a recording: it was not copied whole; copy it again")
     if b"\0" not in content and _is_text(content):
         return AudioError("is text, not a recording (such as a web page, or base64): fetch the recording itself")
+    if RESOURCE_FORK.exists():
+        return AudioError(
+            f"cannot be decoded ({reason}) while a file named {RESOURCE_FORK} is in the current folder: delete that "
+            "file, a Mac's notes, or start the command in another folder"
+        )
+    remedy = "convert it with 'ffmpeg -i IN OUT.wav', or, if that fails, export it again as WAV"
     if wav.is_wav(head):
         encoding = wav.locate(file).format
         reason = f"WAV encoding {encoding.code:#06x} with {encoding.bits} bits, which libsndfile does not read"
-    return AudioError(
-        f"cannot be decoded ({reason}): copy it again if it is cut off or damaged, or convert it with "
-        "'ffmpeg -i IN OUT.wav'"
-    )
+        if encoding.code in (wav.PCM, wav.IEEE_FLOAT, wav.EXTENSIBLE):  # nor does FFmpeg, in these sizes
+            remedy = "export it again as PCM of 16 bits"
+    return AudioError(f"cannot be decoded ({reason}): copy it again if it is cut off or damaged, or {remedy}")
 
 
 def _is_text(content: bytes) -> bool:
@@ -441,6 +470,26 @@ def _caf_size(file: BinaryIO) -> SizeField | None:
     return None
 
 
+def _nist_size(file: BinaryIO) -> SizeField:
+    """Find the samples of a SPHERE file: lines of text such as ``sample_count -i 32000``, filled up to a given size.
+
+    Raises:
+        AudioError: the header does not give the number of samples.
+    """
+    file.seek(8)
+    start = file.read(8).strip()
+    file.seek(0)
+    lines = file.read(int(start) if start.isdigit() else 0).split(b"\n")
+    values = {words[0]: words[2] for line in lines if len(words := line.split()) == 3}  # name, type and value
+    sizes = [values.get(name, b"") for name in (b"sample_count", b"sample_n_bytes", b"channel_count")]
+    if not all(size.isdigit() for size in sizes):
+        raise AudioError(
+            "is a recording in NIST SPHERE whose header does not give the number of its samples, so that it cannot be "
+            "checked that it is whole: copy it again, or convert it to WAV with 'ffmpeg -i IN OUT.wav'"
+        )
+    return SizeField(0, "", int(start), math.prod(map(int, sizes)), 0, streamed=False)
+
+
 SIZE_FIELDS: dict[bytes, Callable[[BinaryIO], SizeField | None]] = {
     b"RIFF": _riff_size,
     b"RIFX": _riff_size,
@@ -448,6 +497,7 @@ SIZE_FIELDS: dict[bytes, Callable[[BinaryIO], SizeField | None]] = {
     b".snd": _au_size,
     b"riff": _w64_size,
     b"caff": _caf_size,
+    b"NIST": _nist_size,
 }
 """First bytes of a file -> function that finds the size of its samples. Other formats are checked during reading."""
 

@@ -38,9 +38,14 @@ BLOCK_SAMPLES = 1 << 18
 FULL_SCALE = 0.999
 """Amplitude from which a sample counts as clipped."""
 
-PCM, IEEE_FLOAT, A_LAW, MU_LAW, EXTENSIBLE = 0x0001, 0x0003, 0x0006, 0x0007, 0xFFFE
-EXTENSIBLE_GUID_TAIL = bytes.fromhex("000000001000800000aa00389b71")
-"""Last 14 bytes of the GUID of an extensible format; the first two bytes are the code of the plain format."""
+UNNAMED, PCM, IEEE_FLOAT, A_LAW, MU_LAW, EXTENSIBLE = 0x0000, 0x0001, 0x0003, 0x0006, 0x0007, 0xFFFE
+EXTENSIBLE_GUID_TAILS = (bytes.fromhex("000000001000800000aa00389b71"), bytes(14))
+"""Last 14 bytes of the GUID of an extensible format; the first two bytes are the code of the plain format.
+
+Some programs write zeros instead, or a chunk that ends before the GUID."""
+
+PADDED_PCM = 0x10000
+"""PCM of 17 to 24 bits in 4 bytes each; no code of a WAV, which has 16 bits."""
 
 BYTE_ORDERS = {b"RIFF": "<", b"RIFX": ">", b"RF64": "<", b"BW64": "<"}
 """First four bytes of a WAV file -> byte order, as numpy and struct name it."""
@@ -61,6 +66,13 @@ TAGS = (b"TAG", b"APETAGEX", b"ID3", b"LYRICS")
 """First bytes of notes that some programs append without a chunk."""
 MAX_AMPLITUDE = 100.0
 """Full scale is 1, and a float recording may exceed it. Beyond this limit its samples are integers."""
+MAX_CANCELLED_SHARE = 0.01
+"""Power of the average of the channels, as a share of the power of one channel, below which they cancel each other.
+
+Independent noise on 64 channels leaves 1/64. Only channels of opposite sign leave less, such as the two wires of a
+microphone with a balanced output."""
+MIN_POWER = 1e-10
+"""Power of a channel (-100 dBFS) below which it is silent."""
 
 
 class AudioError(ValueError):
@@ -114,7 +126,7 @@ class Wav(NamedTuple):
 
 
 def decode(content: bytes, max_seconds: float = MAX_SECONDS) -> Tuple[np.ndarray, int]:
-    """Decode a WAV file (PCM 8, 16, 24, 32; float 32, 64; mu-law, A-law; plain or extensible) and average its channels.
+    """Decode a WAV file to mono: PCM of 8, 16, 24, 32 bits, float of 16, 32, 64, mu-law, A-law; plain or extensible.
 
     Args:
         content: the whole file.
@@ -133,7 +145,7 @@ def decode(content: bytes, max_seconds: float = MAX_SECONDS) -> Tuple[np.ndarray
     if not layout.is_supported:
         raise AudioError(
             "has the WAV encoding %#06x with %d bits, which is not supported here: use PCM (8, 16, 24, 32 bits), "
-            "float (32, 64 bits), mu-law or A-law" % (layout.code, layout.bits)
+            "float (16, 32, 64 bits), mu-law or A-law" % (layout.code, layout.bits)
         )
     check_sample_rate(layout.sample_rate)
     samples, _ = collect(read_blocks(file, wav), layout.sample_rate, wav.frames, max_seconds)
@@ -162,7 +174,8 @@ def collect(
         max_seconds: limit; a longer recording is refused before memory is allocated for it.
 
     Returns:
-        float32 [samples], and the share of the samples at full scale, over all channels.
+        float32 [samples], and the share of the samples at full scale, over all channels. The samples are the average of
+        the channels, or the first channel if they cancel each other.
 
     Raises:
         AudioError: no samples, too many samples, or samples that are NaN or infinity.
@@ -170,6 +183,8 @@ def collect(
     if frames is not None and frames > max_seconds * rate:
         raise AudioError("lasts %.1f s, more than the %g s allowed" % (frames / rate, max_seconds))
     parts: List[np.ndarray] = []
+    firsts: List[np.ndarray] = []
+    sums = squares = np.zeros(1)
     count = total = clipped = 0
     for block in blocks:
         if not np.isfinite(block).all():
@@ -185,9 +200,17 @@ def collect(
         total += block.size
         clipped += int(np.count_nonzero(np.abs(block) >= FULL_SCALE))
         parts.append(mono(block))
+        if block.shape[1] > 1:
+            firsts.append(block[:, 0].copy())
+            sums = sums + block.sum(axis=0, dtype=np.float64)
+            squares = squares + np.square(block, dtype=np.float64).sum(axis=0)
     if not count:
         raise AudioError("is empty: it holds no samples")
-    return np.concatenate(parts), clipped / total
+    samples = np.concatenate(parts)
+    power = float(np.mean(squares / count - np.square(sums / count)))  # without the mean: an offset is no sound
+    if power > MIN_POWER and np.var(samples, dtype=np.float64) < MAX_CANCELLED_SHARE * power:
+        samples = np.concatenate(firsts)
+    return samples, clipped / total
 
 
 def mono(frames: np.ndarray) -> np.ndarray:
@@ -244,6 +267,7 @@ def locate(file: BinaryIO) -> Wav:
         elif chunk.name == b"data":
             if layout is None:
                 raise AudioError("has no fmt chunk before its samples: the header is damaged; export it again as WAV")
+            _refuse_unclear(layout, chunk.start)
             if chunk.size == 0xFFFFFFFF and long_size:
                 chunk = chunk._replace(size=long_size)
             size, streamed = held_size(file, chunk, byte_order)
@@ -254,7 +278,7 @@ def locate(file: BinaryIO) -> Wav:
     if found:
         return found
     if layout is None:
-        raise AudioError("has no complete fmt chunk: the header is damaged or cut off; copy the file again")
+        raise _incomplete_fmt()
     raise AudioError("is empty: it holds no samples")
 
 
@@ -317,7 +341,7 @@ def refuse_cut_off(promised: int, held: int) -> None:
     if promised > held + SIZE_SLACK_BYTES:
         raise AudioError(
             "is cut off: its header promises %d bytes of samples and the file holds %d; copy it again, or, if the "
-            "original is cut off too, keep what is there with 'ffmpeg -i cut.wav whole.wav'" % (promised, held)
+            "original is cut off too, keep what is there with 'ffmpeg -i IN OUT.wav'" % (promised, held)
         )
 
 
@@ -384,16 +408,60 @@ def _format(file: BinaryIO, chunk: Chunk, byte_order: str) -> Format:
     file.seek(chunk.start)
     content = file.read(min(chunk.size, 40))
     if len(content) < 16:
-        raise AudioError("has no complete fmt chunk: the header is damaged or cut off; copy the file again")
+        raise _incomplete_fmt()
     code, channels, sample_rate, _, frame_bytes, bits = struct.unpack_from(byte_order + "HHIIHH", content)
-    if code == EXTENSIBLE and content[26:40] == EXTENSIBLE_GUID_TAIL:
-        code = struct.unpack_from(byte_order + "H", content, 24)[0]
+    guid = content[24:40].ljust(16, b"\0")
+    if code == EXTENSIBLE and guid[2:] in EXTENSIBLE_GUID_TAILS:
+        code = struct.unpack(byte_order + "H", guid[:2])[0]
+    if code == UNNAMED and bits in (16, 24):
+        code = PCM  # WAV files of these sizes hold nothing else
     if not 1 <= channels <= MAX_CHANNELS:
-        raise AudioError("has %d channels, outside 1 to %d: the header is damaged" % (channels, MAX_CHANNELS))
+        raise AudioError(
+            "has %d channels, outside 1 to %d: the header is damaged; copy the file again, or export it again as WAV"
+            % (channels, MAX_CHANNELS)
+        )
     if code == PCM and 16 < bits <= 24 and frame_bytes == 4 * channels:
         # Programs disagree about which three of the four bytes hold the sample.
-        raise AudioError("has samples of %d bits in 4 bytes each: convert it with 'ffmpeg -i IN OUT.wav'" % bits)
+        code, bits = PADDED_PCM, 32
     return Format(code, channels, sample_rate, (bits + 7) // 8 * 8, byte_order)
+
+
+def _incomplete_fmt() -> AudioError:
+    return AudioError(
+        "has no complete fmt chunk: the header is damaged or cut off; copy the file again, or export it again as WAV"
+    )
+
+
+def _refuse_unclear(layout: Format, start: int) -> None:
+    """Refuse samples whose encoding does not follow from the header.
+
+    Args:
+        layout: the format.
+        start: offset of the first sample, in bytes.
+
+    Raises:
+        AudioError: the message has the command of a conversion for which the user names the encoding.
+    """
+    command = "ffmpeg -f %%s -ar %d -ac %d -skip_initial_bytes %d -i IN OUT.wav" % (
+        layout.sample_rate,
+        layout.channels,
+        start,
+    )
+    order = "le" if layout.byte_order == "<" else "be"
+    if layout.code == PADDED_PCM:
+        loud = (command % ("s32" + order)).replace("OUT.wav", "-af volume=256 OUT.wav")
+        raise AudioError(
+            "has samples of 24 bits in 4 bytes each, and its header does not say in which three: export it again as "
+            "PCM of 16 bits, or convert it with '%s', and, if the result is silent, with '%s'"
+            % (command % ("s32" + order), loud)
+        )
+    if layout.code == UNNAMED:
+        named = {8: "u8", 32: "f32" + order, 64: "f64" + order}.get(layout.bits)
+        convert = ", or, if you know that it is %s, convert it with '%s'" % (named, command % named) if named else ""
+        raise AudioError(
+            "has a header that does not name the encoding of its samples (%d bits each): export it again as PCM of 16 "
+            "bits%s" % (layout.bits, convert)
+        )
 
 
 def _read_u8(data: bytes, byte_order: str) -> np.ndarray:
@@ -413,6 +481,10 @@ def _read_i24(data: bytes, byte_order: str) -> np.ndarray:
 
 def _read_i32(data: bytes, byte_order: str) -> np.ndarray:
     return np.frombuffer(data, byte_order + "i4").astype(np.float32) * np.float32(2.0**-31)
+
+
+def _read_f16(data: bytes, byte_order: str) -> np.ndarray:
+    return np.frombuffer(data, byte_order + "f2").astype(np.float32)
 
 
 def _read_f32(data: bytes, byte_order: str) -> np.ndarray:
@@ -455,6 +527,7 @@ READERS = {
     (PCM, 16): _read_i16,
     (PCM, 24): _read_i24,
     (PCM, 32): _read_i32,
+    (IEEE_FLOAT, 16): _read_f16,
     (IEEE_FLOAT, 32): _read_f32,
     (IEEE_FLOAT, 64): _read_f64,
     (MU_LAW, 8): _read_mu_law,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
+import shutil
 import struct
+import subprocess
 import sys
 from functools import cache
 from pathlib import Path
@@ -265,6 +268,126 @@ def test_an_encoding_that_libsndfile_lacks_is_named() -> None:
     assert "WAV encoding 0x028f" in refusal(bytes(content))
 
 
+UNCHECKED = [
+    *((name, "ffmpeg") for name in ("AVR", "IRCAM", "PVF", "SDS", "SVX", "VOC")),
+    *((name, "the program that made it") for name in ("HTK", "MAT4", "MAT5", "MPC2K", "PAF", "WVE", "XI")),
+]
+
+
+@pytest.mark.parametrize(("container", "remedy"), UNCHECKED)
+def test_a_container_whose_end_cannot_be_checked_is_refused(container: str, remedy: str) -> None:
+    """A cut-off file of it would be accepted as a whole recording."""
+    content = bad_datasets.wav_bytes(VOICE, format=container)
+    assert f"is a recording in {container}, of which" in refusal(content)
+    assert remedy in refusal(content)
+
+
+def test_mpeg_layer_2_is_refused() -> None:
+    """It has no header with the number of its frames, and libsndfile estimates it from the size of the file."""
+    assert "in MPEG_LAYER_II, of which it cannot be checked that it is whole" in refusal(encoded("mp2", "mp2"))
+
+
+@pytest.mark.parametrize("cut", [0.3, 0.9])
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "ULAW", "ALAW"])
+def test_a_cut_off_sphere_file_is_refused(subtype: str, cut: float) -> None:
+    """Its header gives the number of samples; libsndfile alone returns what is there."""
+    content = bad_datasets.wav_bytes(VOICE, format="NIST", subtype=subtype)
+    assert len(audio.decode(io.BytesIO(content), 120).samples) == len(VOICE)
+    assert "is cut off: its header promises" in refusal(content[: int(len(content) * cut)])
+    assert "does not give the number of its samples" in refusal(content.replace(b"sample_count", b"simple_count"))
+
+
+def test_a_macs_file_in_the_current_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libsndfile takes a file ``._`` there for a part of an MP3; one named like the recording changes nothing."""
+    monkeypatch.chdir(tmp_path)
+    content = bad_datasets.wav_bytes(VOICE, format="MP3", subtype="MPEG_LAYER_III")
+    bad_datasets.write(tmp_path, "._x.mp3", content)
+    bad_datasets.write(tmp_path, "x.mp3", content)
+    for name in ("._x.mp3", "x.mp3"):
+        with audio.open_recording(tmp_path / name) as recording:
+            assert len(audio.decode(recording, 120).samples) == len(VOICE)
+    bad_datasets.write(tmp_path, "._", "")
+    assert "while a file named ._ is in the current folder: delete that file" in refusal(content)
+
+
+def wav_of(code: int, bits: int, samples: np.ndarray, extension: bytes = b"", frame_bytes: int = 0) -> bytes:
+    """Return a mono WAV with a header of any content."""
+    frame_bytes = frame_bytes or bits // 8
+    layout = struct.pack("<HHIIHH", code, 1, RATE, RATE * frame_bytes, frame_bytes, bits) + extension
+    content = samples.tobytes()
+    body = b"WAVEfmt " + struct.pack("<I", len(layout)) + layout + b"data" + struct.pack("<I", len(content)) + content
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+I16, I32 = (VOICE * 2**15).astype("<i2"), (VOICE * 2**23).astype("<i4")
+NO_GUID = struct.pack("<HHI", 22, 16, 4) + bytes(16)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        wav_of(0xFFFE, 16, I16, NO_GUID),
+        wav_of(0xFFFE, 16, I16, struct.pack("<H", 0)),
+        wav_of(0xFFFE, 16, I16),  # a chunk that ends before the extension
+        wav_of(0, 16, I16),
+        wav_of(3, 16, VOICE.astype("<f2")),
+    ],
+)
+def test_a_header_that_leaves_one_reading_is_read(content: bytes) -> None:
+    """Samples of 16 bits are PCM unless the header names floats."""
+    np.testing.assert_allclose(audio.decode(io.BytesIO(content), 120).samples, VOICE, atol=1e-3)
+
+
+UNCLEAR = {
+    "floats without a name": wav_of(0xFFFE, 32, VOICE, NO_GUID),
+    "24 bits in the upper bytes": wav_of(1, 24, I32 << 8, frame_bytes=4),
+    "24 bits in the lower bytes": wav_of(1, 24, I32, frame_bytes=4),
+    "cut off": wav_of(1, 16, I16)[:-1_000],
+    "too small a size": with_size(wav_of(1, 16, I16), b"data", 4, "<I", 1_000),
+    "SPHERE without a number": bad_datasets.wav_bytes(VOICE, format="NIST").replace(b"sample_count", b"simple_count"),
+    "AVR": bad_datasets.wav_bytes(VOICE, format="AVR"),
+}
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+@pytest.mark.parametrize("name", UNCLEAR)
+def test_the_last_command_of_a_refusal_converts_the_recording(name: str, tmp_path: Path) -> None:
+    """Pasted with the names of two files, it makes a recording that is accepted."""
+    content = UNCLEAR[name]
+    commands = re.findall("'(ffmpeg [^']+)'", refusal(content))
+    command = commands[0 if name == "24 bits in the upper bytes" else -1]
+    (tmp_path / "IN").write_bytes(content)
+    subprocess.run([*command.split(), "-loglevel", "quiet"], cwd=tmp_path, check=False)
+    with audio.open_recording(tmp_path / "OUT.wav") as recording:
+        samples = audio.decode(recording, 120).samples
+    np.testing.assert_allclose(samples, VOICE[: len(samples)], atol=1e-3)
+    assert len(samples) > 0.9 * len(VOICE)
+
+
+@pytest.mark.parametrize("right", [-1.0, -0.9])
+def test_of_channels_that_cancel_the_first_is_taken(right: float, tmp_path: Path, detector: Detector) -> None:
+    """Both wires of a microphone with a balanced output carry the voice, one of them with the opposite sign."""
+    content = bad_datasets.wav_bytes(np.stack([VOICE, right * VOICE], axis=1), subtype="FLOAT")
+    np.testing.assert_array_equal(answer_of_training(content, tmp_path), VOICE)
+    np.testing.assert_array_equal(wav.decode(content)[0], VOICE)
+    assert_same_answer(content, tmp_path, detector)
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        np.stack([VOICE, -0.5 * VOICE], axis=1),
+        np.stack([VOICE, 0 * VOICE], axis=1),
+        np.random.default_rng(0).normal(0, 0.05, (RATE, 64)).astype(np.float32),
+        np.stack([0 * VOICE + 0.3, 0 * VOICE - 0.3], axis=1),  # a constant offset is no sound
+    ],
+)
+def test_other_channels_are_averaged(frames: np.ndarray) -> None:
+    """Neither a channel that is silent nor independent noise cancels another channel."""
+    samples = wav.decode(bad_datasets.wav_bytes(frames, subtype="FLOAT"))[0]
+    np.testing.assert_allclose(samples, frames.mean(axis=1), atol=1e-7)
+
+
 def test_the_name_of_a_file_does_not_matter(tmp_path: Path) -> None:
     """A WAV named ``.raw`` or ``.mp3`` is read; a folder full of an error's words changes nothing."""
     for name in ("voice.raw", "voice.mp3", "truncated 10 should be 2/voice.wav"):
@@ -315,12 +438,15 @@ def wav_files(draw: st.DrawFn) -> bytes:
     seconds = draw(st.sampled_from([0.2, 0.7, 0.7]))
     subtype = {1: f"PCM_{bits}" if bits > 8 else "PCM_U8", 3: "FLOAT" if bits == 32 else "DOUBLE", 6: "ALAW", 7: "ULAW"}
     frames = np.repeat(bad_datasets.voice(5, seconds, rate)[:, None], channels, axis=1)
+    frames[:, 1:] *= draw(st.sampled_from([1, 0.5, -1]))
     content = bad_datasets.wav_bytes(frames, rate, subtype=subtype[code])
     samples = content[content.index(b"data") + 8 :][: len(frames) * channels * bits // 8]
+    if (code, bits) == (wav.IEEE_FLOAT, 16):  # libsndfile does not write it
+        samples = frames.astype("<f2").tobytes()
     rate_field, block_field = draw(st.sampled_from([0, 1, 64_000])), draw(st.sampled_from([0, 1, 2, 4]))
     layout = struct.pack("<HHIIHH", code, channels, rate, rate_field, block_field, bits)
     if draw(st.booleans()):
-        guid = struct.pack("<H", code) + wav.EXTENSIBLE_GUID_TAIL
+        guid = struct.pack("<H", code) + draw(st.sampled_from(wav.EXTENSIBLE_GUID_TAILS))
         layout = struct.pack("<H", 0xFFFE) + layout[2:] + struct.pack("<HHI", 22, bits, 0) + guid
     promised = draw(st.one_of(st.just(len(samples)), SIZES))
     before, between, after = (NOTE * draw(st.integers(0, 2)) for _ in range(3))
