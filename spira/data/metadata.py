@@ -41,6 +41,9 @@ MAX_SHOWN_PROBLEMS = 20
 MISSING = "was not found in the data set (links out of it are not followed): "
 REMEDY = "add the file or remove the row"
 
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+"""What a header that is no list of names with commas has instead -> its name."""
+
 StoredFiles = dict[str, Entry]
 """Path -> stored file."""
 
@@ -238,11 +241,7 @@ def _read(store: Store, stored: StoredFiles, stored_names: dict[str, list[str]],
     names = [name.strip() for name in header]
     required = ["file_path"] if path in NOISE_LISTS else ["file_path", "class"]
     problems = [f"{path}, row 1: {problem}" for problem in _broken_header(names, required)]
-    problems += [
-        f"{path}, row {line}: {len(cells)} cells where the header has {len(names)}"
-        for line, cells in rows
-        if len(cells) != len(names)
-    ]
+    problems += [f"{path}, row {line}: {problem}" for line, cells in rows for problem in _broken_row(cells, len(names))]
     if not rows:
         problems.append(f"{path}: no rows below the header")
     if problems:
@@ -257,6 +256,8 @@ def _read(store: Store, stored: StoredFiles, stored_names: dict[str, list[str]],
 def _lines(path: str, content: bytes) -> list[tuple[int, list[str]]]:
     """Return line number and cells of every line that is not blank."""
     lines: list[tuple[int, list[str]]] = []
+    if content.startswith(b"PK\3\4"):
+        raise DataError([f"{path}: an Excel workbook or another archive, not a CSV table: save it as CSV (UTF-8)"])
     if b"\0" in content[:4]:  # letters of two bytes
         raise DataError([f"{path}: not UTF-8 text (UTF-16, or damaged): save it as UTF-8"])
     try:
@@ -264,7 +265,8 @@ def _lines(path: str, content: bytes) -> list[tuple[int, list[str]]]:
         lines.extend((reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells))
         return lines
     except UnicodeDecodeError as error:
-        raise DataError([f"{path}: not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8"]) from error
+        row = content.count(b"\n", 0, error.start) + 1
+        raise DataError([f"{path}: not UTF-8 text ({error.reason} in row {row}): save it as UTF-8"]) from error
     except csv.Error as error:
         row = lines[-1][0] + 1 if lines else 1
         raise DataError(
@@ -272,7 +274,28 @@ def _lines(path: str, content: bytes) -> list[tuple[int, list[str]]]:
         ) from error
 
 
+def _broken_row(cells: list[str], columns: int) -> Iterable[str]:
+    """Return what is wrong with the cells of a row, whatever their columns are.
+
+    A row without its closing quotation mark goes on to the next quotation mark. If that is in the same column, the
+    number of cells is right, but one of them holds all rows between.
+    """
+    if len(cells) != columns:
+        yield f"{len(cells)} cells where the header has {columns}"
+    for cell in cells:
+        if "\0" in cell:
+            yield "a cell holds a NUL byte: the table is damaged; copy or save it again"
+        breaks = len(cell.strip().splitlines()) - 1
+        if breaks > 0 and cell.count(",") >= breaks * (columns - 1):
+            yield f"a cell holds {breaks + 1} lines that look like rows: is a quotation mark missing?"
+
+
 def _broken_header(names: list[str], required: list[str]) -> Iterable[str]:
+    separator = next((word for sign, word in SEPARATORS.items() if len(names) == 1 and sign in names[0]), None)
+    if separator:
+        header = f"column {required[0]} is missing; found {shown_header(names)}"
+        yield f"{header}: it has {separator}; save the table with commas between cells"
+        return
     for name in required:
         if name not in names:
             yield f"column {name} is missing; found {shown_header(names) or 'nothing'} (separated by commas?)"

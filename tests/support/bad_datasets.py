@@ -123,7 +123,7 @@ METADATA: dict[str, tuple[Callable[[Path], None], str]] = {
     "row too short": (replace(TRAIN, ",train00,31", ""), f"{TRAIN}, row 2: 2 cells where the header has 4"),
     "semicolons": (
         put(TRAIN, "file_path;class\na.wav;0\n"),
-        "column file_path is missing; found file_path;class",
+        "column file_path is missing; found file_path;class: it has semicolons; save the table with commas",
     ),
     "no class column": (replace(TRAIN, "class", "label_of_it"), f"{TRAIN}, row 1: column class is missing"),
     "column twice": (replace(TRAIN, "speaker", "class"), f"{TRAIN}, row 1: column class occurs twice"),
@@ -156,7 +156,35 @@ METADATA: dict[str, tuple[Callable[[Path], None], str]] = {
     "not UTF-8": (put(TRAIN, "file_path,class\nmaçã.wav,0\n".encode("latin-1")), f"{TRAIN}: not UTF-8 text"),
     "a NUL byte": (
         put(TRAIN, b"file_path,class\na\0.wav,0\n"),
-        f"{TRAIN}, row 2: file_path must be a relative path",
+        f"{TRAIN}, row 2: a cell holds a NUL byte: the table is damaged",
+    ),
+    "a NUL byte in any column": (replace(TRAIN, "train00", "train\0"), f"{TRAIN}, row 2: a cell holds a NUL byte"),
+    "a block of NUL bytes at the end": (
+        lambda root: (root / TRAIN).write_bytes((root / TRAIN).read_bytes() + bytes(512)),
+        f"{TRAIN}, row 6: 1 cells where the header has 4\n{TRAIN}, row 6: a cell holds a NUL byte",
+    ),
+    "a quote opened and closed in one column": (
+        replace(TRAIN, "train00,31\ntrain/01.wav,0,train01", '"train00,31\ntrain/01.wav,0,train01"'),
+        f"{TRAIN}, row 3: a cell holds 2 lines that look like rows: is a quotation mark missing?",
+    ),
+    "a quote opened and closed in two columns": (
+        replace(TRAIN, "train00,31\ntrain/01.wav,0", '"train00,31\ntrain/01.wav,0"'),
+        f"{TRAIN}, row 3: 5 cells where the header has 4",
+    ),
+    "row too long": (replace(TRAIN, ",train00,31", ",train00,31,1"), f"{TRAIN}, row 2: 5 cells where the header has 4"),
+    "tabs": (
+        put(TRAIN, "file_path\tclass\na.wav\t0\n"),
+        "column file_path is missing; found file_path\tclass: it has tabs; save the table with commas between cells",
+    ),
+    "Excel's line about its separator": (put(TRAIN, "sep=;\nfile_path;class\n"), "save the table with commas"),
+    "an Excel workbook": (put(TRAIN, b"PK\3\4" + bytes(99)), f"{TRAIN}: an Excel workbook or another archive"),
+    "UTF-16 with a mark": (
+        put(TRAIN, "file_path,class\na.wav,0\n".encode("utf-16")),
+        f"{TRAIN}: not UTF-8 text (UTF-16",
+    ),
+    "not UTF-8 in a row": (
+        put(TRAIN, "file_path,class\na.wav,0\nmaçã.wav,0\n".encode("latin-1")),
+        f"{TRAIN}: not UTF-8 text (invalid continuation byte in row 3)",
     ),
     "unclosed quote": (put(TRAIN, 'file_path,class\n"a.wav,0\n'), f"{TRAIN}, row 2: no row of a CSV table"),
     "UTF-16 without a mark": (put(TRAIN, "file_path,class\na.wav,0\n".encode("utf-16-le")), f"{TRAIN}: not UTF-8 text"),

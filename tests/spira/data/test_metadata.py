@@ -80,6 +80,14 @@ def test_a_spreadsheet_export_is_read(dataset: Path) -> None:
     assert list(read_dataset(dataset).recordings["class"]) == [0, 1] * 3
 
 
+def test_a_note_of_several_lines_is_read(dataset: Path) -> None:
+    """A line break inside quotes belongs to the cell, as Excel writes it."""
+    text = 'file_path,class,speaker,note\ntrain/00.wav,0,a,"slow,\nwith pauses"\ntrain/10.wav,1,b,\n'
+    bad_datasets.write(dataset, "metadata_train.csv", text)
+    notes = read_dataset(dataset).recordings["note"]
+    assert list(notes)[:2] == ["slow,\nwith pauses", ""]
+
+
 def unsplit(root: Path, speakers: dict[str, str]) -> Path:
     """Write a data set of one metadata.csv. Argument: speaker -> the classes of its recordings."""
     rows = [(f"{name}_{i}.wav", label, name) for name, labels in speakers.items() for i, label in enumerate(labels)]
