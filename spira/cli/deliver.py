@@ -30,6 +30,7 @@ from spira.delivery.history import ledger_check
 from spira.delivery.history.events import VersionId
 from spira.delivery.history.ledger import Ledger, Record
 from spira.delivery.history.ledger_check import LedgerCheck
+from spira.delivery.notices.send import NoticeThread
 from spira.delivery.reconcile import Report
 from spira.delivery.settings import Settings
 from spira.delivery.status import DeliveryStatus, TargetStatus, delivery_status, tick_status
@@ -83,27 +84,36 @@ def tick(
     if retry:
         operator_commands.retry(_ledger(settings))
     done: list[str] = []
+    notices = NoticeThread()
     with ending_only_this("an active run goes on: see spira deliver status, or end it with spira deliver cancel"):
-        report = _tick(settings, done)
+        report = _tick(settings, done, notices)
         last_message = ""
         while wait and (report.snapshot.state.active or _is_waiting_for_quiet(report)):
             last_message = _say_progress(report, last_message)
             time.sleep(POLL_SECONDS)
-            report = _tick(settings, done)
+            report = _tick(settings, done, notices)
     _show_tick(report, done, as_json)
+    _finish(notices)
     if report.troubles:
         raise typer.Exit(1)
 
 
-def _tick(settings: Settings, done: list[str]) -> Report:
-    from spira.cli.common.compose import reconciler
+def _tick(settings: Settings, done: list[str], notices: NoticeThread) -> Report:
+    from spira.cli.common.compose import notice_sender, reconciler
     from spira.delivery.kubernetes_status import publish_report
 
     report = publish_report(settings, reconciler(settings).tick())
+    notices.start(notice_sender(settings), report)
     for line in report.done:
         say(line)
     done += report.done
     return report
+
+
+def _finish(notices: NoticeThread) -> None:
+    """Wait until the notices are sent. The result was shown before, and a notice that does not arrive is no failure."""
+    for problem in notices.finish():
+        say(f"trouble: {problem}")
 
 
 def _is_waiting_for_quiet(report: Report) -> bool:
@@ -170,6 +180,7 @@ def _show_status(status: DeliveryStatus) -> None:
     if status.pin:
         rows.append(("pinned", f"version {status.pin.version}: {status.pin.reason}"))
     rows += [("note", note) for note in status.notes] + [("trouble", trouble) for trouble in status.troubles]
+    rows += [("trouble", problem) for problem in status.notice_problems]
     if status.torn_records:
         rows.append(("ledger", f"records that were set aside: {', '.join(map(str, status.torn_records))}"))
     print_rows(rows)
@@ -291,8 +302,10 @@ def _record_and_tick(settings_path: Path, command: Callable[[Ledger], Record], a
     settings = settings_file.load(settings_path)
     command(_ledger(settings))
     done: list[str] = []
-    report = _tick(settings, done)
+    notices = NoticeThread()
+    report = _tick(settings, done, notices)
     _show_tick(report, done, as_json)
+    _finish(notices)
     if report.troubles:
         raise typer.Exit(1)
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from types import FrameType
 
 from spira import lineage
-from spira.cli.common.compose import reconciler
+from spira.cli.common.compose import notice_sender, reconciler
 from spira.delivery import settings as settings_file
 from spira.delivery.kubernetes_status import publish_report
+from spira.delivery.notices.send import NoticeThread
 from spira.delivery.reconcile import describe_error
 
 SHORT_INTERVAL_SECONDS = 5.0
@@ -45,9 +46,9 @@ def watch(settings_path: Path, listen: str, say: Callable[[str], None]) -> None:
 
         host, port = serve(listen, wake.set).server_address[:2]
         say(f"listening for webhooks on {host!s}:{port}")
-    code, last_message = lineage.code_digest(), ""
+    code, last_message, notices = lineage.code_digest(), "", NoticeThread()
     while True:
-        last_message, seconds = _tick(settings_path, say, last_message)
+        last_message, seconds = _tick(settings_path, say, last_message, notices)
         wake.wait(seconds)
         wake.clear()
         while _present_code() != code:
@@ -73,11 +74,14 @@ def _restart(say: Callable[[str], None], last_message: str) -> str:
     return message
 
 
-def _tick(settings_path: Path, say: Callable[[str], None], last_message: str) -> tuple[str, float]:
+def _tick(
+    settings_path: Path, say: Callable[[str], None], last_message: str, notices: NoticeThread
+) -> tuple[str, float]:
     """Run one tick; return its notes and troubles, and the seconds until the next tick."""
     try:
         settings = settings_file.load(settings_path)
         report = publish_report(settings, reconciler(settings).tick())
+        notices.start(notice_sender(settings), report)
     except Exception as error:  # whatever it is: a controller goes on, and tries again
         message = describe_error(error)
         if message != last_message:
@@ -85,7 +89,8 @@ def _tick(settings_path: Path, say: Callable[[str], None], last_message: str) ->
         return message, SHORT_INTERVAL_SECONDS
     for line in report.done:
         say(line)
-    message = "\n".join([*report.decision.notes, *(f"trouble: {trouble}" for trouble in report.troubles)])
+    troubles = (*report.troubles, *report.notice_problems)
+    message = "\n".join([*report.decision.notes, *(f"trouble: {trouble}" for trouble in troubles)])
     if message and message != last_message:
         say(message)
     is_active = report.snapshot.state.active is not None
