@@ -70,7 +70,7 @@ def reconciler(settings: Settings) -> Reconciler:
 
 def notice_sender(settings: Settings) -> Sender:
     """Return what sends notices, with a ledger of its own: it works in a thread."""
-    from spira.delivery.notices.channels import channels
+    from spira.delivery.notices.channels import ServiceProcess, channels
 
     return Sender(
         ledger=ledger(settings),
@@ -79,6 +79,7 @@ def notice_sender(settings: Settings) -> Sender:
         links=settings.addresses,
         lasting=timedelta(minutes=settings.notices.lasting_minutes),
         clock=lambda: datetime.now(UTC),
+        services=ServiceProcess(),
     )
 
 

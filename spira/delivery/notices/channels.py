@@ -7,17 +7,21 @@ never leaves this module: others know an address by its position and its service
 from __future__ import annotations
 
 import hashlib
-import logging
+import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
+from spira.delivery.notices import service
 from spira.delivery.notices.message import Message
+from spira.delivery.notices.service import UNKNOWN, Answer, Request
 from spira.delivery.wording import shorten
 from spira.errors import SpiraError
 
@@ -53,54 +57,66 @@ class Channel:
         """Return a name that is the same in every process, and from which the URL cannot be found out."""
         return _channel_id(self.url, salt)
 
-    def send(self, message: Message) -> None:
+
+class ServiceProcess:
+    """The process that talks to the services; it starts at the first notice. See :mod:`spira.delivery.notices.service`."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+
+    def send(self, channel: Channel, message: Message) -> None:
         """Send a message; return after it was accepted.
 
         Raises:
             ChannelError: the URL is invalid, or the service refuses the message or cannot be reached in time.
         """
-        import apprise
+        request = Request(channel.url, message.title, message.body, message.tone, TIMEOUT_SECONDS)
+        answer = self._ask(request)
+        if answer is None:
+            self.close()
+            raise ChannelError(f"no answer within {TIMEOUT_SECONDS:g} s")
+        if answer == UNKNOWN:
+            raise ChannelError(answer.cause)
+        if not answer.accepted:
+            cause = shorten(redacted(answer.cause, channel.url), MAX_CAUSE_CHARACTERS)
+            raise ChannelError(cause or "the service refused the notice")
 
-        _keep_log_inside()
-        asset = apprise.AppriseAsset(
-            app_id="SPIRA", app_desc="SPIRA", app_url="", service_timeout=TIMEOUT_SECONDS, allow_templates=False
-        )
-        service = apprise.Apprise.instantiate(self.url, asset=asset)
-        if service is None:
-            raise ChannelError("this is no URL that apprise knows: see https://appriseit.com/services")
-        sender = apprise.Apprise(asset=asset)
-        sender.add(service)
-        result = sender.notify(
-            message.body,
-            title=message.title,
-            notify_type=apprise.NotifyType(message.tone),
-            body_format=apprise.NotifyFormat.TEXT,
-            timeout=TIMEOUT_SECONDS,
-        )
-        if not result:
-            raise ChannelError(self._cause(result))
+    def _ask(self, request: Request) -> Answer | None:
+        """Return the answer to a request; None if the process has ended without one."""
+        if self._process is None or self._process.poll() is not None:
+            self.close()
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", service.__name__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,  # apprise logs parts of URLs
+                text=True,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+                start_new_session=True,  # Ctrl-C ends the command, not a notice on its way
+            )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(json.dumps(asdict(request)) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            return None
+        return Answer(**json.loads(line)) if line.endswith("\n") else None
 
-    def _cause(self, result: Any) -> str:
-        """Return why a message was not accepted."""
-        if result.timeout_count:
-            return f"no answer within {TIMEOUT_SECONDS:g} s"
-        lines = dict.fromkeys(entry.message for entry in result.logs())
-        return shorten(redacted(" ".join(lines), self.url), MAX_CAUSE_CHARACTERS) or "the service refused the notice"
+    def close(self) -> None:
+        """End the process."""
+        if self._process:
+            self._process.kill()
+            with suppress(BrokenPipeError):
+                self._process.communicate()
+            self._process = None
 
 
 @lru_cache(maxsize=64)
 def _channel_id(url: str, salt: str) -> str:
     # scrypt, which is slow: a password in a URL may be short, and this name stands in the ledger's store
     return hashlib.scrypt(url.encode(), salt=salt.encode(), n=2**13, r=8, p=1, dklen=8).hex()
-
-
-def _keep_log_inside() -> None:
-    """Keep apprise's log, which has parts of URLs, out of this program's; results have its lines all the same."""
-    logger = logging.getLogger("apprise")
-    logger.setLevel(logging.WARNING)
-    logger.propagate = False
-    if not logger.handlers:
-        logger.addHandler(logging.NullHandler())
 
 
 def redacted(text: str, url: str) -> str:

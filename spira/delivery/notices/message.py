@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from gettext import gettext as _
-from typing import Literal
 
 from spira.delivery.explain import Explanation
 from spira.delivery.links import Links
 from spira.delivery.notices.notice import Kind, Notice
+from spira.delivery.notices.service import Tone
 from spira.delivery.wording import axis_title, describe_axis, headline_metrics, shorten, utc, without_paths
 
 MAX_CAUSES = 8
 MAX_CAUSE_CHARACTERS = 300
 """Receivers limit the length of a message: SMS gateways aside, 2,000 characters reach all of them."""
 
-Tone = Literal["success", "failure", "warning", "info"]
 TONES: dict[Kind, Tone] = {
     "approved": "success",
     "deployed": "success",

@@ -16,7 +16,7 @@ from spira.delivery.explain import Explanation
 from spira.delivery.history.ledger import Ledger, Record
 from spira.delivery.links import Links
 from spira.delivery.notices import outbox as outboxes
-from spira.delivery.notices.channels import Channel, ChannelError
+from spira.delivery.notices.channels import Channel, ChannelError, ServiceProcess
 from spira.delivery.notices.message import compose
 from spira.delivery.notices.notice import Notice, derive
 from spira.delivery.notices.outbox import ChannelState, Outbox, Problem
@@ -42,6 +42,7 @@ class Sender:
     lasting: timedelta
     """Time after which a problem is worth a notice."""
     clock: Callable[[], datetime]
+    services: ServiceProcess
 
     def send(self, report: Report) -> tuple[str, ...]:
         """Send what is due after a tick; return why notices do not arrive, one line an address.
@@ -81,7 +82,7 @@ class Sender:
             if time.monotonic() > deadline:
                 break
             try:
-                channel.send(compose(notice, self._explain(notice), self.links))
+                self.services.send(channel, compose(notice, self._explain(notice), self.links))
             except ChannelError as error:
                 state = state.after_failure(str(error), self.clock())
             else:
@@ -174,3 +175,5 @@ class NoticeThread:
             log.debug("notices were not sent", exc_info=True)
             kind = "" if isinstance(error, StorageError) else f" ({type(error).__name__})"
             self._problems = (f"notices: they were not sent; the next tick tries again{kind}",)
+        finally:
+            sender.services.close()

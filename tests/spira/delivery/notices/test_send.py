@@ -7,8 +7,10 @@ import json
 import logging
 import socket
 import string
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -23,7 +25,7 @@ from spira.delivery.links import Links
 from spira.delivery.notices import channels as channel_module
 from spira.delivery.notices import outbox as outboxes
 from spira.delivery.notices import send as send_module
-from spira.delivery.notices.channels import Channel, ChannelError, channels, redacted
+from spira.delivery.notices.channels import Channel, ChannelError, ServiceProcess, channels, redacted
 from spira.delivery.notices.message import Message
 from spira.delivery.notices.send import NoticeThread, Sender
 from spira.delivery.reconcile import Report
@@ -47,8 +49,18 @@ def mailbox() -> Iterator[Mailbox]:
         yield running
 
 
+@pytest.fixture(scope="module", autouse=True)
+def services() -> Iterator[None]:
+    """One process for all notices of these tests, because its start takes a second."""
+    Team.services = ServiceProcess()
+    yield
+    Team.services.close()
+
+
 class Team:
     """A delivery in memory, whose team gets its notices at some addresses."""
+
+    services: ServiceProcess
 
     def __init__(self, *urls: str) -> None:
         self.world = InMemoryWorld()
@@ -63,6 +75,7 @@ class Team:
             links=Links("https://mlflow.example"),
             lasting=timedelta(minutes=30),
             clock=lambda: self.world.now,
+            services=self.services,
         )
 
     def tick(self, seconds: float = 0) -> Report:
@@ -125,7 +138,7 @@ def test_a_kill_between_sending_and_recording_sends_again(hook: Webhook, monkeyp
     assert hook.received[0]["message"] == hook.received[1]["message"]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(kills=st.lists(st.integers(0, 8), max_size=3))
 def test_notices_survive_kills_at_any_write(kills: list[int]) -> None:
     """Every notice is accepted at least once, and none is sent again after it was recorded."""
@@ -143,7 +156,7 @@ def test_notices_survive_kills_at_any_write(kills: list[int]) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, "write", write)
-        patch.setattr(Channel, "send", lambda self, message: accepted.append(message.body.splitlines()[-1]))
+        patch.setattr(ServiceProcess, "send", lambda self, channel, message: accepted.append(message.body.splitlines()[-1]))
         for kill in [*kills, None]:
             remaining[:] = [] if kill is None else [kill]
             try:
@@ -319,11 +332,32 @@ def test_two_processes_that_send_lose_nothing(hook: Webhook) -> None:
     assert len(hook.received) == 4
 
 
-def test_an_address_that_never_answers_delays_no_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def dripping_server() -> Iterator[int]:
+    """Run a server that sends one byte of its answer now and then, and never the last one; yield its port."""
+    stopped = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        with suppress(OSError):
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(b"HTTP/1.1 200 OK\r\nX-Drip: ")
+                while not stopped.wait(0.1):
+                    connection.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip, args=(listener,))
+        thread.start()
+        yield listener.getsockname()[1]
+        stopped.set()
+        thread.join()
+
+
+def test_an_address_that_never_ends_its_answer_delays_no_tick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tick has ended before; the thread ends at its limit, and the problem is reported."""
     monkeypatch.setattr(channel_module, "TIMEOUT_SECONDS", 1.0)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        team = Team(f"json://127.0.0.1:{silent.getsockname()[1]}/x")
+    with dripping_server() as port:
+        team = Team(f"json://127.0.0.1:{port}/x")
         team.tick()
         team.world.end_run("approved")
         thread, began = NoticeThread(), time.monotonic()
@@ -385,7 +419,7 @@ def test_a_file_of_addresses_that_cannot_be_read_is_a_reported_problem(tmp_path:
 @pytest.mark.parametrize("url", ["nonsense", "slack://T0KEN", "json://", "http://", ""])
 def test_an_invalid_address_is_refused_in_one_line(url: str) -> None:
     with pytest.raises(ChannelError) as refusal:
-        Channel(1, url).send(Message("title", "body", "info"))
+        Team.services.send(Channel(1, url), Message("title", "body", "info"))
     assert "\n" not in str(refusal.value)
     assert "T0KEN" not in str(refusal.value)
 
