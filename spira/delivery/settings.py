@@ -162,6 +162,6 @@ approval: false             # true: an operator approves a version before it is 
 every_seconds: 60           # interval between two ticks of spira deliver watch
 # notices:                  # Slack, Teams, e-mail, webhooks: one URL a line, or in SPIRA_NOTICE_URLS (docs/delivery.md)
 #   urls_file: notice-urls
-# links: {mlflow: https://mlflow.example.org}    # for links to reports
+# links: {{mlflow: https://mlflow.example.org}}    # for links to reports
 # resource: spira-delivery/spira    # on a cluster: kubectl get deliveries (manifests/base/delivery)
 """

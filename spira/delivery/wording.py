@@ -84,8 +84,12 @@ def _describe_settings(changes: Sequence[Change]) -> str:
 
 
 def _describe_setting(change: Change) -> str:
+    if change.what == "added":
+        return _("{name} added").format(name=change.name)
+    if change.what == "removed":
+        return _("{name} removed").format(name=change.name)
     before, after = (shorten(without_paths(value), MAX_VALUE_CHARACTERS) for value in (change.before, change.after))
-    return f"{change.name} {before or '–'} → {after or '–'}"
+    return f"{change.name} {before} → {after}"
 
 
 def shorten(text: str, characters: int) -> str:

@@ -59,7 +59,7 @@ class Channel:
 
 
 class ServiceProcess:
-    """The process that talks to the services; it starts at the first notice. See :mod:`spira.delivery.notices.service`."""
+    """The process that talks to the services (:mod:`spira.delivery.notices.service`); it starts at the first notice."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None

@@ -49,54 +49,54 @@ def compose(notice: Notice, explanation: Explanation | None, links: Links) -> Me
     Args:
         explanation: what caused the run of the notice; None if it has no run, or the ledger cannot be read.
     """
-    return Message(f"SPIRA: {_title(notice)}", "\n".join(_lines(notice, explanation, links)), TONES[notice.kind])
+    return Message(f"SPIRA: {title(notice)}", "\n".join(_lines(notice, explanation, links)), TONES[notice.kind])
 
 
-def _title(notice: Notice) -> str:
+def title(notice: Notice) -> str:
+    """Return a notice in one phrase, which begins with a small letter."""
     version, before, run, target = notice.version, notice.before, notice.run, notice.target
     match notice.kind:
         case "approved" if before:
-            title = _("version {version} is approved and waits, because version {before} is pinned")
+            phrase = _("version {version} is approved and waits, because version {before} is pinned")
         case "approved":
-            title = _("version {version} is approved")
+            phrase = _("version {version} is approved")
         case "waiting":
-            title = _("version {version} is approved by its gate and waits for your approval")
+            phrase = _("version {version} is approved by its gate and waits for your approval")
         case "rejected":
-            title = _("a new model was rejected")
+            phrase = _("a new model was rejected")
         case "given_up":
-            title = _("a training was given up")
+            phrase = _("a training was given up")
         case "cancelled":
-            title = _("a training was cancelled")
+            phrase = _("a training was cancelled")
         case "deployed" if before and before != version:
-            title = _("version {version} serves, in place of version {before}")
+            phrase = _("version {version} serves, in place of version {before}")
         case "deployed":
-            title = _("version {version} serves")
+            phrase = _("version {version} serves")
         case "refused":
-            title = _("version {version} was not deployed")
+            phrase = _("version {version} was not deployed")
         case "rolled_back":
-            title = _("rolled back from version {before} to version {version}")
+            phrase = _("rolled back from version {before} to version {version}")
         case "pinned":
-            title = _("version {version} is pinned")
+            phrase = _("version {version} is pinned")
         case "unpinned":
-            title = _("version {version} is no longer pinned")
+            phrase = _("version {version} is no longer pinned")
         case "repaired" if target == "champion":
-            title = _("repaired: the champion is version {version} again")
+            phrase = _("repaired: the champion is version {version} again")
         case "repaired":
-            title = _("repaired: {target} serves version {version} again")
+            phrase = _("repaired: {target} serves version {version} again")
         case "problem":
-            title = _("a problem lasts since {since}")
+            phrase = _("a problem lasts since {since}")
         case "solved":
-            title = _("a problem is solved")
-    return title.format(version=version, before=before, run=run, target=target, since=utc(notice.at))
+            phrase = _("a problem is solved")
+    return phrase.format(version=version, before=before, run=run, target=target, since=utc(notice.at))
 
 
 def _lines(notice: Notice, explanation: Explanation | None, links: Links) -> Iterator[str]:
     causes = [shorten(without_paths(cause), MAX_CAUSE_CHARACTERS) for cause in notice.causes]
     bullet = "- " if len(causes) > 1 else ""
     yield from (f"{bullet}{cause}" for cause in causes[:MAX_CAUSES])
-    if more := len(causes) - MAX_CAUSES:
-        if more > 0:
-            yield _("and {n} more").format(n=more)
+    if len(causes) > MAX_CAUSES:
+        yield _("and {n} more").format(n=len(causes) - MAX_CAUSES)
     if notice.who:
         yield _("By: {who}").format(who=notice.who)
     if notice.kind == "repaired" and notice.before != notice.version:

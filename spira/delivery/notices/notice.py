@@ -133,18 +133,14 @@ def _notice(
             causes = (event.reason,)
             return Notice(number, "rolled_back", at, record.number, event.to, event.bad, who=event.who, causes=causes)
         case Pinned() as event:
-            return Notice(
-                number, "pinned", at, record.number, event.version, who=event.who, causes=(event.reason,)
-            )
+            return Notice(number, "pinned", at, record.number, event.version, who=event.who, causes=(event.reason,))
         case Unpinned() as event:
             return Notice(number, "unpinned", at, record.number, event.version, who=event.who)
         case _:
             return None
 
 
-def _finished(
-    record: Record, event: Finished, attempt: Attempt, state: DeliveryState, policy: Policy
-) -> Notice | None:
+def _finished(record: Record, event: Finished, attempt: Attempt, state: DeliveryState, policy: Policy) -> Notice | None:
     """Return the notice of a run that has ended; None for a failure that is tried again."""
     version, kind = event.version or "", _kind(event, attempt, state, policy)
     if kind is None:

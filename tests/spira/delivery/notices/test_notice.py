@@ -42,7 +42,12 @@ def test_an_approved_version_is_announced_and_then_that_it_serves() -> None:
     world.runner.runs[run] = Run("succeeded", approved=True, model_version=1, metrics={"accuracy": 0.91})
     world.reconciler().tick()
     approved, deployed = derive(world.ledger.read(), world.policy)
-    assert (approved.kind, approved.version, approved.run, approved.metrics) == ("approved", "1", run, {"accuracy": 0.91})
+    assert (approved.kind, approved.version, approved.run, approved.metrics) == (
+        "approved",
+        "1",
+        run,
+        {"accuracy": 0.91},
+    )
     assert (deployed.kind, deployed.version, deployed.run, deployed.before) == ("deployed", "1", run, "")
     assert deployed.metrics == approved.metrics
     assert approved.page == deployed.page == f"experiments/1/runs/{run}"
