@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -34,6 +34,9 @@ from spira.delivery.reconcile import Report
 from spira.delivery.settings import Settings
 from spira.delivery.status import DeliveryStatus, TargetStatus, delivery_status, tick_status
 from spira.errors import SpiraError
+
+if TYPE_CHECKING:
+    from spira.cli.common.after_tick import AfterTick
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 POLL_SECONDS = 1.0
@@ -82,28 +85,39 @@ def tick(
     settings = settings_file.load(settings_path)
     if retry:
         operator_commands.retry(_ledger(settings))
+    from spira.cli.common.after_tick import AfterTick
+
     done: list[str] = []
+    after = AfterTick()
     with ending_only_this("an active run goes on: see spira deliver status, or end it with spira deliver cancel"):
-        report = _tick(settings, done)
+        report = _tick(settings, done, after)
         last_message = ""
         while wait and (report.snapshot.state.active or _is_waiting_for_quiet(report)):
             last_message = _say_progress(report, last_message)
             time.sleep(POLL_SECONDS)
-            report = _tick(settings, done)
+            report = _tick(settings, done, after)
     _show_tick(report, done, as_json)
+    _finish(after)
     if report.troubles:
         raise typer.Exit(1)
 
 
-def _tick(settings: Settings, done: list[str]) -> Report:
+def _tick(settings: Settings, done: list[str], after: AfterTick) -> Report:
     from spira.cli.common.compose import reconciler
     from spira.delivery.kubernetes_status import publish_report
 
     report = publish_report(settings, reconciler(settings).tick())
+    after.start(settings, report)
     for line in report.done:
         say(line)
     done += report.done
     return report
+
+
+def _finish(after: AfterTick) -> None:
+    """Wait until the notices are sent. The result was shown before, and a notice that does not arrive is no failure."""
+    for problem in after.finish():
+        say(f"trouble: {problem}")
 
 
 def _is_waiting_for_quiet(report: Report) -> bool:
@@ -170,6 +184,7 @@ def _show_status(status: DeliveryStatus) -> None:
     if status.pin:
         rows.append(("pinned", f"version {status.pin.version}: {status.pin.reason}"))
     rows += [("note", note) for note in status.notes] + [("trouble", trouble) for trouble in status.troubles]
+    rows += [("trouble", problem) for problem in status.notice_problems]
     if status.torn_records:
         rows.append(("ledger", f"records that were set aside: {', '.join(map(str, status.torn_records))}"))
     print_rows(rows)
@@ -183,6 +198,26 @@ def _target_text(target: TargetStatus | None, wanted: VersionId | None) -> str:
         return f"{version}, {'DRIFTED' if target.ready else 'NOT READY'}: {target.message}"
     is_another = wanted is not None and target.version == wanted.number and not target.is_as_wanted(wanted)
     return version + (", ANOTHER PACKAGE than the wanted one of this number" if is_another else "")
+
+
+@app.command()
+def page(
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder for the page, index.html.")] = None,
+    listen: Annotated[
+        str, typer.Option("--listen", metavar="HOST:PORT", help="Serve the page of the last tick here, read only.")
+    ] = "",
+    settings_path: SettingsFile = DEFAULT,
+) -> None:
+    """Write or serve a page for people: what serves where, what changed and what came of it, problems now."""
+    from spira.cli.common import status_page
+
+    if (out is None) == (not listen):
+        raise SpiraError("give either --out DIR, for a file, or --listen HOST:PORT, for a server")
+    settings = settings_file.load(settings_path)
+    if out is not None:
+        say(f"wrote {status_page.write(settings, out)}")
+    else:
+        status_page.serve(settings_path, listen, say)
 
 
 @app.command()
@@ -290,9 +325,13 @@ def _record_and_tick(settings_path: Path, command: Callable[[Ledger], Record], a
     """Record an operator's command, and carry it out at once."""
     settings = settings_file.load(settings_path)
     command(_ledger(settings))
+    from spira.cli.common.after_tick import AfterTick
+
     done: list[str] = []
-    report = _tick(settings, done)
+    after = AfterTick()
+    report = _tick(settings, done, after)
     _show_tick(report, done, as_json)
+    _finish(after)
     if report.troubles:
         raise typer.Exit(1)
 

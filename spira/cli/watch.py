@@ -15,7 +15,9 @@ from pathlib import Path
 from types import FrameType
 
 from spira import lineage
+from spira.cli.common.after_tick import AfterTick
 from spira.cli.common.compose import reconciler
+from spira.cli.common.status_page import StatusShower
 from spira.delivery import settings as settings_file
 from spira.delivery.kubernetes_status import publish_report
 from spira.delivery.reconcile import describe_error
@@ -39,15 +41,15 @@ def watch(settings_path: Path, listen: str, say: Callable[[str], None]) -> None:
     settings_file.load(settings_path)  # invalid settings end the command here; later they are only reported
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit)
-    wake = threading.Event()
-    if listen:
+    wake, shower = threading.Event(), StatusShower() if listen else None
+    if shower:
         from spira.delivery.webhooks import serve
 
-        host, port = serve(listen, wake.set).server_address[:2]
-        say(f"listening for webhooks on {host!s}:{port}")
-    code, last_message = lineage.code_digest(), ""
+        host, port = serve(listen, wake.set, shower.page).server_address[:2]
+        say(f"listening for webhooks on {host!s}:{port}, which also shows the status page")
+    code, last_message, after = lineage.code_digest(), "", AfterTick(shower)
     while True:
-        last_message, seconds = _tick(settings_path, say, last_message)
+        last_message, seconds = _tick(settings_path, say, last_message, after)
         wake.wait(seconds)
         wake.clear()
         while _present_code() != code:
@@ -73,11 +75,12 @@ def _restart(say: Callable[[str], None], last_message: str) -> str:
     return message
 
 
-def _tick(settings_path: Path, say: Callable[[str], None], last_message: str) -> tuple[str, float]:
+def _tick(settings_path: Path, say: Callable[[str], None], last_message: str, after: AfterTick) -> tuple[str, float]:
     """Run one tick; return its notes and troubles, and the seconds until the next tick."""
     try:
         settings = settings_file.load(settings_path)
         report = publish_report(settings, reconciler(settings).tick())
+        after.start(settings, report)
     except Exception as error:  # whatever it is: a controller goes on, and tries again
         message = describe_error(error)
         if message != last_message:
@@ -85,7 +88,8 @@ def _tick(settings_path: Path, say: Callable[[str], None], last_message: str) ->
         return message, SHORT_INTERVAL_SECONDS
     for line in report.done:
         say(line)
-    message = "\n".join([*report.decision.notes, *(f"trouble: {trouble}" for trouble in report.troubles)])
+    troubles = (*report.troubles, *report.notice_problems, *after.problems)
+    message = "\n".join([*report.decision.notes, *(f"trouble: {trouble}" for trouble in troubles)])
     if message and message != last_message:
         say(message)
     is_active = report.snapshot.state.active is not None

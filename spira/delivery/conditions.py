@@ -127,7 +127,7 @@ def resource_status(
         champion=status.champion,
         pinned=status.pin.version if status.pin else None,
         serving=_serving_summary(status.serving),
-        message=_shorten("; ".join(status.troubles or status.notes) or UP_TO_DATE),
+        message=_shorten("; ".join(_troubles(status) or status.notes) or UP_TO_DATE),
         records=status.records,
         targets=tuple(_target(name, target) for name, target in status.serving.items()),
         conditions=_with_times(conditions(status), before, generation, _time(now)),
@@ -167,9 +167,13 @@ def _serving(wanted: VersionId | None, serving: Mapping[str, TargetStatus | None
 
 
 def _healthy(status: DeliveryStatus) -> Condition:
-    if status.troubles:
-        return Condition("Healthy", "False", "Troubles", "; ".join(status.troubles))
+    if troubles := _troubles(status):
+        return Condition("Healthy", "False", "Troubles", "; ".join(troubles))
     return Condition("Healthy", "True", "NoTrouble", "everything was reachable, and every action succeeded")
+
+
+def _troubles(status: DeliveryStatus) -> tuple[str, ...]:
+    return (*status.troubles, *status.notice_problems)
 
 
 def _with_times(

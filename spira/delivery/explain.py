@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -68,7 +68,7 @@ def why(ledger: Ledger, subject: str = "") -> Explanation:
     state, known = state_of(records), fingerprints(records)
     fingerprint = _find_fingerprint(subject, state, known)
     attempts = state.attempts_of(fingerprint)
-    served = _served_before(records, fingerprint)
+    served = served_before(records, fingerprint)
     after = _load_axes(ledger, known[fingerprint])
     return Explanation(
         fingerprint=fingerprint,
@@ -80,7 +80,7 @@ def why(ledger: Ledger, subject: str = "") -> Explanation:
     )
 
 
-def fingerprints(records: list[Record]) -> dict[str, Fingerprint]:
+def fingerprints(records: Sequence[Record]) -> dict[str, Fingerprint]:
     """Return every observed fingerprint by its digest."""
     observed = (record.event.axes for record in records if isinstance(record.event, Observed))
     return {axes.digest: axes for axes in observed if axes}
@@ -107,7 +107,7 @@ def _find_fingerprint(subject: str, state: DeliveryState, known: Mapping[str, Fi
     return matches[-1]
 
 
-def _served_before(records: list[Record], fingerprint: str) -> tuple[str, str] | None:
+def served_before(records: Sequence[Record], fingerprint: str) -> tuple[str, str] | None:
     """Return version and fingerprint of what was wanted when a fingerprint was first claimed (now, if it was not)."""
     claims = (
         record.number

@@ -48,6 +48,7 @@ from spira.delivery.history.events import (
 )
 from spira.delivery.history.ledger import Ledger, OvertakenError, Record, describe_damage
 from spira.delivery.history.state import DeliveryState, state_of
+from spira.delivery.notices import outbox
 from spira.delivery.observation.fingerprints import Axes, InvalidInput
 from spira.delivery.runner import Run, Runner
 from spira.delivery.training_request import TrainingRequest
@@ -83,6 +84,9 @@ class Repository(Protocol):
 
     def roll_back(self, version: VersionId, reason: str) -> None:
         """Make the previous champion champion again; do nothing if ``version`` is not champion."""
+
+    def run_page(self, run: str) -> str:
+        """Return the path of a run's page in MLflow, for links; empty if there is none."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,8 @@ class Report:
     done: tuple[str, ...]
     """One line per action, in order."""
     troubles: tuple[str, ...]
+    notice_problems: tuple[str, ...] = ()
+    """Why notices did not arrive. They are no troubles: a notice never fails a delivery."""
 
 
 class Reconciler:
@@ -164,7 +170,7 @@ class Reconciler:
         causes = [cause for action, cause in self.failed if action in decision.actions]
         troubles = dict.fromkeys([*observation_troubles, *snapshot.troubles, *causes])
         last_problems.save(self.dependencies.ledger.store, list(troubles), self.dependencies.clock())
-        return Report(snapshot, decision, tuple(self.done), tuple(troubles))
+        return Report(snapshot, decision, tuple(self.done), tuple(troubles), self._notice_problems())
 
     def dry_run(self) -> Report:
         """Return the report of a tick that does nothing; its decision holds the actions that are due.
@@ -177,7 +183,11 @@ class Reconciler:
         last = last_problems.load(self.dependencies.ledger.store)
         if last and not set(last.problems) <= set(troubles):
             troubles += last.describe()
-        return Report(snapshot, self._decide(snapshot), (), tuple(dict.fromkeys(troubles)))
+        unique = tuple(dict.fromkeys(troubles))
+        return Report(snapshot, self._decide(snapshot), (), unique, self._notice_problems())
+
+    def _notice_problems(self) -> tuple[str, ...]:
+        return outbox.stored_problems(self.dependencies.ledger.store, self.dependencies.clock())
 
     def _decide(self, snapshot: Snapshot) -> Decision:
         observed = snapshot.observation.observed if snapshot.observation else None
@@ -305,8 +315,17 @@ class Reconciler:
             message=run.message,
             reasons=run.reasons,
             metrics=run.metrics,
+            page=self._run_page(action.attempt.run) if run.state == "succeeded" else "",
         )
         return self._append(snapshot, event)
+
+    def _run_page(self, run: str) -> str:
+        """Return the path of a run's page; a link that is missing does not keep a verdict out of the ledger."""
+        try:
+            return self.dependencies.repository.run_page(run)
+        except Exception:
+            log.debug("no page of run %s", run, exc_info=True)
+            return ""
 
     def _adopt(self, action: Adopt, snapshot: Snapshot) -> str:
         why = "champion before continuous delivery"

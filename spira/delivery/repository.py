@@ -96,6 +96,10 @@ class MLflowRepository:
         """See :meth:`spira.registry.Registry.rollback`."""
         self.registry.rollback(reason, int(self.number(version)))
 
+    def run_page(self, run: str) -> str:
+        """See :meth:`spira.registry.Registry.page_of`."""
+        return self.registry.page_of(run)
+
 
 def _holds(folder: Path, digest: str) -> bool:
     """Return whether a folder is the package of a digest; a folder with a link in it is none."""

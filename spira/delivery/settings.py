@@ -16,11 +16,30 @@ from pydantic import Field, ValidationError, field_validator
 
 from spira.config import ConfigError, FrozenModel, explain, read_yaml
 from spira.delivery.decide import Policy
+from spira.delivery.links import Links
 from spira.deployment.targets import AnyTarget, InferenceServiceTarget, LocalTarget
 
 DEFAULT = Path("delivery.yaml")
 PATHS = ("data", "config", "gate", "work", "ledger", "registry", "kubeflow")
 """Settings that hold a path or a URI."""
+
+
+class NoticeSettings(FrozenModel):
+    """Notices to a team. Their addresses are secrets, so they are not in this file."""
+
+    urls_file: str = ""
+    """File with one apprise URL a line; empty for the environment variable ``SPIRA_NOTICE_URLS`` alone."""
+    lasting_minutes: float = Field(30.0, ge=0)
+    """Time after which a problem is worth a notice."""
+
+
+class LinkSettings(FrozenModel):
+    """Addresses of pages for people, in notices and on the status page."""
+
+    mlflow: str = Field("", pattern=r"^(https?://\S+)?$")
+    """Address at which people open MLflow; empty for ``registry`` if that is a URL."""
+    page: str = Field("", pattern=r"^(https?://\S+)?$")
+    """Address at which people open the status page; empty if it is not served."""
 
 
 class Settings(FrozenModel):
@@ -59,6 +78,11 @@ class Settings(FrozenModel):
     resource: str = Field("", pattern=r"^([a-z0-9-]+/[a-z0-9.-]+)?$")
     """``namespace/name`` of the ``Delivery`` resource that shows the status on a cluster; empty for none."""
 
+    notices: NoticeSettings = NoticeSettings()
+    """See :mod:`spira.delivery.notices`."""
+    links: LinkSettings = LinkSettings()
+    """Addresses of MLflow and of the status page."""
+
     @field_validator("targets")
     @classmethod
     def _distinct(cls, targets: tuple[AnyTarget, ...]) -> tuple[AnyTarget, ...]:
@@ -71,6 +95,12 @@ class Settings(FrozenModel):
     @property
     def policy(self) -> Policy:
         return Policy(self.attempts, self.backoff_seconds, self.quiet_seconds, self.approval)
+
+    @property
+    def addresses(self) -> Links:
+        """Addresses of pages for people."""
+        is_url = self.registry.startswith(("http://", "https://"))
+        return Links(self.links.mlflow or (self.registry if is_url else ""), self.links.page)
 
 
 def load(path: Path = DEFAULT) -> Settings:
@@ -97,7 +127,8 @@ def absolute(settings: Settings, folder: Path) -> Settings:
     defaults = {"ledger": f"{work}/ledger", "registry": work}
     paths = {name: _absolute_path(getattr(settings, name) or defaults.get(name, ""), folder) for name in PATHS}
     targets = tuple(_absolute_target(target, folder, work) for target in settings.targets)
-    return settings.model_copy(update={**paths, "targets": targets})
+    notices = settings.notices.model_copy(update={"urls_file": _absolute_path(settings.notices.urls_file, folder)})
+    return settings.model_copy(update={**paths, "targets": targets, "notices": notices})
 
 
 def _absolute_path(path: str, folder: Path) -> str:
@@ -129,5 +160,8 @@ targets:
 quiet_seconds: 10           # wait until a change has stayed the same this long, in case an upload is not complete
 approval: false             # true: an operator approves a version before it is served (spira deliver approve)
 every_seconds: 60           # interval between two ticks of spira deliver watch
+# notices:                  # Slack, Teams, e-mail, webhooks: one URL a line, or in SPIRA_NOTICE_URLS (docs/delivery.md)
+#   urls_file: notice-urls
+# links: {{mlflow: https://mlflow.example.org}}    # for links to reports
 # resource: spira-delivery/spira    # on a cluster: kubectl get deliveries (manifests/base/delivery)
 """

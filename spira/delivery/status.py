@@ -95,6 +95,8 @@ class DeliveryStatus(FrozenModel):
     """Digest of the package that should serve; empty if it is unknown."""
     champion_digest: str = ""
     """Digest of the champion's package; empty if it is unknown."""
+    notice_problems: tuple[str, ...] = ()
+    """Why notices did not arrive, one line an address."""
 
     @property
     def wanted_id(self) -> VersionId | None:
@@ -104,9 +106,9 @@ class DeliveryStatus(FrozenModel):
     @property
     def has_problem(self) -> bool:
         """Whether something failed or was unreachable, or a target or the champion is not as wanted."""
-        wanted = self.wanted_id
-        if self.troubles or not wanted:
-            return bool(self.troubles)
+        wanted, troubles = self.wanted_id, (*self.troubles, *self.notice_problems)
+        if troubles or not wanted:
+            return bool(troubles)
         targets = self.serving.values()
         champion = VersionId(self.champion, self.champion_digest) if self.champion else None
         is_served = all(target is not None and target.is_as_wanted(wanted) for target in targets)
@@ -143,6 +145,7 @@ def delivery_status(report: Report) -> DeliveryStatus:
         rolled_back={version.number: reason for version, reason in state.rolled_back.items()},
         notes=report.decision.notes,
         troubles=report.troubles,
+        notice_problems=report.notice_problems,
         torn_records=state.torn,
         damaged_records=state.damaged,
         records=state.last,

@@ -1,5 +1,6 @@
-"""Webhooks: HTTP calls that bring the next tick forward.
+"""Webhooks, which are HTTP calls that bring the next tick forward, and the status page.
 
+    GET  /                 the status page, read only
     POST /wake/mlflow      a webhook of MLflow, signed (X-MLflow-Signature)
     POST /wake/git         a push, signed as by GitHub, Gitea and Forgejo (X-Hub-Signature-256)
     POST /wake/storage     a notification of a bucket, pushed by Pub/Sub with ?token=SECRET
@@ -7,6 +8,8 @@
 
 A lost, repeated, late or forged call only changes the time of a tick, because a tick acts on what it observes. The
 body is therefore never interpreted. Secrets come from the environment; a path without a secret responds 404.
+
+The page is made after each tick and kept, so a caller who asks often costs no tick and reads nothing.
 """
 
 from __future__ import annotations
@@ -35,23 +38,43 @@ SECRETS = {"mlflow": "SPIRA_WAKE_MLFLOW", "git": "SPIRA_WAKE_GIT", "storage": "S
 MAX_BODY_BYTES = 1 << 20
 MAX_AGE_SECONDS = 300
 """A signed call that is older is refused as a replay."""
+PAGE_HEADERS = {
+    "Content-Type": "text/html; charset=utf-8",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
 IDLE_TIMEOUT_SECONDS = 10
 MAX_CONNECTIONS = 32
 """Open connections; each has a thread and a file descriptor of the process that watches."""
 
 
-def serve(listen: str, wake: Callable[[], object]) -> ThreadingHTTPServer:
+class PageSlot:
+    """The page that the server has now; another thread replaces it."""
+
+    def __init__(self) -> None:
+        self.content: bytes | None = None
+        """HTML in UTF-8; None before the first tick."""
+
+    def replace(self, html: str) -> None:
+        """Serve another page from now on."""
+        self.content = html.encode()
+
+
+def serve(listen: str, wake: Callable[[], object] | None = None, page: PageSlot | None = None) -> ThreadingHTTPServer:
     """Start a server in threads that end with the process.
 
     Args:
         listen: ``HOST:PORT``; port 0 for any free port.
-        wake: called for each authentic call.
+        wake: called for each authentic call; None for a server that has no webhooks.
+        page: the status page; None for a server that has none.
 
     Raises:
         SpiraError: the address is invalid or in use.
     """
     host, _, port = listen.rpartition(":")
-    handler = type("Handler", (_Handler,), {"wake": staticmethod(wake)})
+    handler = type("Handler", (_Handler,), {"wake": staticmethod(wake) if wake else None, "page": page})
     try:
         server = _Server((host or "127.0.0.1", int(port)), handler)
     except (OSError, ValueError, OverflowError) as error:
@@ -101,11 +124,25 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    wake: Callable[[], object]
+    wake: Callable[[], object] | None
+    page: PageSlot | None
     timeout = IDLE_TIMEOUT_SECONDS
 
     def do_GET(self) -> None:
-        self._respond(HTTPStatus.OK if self.path.partition("?")[0] == "/health" else HTTPStatus.NOT_FOUND)
+        path = self.path.partition("?")[0]
+        if path == "/" and self.page is not None:
+            return self._show(self.page.content)
+        return self._respond(HTTPStatus.OK if path == "/health" else HTTPStatus.NOT_FOUND)
+
+    def _show(self, content: bytes | None) -> None:
+        if content is None:
+            return self._respond(HTTPStatus.SERVICE_UNAVAILABLE)  # before the first tick
+        self.send_response(HTTPStatus.OK)
+        for name, value in (PAGE_HEADERS | {"Content-Length": str(len(content))}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+        return None
 
     def do_POST(self) -> None:
         try:
@@ -114,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._respond(HTTPStatus.BAD_REQUEST)
         check = CHECKS.get(url.path.removeprefix("/wake/"))
         secret = os.environ.get(SECRETS.get(url.path.removeprefix("/wake/"), ""), "")
-        if check is None or not secret:
+        if self.wake is None or check is None or not secret:
             return self._respond(HTTPStatus.NOT_FOUND)
         lengths = self.headers.get_all("Content-Length", [])
         length = _parse_number(lengths[0]) if len(lengths) == 1 else None

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import RunData
+from mlflow.entities import Run, RunData
 from mlflow.entities.model_registry import ModelVersion
 
 from spira import lineage
@@ -136,15 +136,9 @@ class Registry:
         Raises:
             RegistryError: the name has both kinds of quotation marks, the verdict cannot be read, or the store fails.
         """
-        quote = "'" if "'" not in pipeline_run else '"'
-        if quote in pipeline_run:  # it would end the quoted name in the query below
-            raise RegistryError(f"the run {pipeline_run} cannot be looked up: its name has ' and \"; rename it")
-        store = self._store
-        query = f"tags.{RUN_TAG} = {quote}{pipeline_run}{quote} and attributes.status = 'FINISHED'"
-        logged = store.client.search_runs([store.experiment_id], query, max_results=1, order_by=["start_time DESC"])
-        if not logged:
+        store, run = self._store, self._finished(pipeline_run)
+        if run is None:
             return None
-        (run,) = logged
         verdict, version = runs.read_verdict(store, run), run.data.tags.get(VERSION_TAG)
         if verdict.approved and version is None:
             return None
@@ -155,9 +149,32 @@ class Registry:
             metrics=dict(run.data.metrics),
         )
 
+    def _finished(self, pipeline_run: str) -> Run | None:
+        """Return the latest finished run of a pipeline run."""
+        quote = "'" if "'" not in pipeline_run else '"'
+        if quote in pipeline_run:  # it would end the quoted name in the query below
+            raise RegistryError(f"the run {pipeline_run} cannot be looked up: its name has ' and \"; rename it")
+        store = self._store
+        query = f"tags.{RUN_TAG} = {quote}{pipeline_run}{quote} and attributes.status = 'FINISHED'"
+        logged = store.client.search_runs([store.experiment_id], query, max_results=1, order_by=["start_time DESC"])
+        return logged[0] if logged else None
+
+    @explained("the page of the run cannot be looked up")
+    def page_of(self, pipeline_run: str) -> str:
+        """Return the path of the page of a pipeline run below MLflow's address; empty if no finished run has the name.
+
+        Raises:
+            RegistryError: the name has both kinds of quotation marks, or the store fails.
+        """
+        run = self._finished(pipeline_run)
+        return self._run_path(run.info.run_id) if run else ""
+
     def run_page(self, run_id: str) -> str:
         """Return the URL of a run's page in MLflow; empty for a store without a server."""
-        return self._page(f"experiments/{self._store.experiment_id}/runs/{run_id}")
+        return self._page(self._run_path(run_id))
+
+    def _run_path(self, run_id: str) -> str:
+        return f"experiments/{self._store.experiment_id}/runs/{run_id}"
 
     def version_page(self, version: int) -> str:
         """Return the URL of a version's page in MLflow; empty for a store without a server."""

@@ -22,6 +22,7 @@ from kubernetes.utils.quantity import parse_quantity
 from pipelines.kubeflow import settings as cluster
 from pipelines.training import STORE_VARIABLES
 from spira.delivery import settings
+from spira.delivery.notices.channels import URLS_VARIABLE
 from spira.deployment.targets import KServeTarget
 from tests.support import ROOT
 
@@ -382,7 +383,7 @@ def peers(overlay: str) -> dict[str, Peer]:
     """Return the ends of connections by name: rendered pods, pods of other projects, and addresses."""
     namespaces = {item["metadata"]["name"]: item["metadata"]["labels"] for item in of_kind(overlay, "Namespace")}
     namespaces |= {"kubeflow": {}, "kube-system": {}, "default": {}}
-    roles = ("asks", "monitors", "uses-mlflow")
+    roles = ("asks", "monitors", "uses-mlflow", "shows-status")
     namespaces |= {f"{role}-space": {f"spira.internal/{role}": "true"} for role in roles}
 
     def pod(namespace: str, **labels: str) -> Peer:
@@ -406,6 +407,7 @@ def peers(overlay: str) -> dict[str, Peer]:
         "client": pod("asks-space", app="clinic"),
         "monitor": pod("monitors-space", app="prometheus"),
         "user": pod("uses-mlflow-space", app="notebook"),
+        "viewer": pod("shows-status-space", app="ingress"),
         "neighbour": pod("mlflow", app="another"),
         "other-server": pod("spira-serving", app="another"),
         "stranger": pod("default", app="another"),
@@ -425,11 +427,13 @@ ALLOWED = {
         client > predictor:8080          monitor > predictor:8080             konnectivity > predictor:8080
         mlflow > dns:53                 tick > dns:53/UDP                    predictor > dns:53/UDP
         postgres-backup > dns:53/UDP    mlflow > dns-cache:53/UDP            tick > private:443
-        tick > gcs:443                  tick > node:6443
+        tick > gcs:443                  tick > node:6443                     tick > gcs:587
+        tick > private:465
     """,
     "kind": """
         mlflow > seaweedfs:8333         predictor > seaweedfs:8333           node > predictor:8080
-        tick > seaweedfs:8333           task > seaweedfs:8333
+        tick > seaweedfs:8333           task > seaweedfs:8333                spira-page > seaweedfs:8333
+        viewer > spira-page:8080        spira-page > gcs:443                 spira-page > dns:53/UDP
     """,
     "gke": """
         mlflow > gcs:443                predictor > gcs:443                  mlflow > metadata:80
@@ -461,6 +465,10 @@ REFUSED = {
         mlflow > seaweedfs:9333         seaweedfs > gcs:443                  mlflow > gcs:443
         predictor > gcs:443             node > mlflow:5000                   node > postgres:5432
         neighbour > seaweedfs:8333      predictor > metadata:80
+        stranger > spira-page:8080      user > spira-page:8080               tick > spira-page:8080
+        gcs > spira-page:8080           viewer > spira-page:443              viewer > mlflow:5000
+        spira-page > mlflow:5000        spira-page > node:6443               spira-page > ml-pipeline:8888
+        spira-page > gcs:587            spira-page > predictor:8080          spira-page > seaweedfs:9333
     """,
     "gke": """
         node > predictor:8080           postgres > metadata:80               postgres-backup > metadata:80
@@ -593,3 +601,35 @@ def test_the_quota_of_kubeflow_limits_only_gpus():
         if binding["subjects"] == [{"kind": "ServiceAccount", "name": "pipeline-runner", "namespace": "kubeflow"}]
     ]
     assert roles == [("spira-serving", "spira-deployer")]
+
+
+def test_the_status_page_can_only_read_the_ledger():
+    """It has no token and no role, mounts only settings and temporary files, and its keys can write nothing."""
+    (deployment,) = (item for item in of_kind("kind", "Deployment") if item["metadata"]["name"] == "spira-page")
+    spec = pod_template(deployment)["spec"]
+    assert spec["automountServiceAccountToken"] is False
+    assert {next(iter(set(volume) - {"name"})) for volume in spec["volumes"]} == {"configMap", "emptyDir"}
+    subjects = [subject for binding in of_kind("kind", "RoleBinding") for subject in binding["subjects"]]
+    assert spec["serviceAccountName"] not in {subject["name"] for subject in subjects}
+    (container,) = spec["containers"]
+    assert "watch" not in container["args"]
+    (secret,) = (item for item in of_kind("kind", "Secret") if item["metadata"]["name"].startswith("spira-page"))
+    assert container["envFrom"] == [{"secretRef": {"name": secret["metadata"]["name"]}}]
+    key = base64.b64decode(secret["data"]["AWS_ACCESS_KEY_ID"]).decode()
+    (identity,) = (
+        one
+        for one in json.loads((MANIFESTS / "kind/s3.json").read_text())["identities"]
+        if one["credentials"][0]["accessKey"] == key
+    )
+    assert set(identity["actions"]) == {"Read:spira", "List:spira"}
+    (config,) = (volume["configMap"] for volume in spec["volumes"] if "configMap" in volume)
+    assert config["name"] in {item["metadata"]["name"] for item in of_kind("kind", "ConfigMap")}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_addresses_of_notices_come_from_a_secret_that_may_be_missing(overlay: str):
+    """A cluster without notices needs no Secret."""
+    (cron_job,) = (item for item in of_kind(overlay, "CronJob") if item["metadata"]["name"] == "spira-delivery")
+    (tick,) = pod_template(cron_job)["spec"]["containers"]
+    (entry,) = (entry for entry in tick["env"] if entry["name"] == URLS_VARIABLE)
+    assert entry["valueFrom"] == {"secretKeyRef": {"name": "spira-notices", "key": "urls", "optional": True}}

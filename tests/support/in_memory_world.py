@@ -184,6 +184,10 @@ class MemoryRepository:
         if self.champion == number and self.previous:
             self.effects.do(lambda: self._restore_previous(number))
 
+    def run_page(self, run: str) -> str:
+        self._check_reachable()
+        return f"experiments/1/runs/{run}"
+
     def _number(self, version: VersionId) -> str:
         if int(version.number) > self.versions or not version.is_same(self.id_of(version.number)):
             raise DeploymentError(f"version {version} is not in the model repository")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from spira import lineage
 from spira.data.pseudonyms import in_work
 from spira.data.storage import open_store
 from spira.delivery.history.ledger import Ledger
+from spira.delivery.notices.send import Sender
 from spira.delivery.observation.observe import observe
 from spira.delivery.reconcile import Dependencies, Reconciler
 from spira.delivery.repository import MLflowRepository
@@ -65,6 +66,21 @@ def reconciler(settings: Settings) -> Reconciler:
         clock=lambda: datetime.now(UTC),
     )
     return Reconciler(dependencies, settings.policy)
+
+
+def notice_sender(settings: Settings) -> Sender:
+    """Return what sends notices, with a ledger of its own: it works in a thread."""
+    from spira.delivery.notices.channels import ServiceProcess, channels
+
+    return Sender(
+        ledger=ledger(settings),
+        find_channels=lambda: channels(settings.notices.urls_file),
+        policy=settings.policy,
+        links=settings.addresses,
+        lasting=timedelta(minutes=settings.notices.lasting_minutes),
+        clock=lambda: datetime.now(UTC),
+        services=ServiceProcess(),
+    )
 
 
 def _runner(settings: Settings, models: MLflowRepository) -> tuple[Runner, CodeParts]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 EXTRAS = {
     "kubeflow": ("kfp", "kfp_server_api", "kubernetes"),
     "deliver": (
+        "apprise",
         "boto3",
         "botocore",
         "cryptography",
         "google",
+        "jinja2",
+        "markupsafe",
         "mlflow",
         "nats",
         "numpy",
@@ -22,9 +25,7 @@ EXTRAS = {
     ),
     "train": (
         "espeakng_loader",
-        "jinja2",
         "librosa",
-        "markupsafe",
         "matplotlib",
         "numba",
         "safetensors",

@@ -109,6 +109,8 @@ class Finished(Event):
     reasons: tuple[str, ...] = ()
     """Reasons of a rejection."""
     metrics: Mapping[str, float] = Field(default_factory=dict)
+    page: str = ""
+    """Path of the run's page in MLflow, such as ``experiments/1/runs/3f9a``; empty if it is unknown."""
 
 
 class Promoting(VersionEvent):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
@@ -71,6 +72,8 @@ class Attempt:
     metrics: Mapping[str, float] = field(default_factory=dict)
     cancelled: str = ""
     """Who cancelled the run, and why; empty if nobody did."""
+    page: str = ""
+    """Path of the run's page in MLflow; empty if it is unknown."""
 
     @property
     def is_settled(self) -> bool:
@@ -152,10 +155,16 @@ class DeliveryState:
 
 def state_of(records: Iterable[Record]) -> DeliveryState:
     """Return the state after these records; records of an unknown kind, written by a newer program, change nothing."""
+    last = deque(states(records), maxlen=1)
+    return last[0] if last else DeliveryState()
+
+
+def states(records: Iterable[Record]) -> Iterator[DeliveryState]:
+    """Yield the state after each record."""
     state = DeliveryState()
     for record in records:
         state = replace(_after(state, record), last=record.number)
-    return state
+        yield state
 
 
 def _after(state: DeliveryState, record: Record) -> DeliveryState:
@@ -220,6 +229,7 @@ def _ended(attempt: Attempt, event: Finished, record: Record) -> Attempt:
         reasons=event.reasons,
         version=VersionId(event.version, event.digest) if event.version else None,
         metrics=event.metrics,
+        page=event.page,
         finished=record.at,
         record=record.number,
     )

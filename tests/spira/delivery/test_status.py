@@ -10,7 +10,7 @@ from tests.support.in_memory_world import InMemoryWorld
 
 KEYS = {
     "observed", "training", "run", "wanted", "champion", "serving", "pin", "rolled_back", "notes", "troubles",
-    "torn_records", "damaged_records", "records", "wanted_digest", "champion_digest",
+    "torn_records", "damaged_records", "records", "wanted_digest", "champion_digest", "notice_problems",
 }  # fmt: skip
 
 

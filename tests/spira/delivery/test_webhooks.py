@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from mlflow.webhooks.delivery import _generate_hmac_signature
 
 from spira.delivery import webhooks
+from spira.delivery.webhooks import PageSlot
 from spira.errors import SpiraError
 
 pytestmark = pytest.mark.integration
@@ -390,3 +391,48 @@ def _is_true_within(seconds: float, condition: Callable[[], bool]) -> bool:
             return False
         time.sleep(0.1)
     return True
+
+
+@pytest.fixture
+def page_server() -> Iterator[tuple[PageSlot, int]]:
+    """A server of the status page alone, and its port."""
+    page = PageSlot()
+    server = webhooks.serve("127.0.0.1:0", page=page)
+    yield page, server.server_address[1]
+    server.shutdown()
+    server.server_close()
+
+
+def get(port: int, path: str) -> tuple[int, dict[str, str], bytes]:
+    """Return status, headers and body of a response."""
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, dict(response.getheaders()), response.read()
+
+
+def test_the_page_is_shown_after_the_first_tick(page_server: tuple[PageSlot, int]) -> None:
+    """Nothing may be loaded for it, and no browser keeps it."""
+    page, port = page_server
+    assert get(port, "/")[0] == 503
+    page.replace("<p>Versão 3</p>")
+    status, headers, body = get(port, "/?source=chat")
+    assert (status, body.decode()) == (200, "<p>Versão 3</p>")
+    assert headers["Content-Type"] == "text/html; charset=utf-8"
+    assert headers["Cache-Control"] == "no-store"
+    assert headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert get(port, "/other")[0] == 404
+    assert get(port, "/health")[0] == 200
+
+
+@pytest.mark.parametrize("path", webhooks.SECRETS)
+def test_a_server_of_the_page_alone_has_no_webhooks(
+    page_server: tuple[PageSlot, int], path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if it has their secrets."""
+    monkeypatch.setenv(webhooks.SECRETS[path], SECRET)
+    assert Listener(page_server[1]).post(f"/wake/{path}?token={SECRET}", headers=git_headers()) == 404
+
+
+def test_a_server_without_a_page_has_none(listener: Listener) -> None:
+    assert get(listener.port, "/")[0] == 404

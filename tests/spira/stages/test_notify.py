@@ -74,9 +74,9 @@ def test_a_finished_run_is_reported_with_its_verdict(demo: Path, tmp_path: Path,
     assert ran == {"preprocess", "train", "evaluate", "reject", "notify"}
     local.check_branch(False, ran)
     (notice,) = notices
-    assert (notice["run"], notice["state"]) == ("run-1", "SUCCEEDED")
+    assert (notice["run"], notice["state"]) == ("run-1", "REJECTED")
     assert notice["message"].startswith("rejected: ")
-    assert f"notify: run-1 succeeded: {notice['message']}" in lines
+    assert f"notify: run-1 rejected: {notice['message'].removeprefix('rejected: ')}" in lines
 
 
 def test_a_failed_run_is_reported_and_fails(tmp_path: Path, receiver: tuple[str, list[Any]]):
@@ -109,11 +109,11 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("good", "SUCCEEDED", "", ("SUCCEEDED", "approved, version 1")),
         ("good", "RUNNING", "", ("SUCCEEDED", "approved, version 1")),
         ("good", "FAILED", "deploy failed", ("FAILED", "deploy failed (approved, version 1)")),
-        ("bad", "COMPLETE", "", ("SUCCEEDED", "rejected: accuracy 0.6; AUROC 0.5")),
+        ("bad", "COMPLETE", "", ("REJECTED", "rejected: accuracy 0.6; AUROC 0.5")),
         ("lost", "FAILED", "", ("FAILED", "Kubeflow gives no reason; see spira pipeline status")),
         ("lost", "COMPLETE", "", ("FAILED", "the run ended without a verdict")),
         ("lost", "RUNNING", "", ("FAILED", "the run ended without a verdict")),
-        ('it\'s "new"', "COMPLETE", "", ("SUCCEEDED", "the verdict cannot be read: ")),
+        ('it\'s "new"', "COMPLETE", "", ("ENDED", "the verdict cannot be read: ")),
     ],
 )
 def test_the_notice_has_the_state_that_the_run_ended_in(

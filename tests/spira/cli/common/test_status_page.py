@@ -1,0 +1,91 @@
+"""``spira deliver page``: a file of the present status, and a server of the last tick's."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spira.delivery.page import last_status
+from tests.support.ledger_builder import LocalDelivery
+
+pytestmark = pytest.mark.integration
+
+TIMEOUT_SECONDS = 90
+
+
+def test_the_page_is_one_file(deliver: Callable[..., Any], local_delivery: LocalDelivery, tmp_path: Path) -> None:
+    """It changes nothing, and replaces an older page."""
+    before = local_delivery.kinds
+    for _ in range(2):
+        result = deliver("page", "--out", str(tmp_path / "site"))
+        assert (result.exit_code, result.stdout) == (0, "")
+    assert "wrote" in result.stderr
+    assert [path.name for path in (tmp_path / "site").iterdir()] == ["index.html"]
+    assert "Version 2 serves" in (tmp_path / "site" / "index.html").read_text("utf-8")
+    assert local_delivery.kinds == before
+
+
+@pytest.mark.parametrize("arguments", [(), ("--out", "x", "--listen", "127.0.0.1:0")])
+def test_either_a_file_or_a_server_is_asked_for(
+    deliver: Callable[..., Any], local_delivery: LocalDelivery, arguments: tuple[str, ...]
+) -> None:
+    refused = deliver("page", *arguments)
+    assert refused.exit_code == 2
+    assert "give either --out DIR, for a file, or --listen HOST:PORT, for a server" in refused.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_refused(
+    deliver: Callable[..., Any], local_delivery: LocalDelivery, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    refused = deliver("page", "--out", str(tmp_path / "file"))
+    assert refused.exit_code == 2
+    assert "cannot be written" in refused.stderr
+
+
+def test_a_server_shows_the_last_tick_and_writes_nothing(
+    deliver: Callable[..., Any], local_delivery: LocalDelivery
+) -> None:
+    """Its ledger may be one that it has no right to write; SIGTERM ends it with exit code 0."""
+    assert deliver("tick").exit_code == 0
+    ledger = Path(local_delivery.ledger_builder.ledger.store.uri)
+    assert last_status.load(local_delivery.ledger_builder.ledger.store) is not None
+    content = {path: path.read_bytes() for path in ledger.rglob("*.json")}
+    for path in (*ledger.rglob("*"), ledger):
+        path.chmod(stat.S_IRUSR | (stat.S_IXUSR if path.is_dir() else 0))
+    settings = local_delivery.folder / "delivery.yaml"
+    command = [sys.executable, "-m", "spira", "deliver", "page", "--listen=127.0.0.1:0", f"--settings={settings}"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    try:
+        assert process.stderr is not None
+        address = re.search(r"http://\S+", process.stderr.readline())
+        assert address is not None
+        html, deadline = "", time.monotonic() + TIMEOUT_SECONDS
+        while not html and time.monotonic() < deadline:
+            try:
+                with urllib.request.urlopen(address[0], timeout=30) as response:
+                    html = response.read().decode()
+            except urllib.error.HTTPError as error:  # the first page is not made yet
+                assert error.code == 503
+                time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=TIMEOUT_SECONDS) == 0
+        assert "Traceback" not in process.stderr.read()
+    finally:
+        process.kill()
+        for path in (ledger, *ledger.rglob("*")):
+            path.chmod(stat.S_IRWXU)
+    assert "version 2 should serve" in html  # the fixture's settings cannot be trained on
+    assert '<meta http-equiv="refresh"' in html
+    assert {path: path.read_bytes() for path in ledger.rglob("*.json")} == content

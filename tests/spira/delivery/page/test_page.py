@@ -1,0 +1,250 @@
+"""The status page: what it says of a ledger, and that nothing of a ledger is markup."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from spira.data.pseudonyms import from_environment
+from spira.delivery.decide import Policy
+from spira.delivery.history.events import Claimed, Finished, Observed, Pinned
+from spira.delivery.links import Links
+from spira.delivery.page import last_status
+from spira.delivery.page.build import ChangeRow, PageBuilder, StatusPage
+from spira.delivery.page.render import render
+from spira.delivery.page.timeline import timeline
+from spira.delivery.status import ObservedStatus, TargetStatus, delivery_status
+from tests.spira.delivery.page.conftest import LINKS, NEW_FILES, REASONS, build, status_of
+from tests.support.in_memory_world import InMemoryWorld
+from tests.support.ledger_builder import REQUEST, START, LedgerBuilder, observed
+
+MARKUP = '<img src=x onerror="alert(1)">\'"&{{ 7*7 }}</title><script>alert(1)</script>'
+
+
+class Elements(HTMLParser):
+    """Names of the elements of a page, its attributes, and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.words: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def text_of(page: StatusPage) -> str:
+    return Elements(render(page)).text
+
+
+def test_the_page_says_what_serves_since_when_and_why(full_ledger: LedgerBuilder) -> None:
+    text = text_of(build(full_ledger))
+    assert "✔ Version 1 serves as wanted" in text
+    assert "Version 1 is pinned: compared with paper records" in text
+    assert "local 1 2026-11-24 06:23 UTC ✔ serves as wanted" in text
+    assert "Problems now None is known." in text
+    assert "version 3 2026-11-24 06:15 UTC 2026-11-24 06:20 UTC" in text
+
+
+def test_each_change_has_its_verdict_figures_reasons_and_release(full_ledger: LedgerBuilder) -> None:
+    """Newest first; the events of operators stand between the changes."""
+    page = build(full_ledger)
+    outcomes = [row.change.outcome if isinstance(row, ChangeRow) else row.kind for row in page.rows]
+    assert outcomes == [
+        "running", "pinned", "rolled_back", "rejected", "repaired", "approved", "invalid", "approved", "approved",
+    ]  # fmt: skip
+    third, rejected = page.rows[5], page.rows[3]
+    assert isinstance(third, ChangeRow)
+    assert isinstance(rejected, ChangeRow)
+    assert [attempt.outcome for attempt in third.change.attempts] == ["failed", "approved"]
+    assert third.change.approved_by == "maria"
+    assert third.why is not None
+    assert (third.why.since, [axis.axis for axis in third.why.axes]) == ("2", ["model"])
+    assert "training.learning_rate: 0.002 -> 0.001" in third.why.axes[0].details
+    assert rejected.change.last is not None
+    assert rejected.change.last.reasons == REASONS
+    assert rejected.report == f"{LINKS.mlflow}/#/experiments/1/runs/{rejected.change.last.run}/artifactPath/report.html"
+    (period,) = third.change.periods
+    assert (period.since.minute, period.until and period.until.minute) == (15, 20)
+    text = text_of(page)
+    assert "data 5 files added" in text
+    assert "accuracy 0.917 AUROC 0.958" in text
+    assert "attempt 2" in text
+
+
+def test_the_details_of_a_change_have_pseudonyms(full_ledger: LedgerBuilder) -> None:
+    html = render(build(full_ledger))
+    assert from_environment().recording("c.wav") in html
+    assert [name for name in NEW_FILES if name in html] == []
+
+
+def test_problems_stand_first(full_ledger: LedgerBuilder) -> None:
+    """A target that serves another version, one that is away, input that cannot be trained on, and lost notices."""
+    other = TargetStatus(version="2", ready=True, message="", digest="package 2")
+    damaged = ObservedStatus(fingerprint="", axes=None, problem="data: metadata_train.csv, row 3: no class", since=START)
+    status = status_of(
+        full_ledger,
+        serving={"local": other, "kserve": None},
+        observed=damaged,
+        troubles=("model repository: MLflow cannot be reached",),
+        notice_problems=("notices: address 1 (slack) accepts none",),
+    )
+    text = text_of(build(full_ledger, status))
+    assert "! There is a problem; version 1 should serve" in text
+    for words in ("MLflow cannot be reached", "address 1 (slack)", "row 3: no class", "! another version than the wanted"):
+        assert words in text
+    assert "kserve – – ! cannot be reached" in text
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"ready": False, "message": "the pod waits"}, "! not ready the pod waits"),
+        ({"drifted": True}, "! changed by hand"),
+        ({"digest": "another"}, "! another package than the wanted one of this number"),
+        ({"version": None}, "! serves nothing"),
+    ],
+)
+def test_each_state_of_a_target_has_words(full_ledger: LedgerBuilder, changed: dict[str, object], words: str) -> None:
+    local = status_of(full_ledger).serving["local"]
+    assert local is not None
+    page = build(full_ledger, status_of(full_ledger, serving={"local": local.model_copy(update=changed)}))
+    assert page.health == "problem"
+    assert words in text_of(page)
+
+
+def test_the_page_of_a_new_delivery_is_not_empty() -> None:
+    world = InMemoryWorld()
+    status = delivery_status(world.reconciler().dry_run())
+    page = PageBuilder().build(status, START, [], world.ledger, Policy(), Links())
+    text = text_of(page)
+    assert "○ No version serves yet" in text
+    assert "Nothing was observed yet." in text
+
+
+def test_a_page_of_a_real_tick_has_its_state() -> None:
+    """Approved, delivered, then changed back: what was trained before is not trained again."""
+    world = InMemoryWorld()
+    world.deliver()
+    world.data = "1"
+    world.deliver("rejected")
+    world.data = "0"
+    report = world.reconciler().tick()
+    page = PageBuilder().build(delivery_status(report), START, report.snapshot.records, world.ledger, Policy(), Links())
+    assert page.health == "good"
+    assert [row.change.outcome for row in page.rows if isinstance(row, ChangeRow)] == [
+        "trained_before",
+        "rejected",
+        "approved",
+    ]
+
+
+def test_a_part_of_the_ledger_that_is_damaged_leaves_the_rest_of_the_page(full_ledger: LedgerBuilder) -> None:
+    store = full_ledger.ledger.store
+    for entry in store.list():
+        if entry.path.startswith("axes/model"):
+            store.write(entry.path, b"{")
+    text = text_of(build(full_ledger))
+    assert "The ledger cannot be read far enough." in text
+    assert "Version 1 serves as wanted" in text
+
+
+def test_differences_are_read_once(full_ledger: LedgerBuilder) -> None:
+    """The page is made after each tick, and an observation never changes."""
+    builder, ledger = PageBuilder(), full_ledger.ledger
+    records = ledger.read()
+    arguments = (status_of(full_ledger), START, records, ledger, Policy(), LINKS)
+    first = builder.build(*arguments)
+    for entry in ledger.store.list():
+        if entry.path.startswith("axes/"):
+            ledger.store.write(entry.path, b"{")
+    assert builder.build(*arguments) == first
+
+
+def test_a_long_history_is_cut(ledger_builder: LedgerBuilder) -> None:
+    for number in range(70):
+        axes = observed(model={"training.learning_rate": str(number)}).fingerprint
+        ledger_builder.add(Observed(axes=axes, fingerprint=axes.digest))
+    page = build(ledger_builder)
+    assert len(page.rows) == 60
+    assert "10 older entries are left out" in text_of(page)
+
+
+def with_text(ledger_builder: LedgerBuilder, text: str) -> StatusPage:
+    """Return a page with a text in every place where a ledger or a status has free text."""
+    axes = observed(model={text: text})
+    ledger_builder.deliver(observed(), "1")
+    digest = ledger_builder.observe(axes)
+    ledger_builder.add(Claimed(fingerprint=digest, attempt=1, run=text, request=REQUEST))
+    ledger_builder.add(
+        Finished(run=text, outcome="rejected", reasons=(text,), message=text, page=text, metrics={text: 0.5})
+    )
+    ledger_builder.add(Observed(problem=f"data: {text}"))
+    ledger_builder.add(Pinned(version="1", reason=text, who=text))
+    status = status_of(ledger_builder)
+    target = TargetStatus(version=text, ready=False, message=text, digest=text)
+    changed = {"serving": {text: target}, "troubles": (text,), "notes": (text,), "notice_problems": (text,)}
+    return build(ledger_builder, status.model_copy(update={**changed, "champion": text, "wanted": text}))
+
+
+def test_markup_in_a_ledger_stays_text(ledger_builder: LedgerBuilder) -> None:
+    """In every place with free text: names, reasons, problems, settings, links."""
+    html = render(with_text(ledger_builder, MARKUP))
+    elements = Elements(html)
+    assert not {"script", "img", "iframe", "form"} & set(elements.names)
+    assert not [name for name, _ in elements.attributes if name.startswith("on")]
+    assert elements.text.count("alert(1)") >= 10
+    assert "49" not in elements.text
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(min_size=1, max_size=12))
+def test_no_text_changes_the_elements_of_the_page(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    """Whatever a data set or an operator writes."""
+    pages = [
+        render(with_text(LedgerBuilder(tmp_path_factory.mktemp("ledger")), content))
+        for content in ("x", text.encode(errors="replace").decode())
+    ]
+    plain, other = (Elements(page).names for page in pages)
+    assert plain == other
+
+
+def test_the_page_loads_nothing(full_ledger: LedgerBuilder) -> None:
+    """It has no scripts, and only links for a person to follow; a served one reloads itself."""
+    html = render(build(full_ledger), refresh_seconds=60)
+    elements = Elements(html)
+    assert not {"script", "img", "link rel=stylesheet", "iframe", "object"} & set(elements.names)
+    addresses = [value for name, value in elements.attributes if name in ("src", "href", "srcset", "action")]
+    assert {address for address in addresses if not address.startswith(LINKS.mlflow)} == {"data:,"}
+    assert "url(" not in html
+    assert '<meta http-equiv="refresh" content="60">' in html
+    assert not re.search("http-equiv=.refresh", render(build(full_ledger)))
+
+
+def test_the_status_of_the_last_tick_survives_storing() -> None:
+    world = InMemoryWorld()
+    world.deliver()
+    status = delivery_status(world.reconciler().tick())
+    assert last_status.load(world.store) is None
+    last_status.save(world.store, status, world.now)
+    assert last_status.load(world.store) == last_status.LastStatus(at=world.now, status=status)
+    world.store.files[last_status.PATH] = world.store.files[last_status.PATH].replace(b"approved", b"rejected")
+    assert last_status.load(world.store) is None
+
+
+def test_no_version_and_no_change_make_an_empty_timeline() -> None:
+    assert timeline([], Policy()).changes == ()
