@@ -46,8 +46,8 @@ def deploy(package: Path, version: int, target: str, *, registry_uri: str, force
     from spira.deployment import targets
     from spira.deployment.promotion import apply, move_champion
     from spira.deployment.target import Release, Target
-    from spira.packaging import attestation
     from spira.registry import open_at
+    from spira.signature import is_required
 
     settings, registry = targets.read(target), open_at(registry_uri)
 
@@ -57,7 +57,7 @@ def deploy(package: Path, version: int, target: str, *, registry_uri: str, force
         return replaced
 
     with tempfile.TemporaryDirectory() as folder:
-        if attestation.is_required():  # the pipeline's own copy has no signature beside it
+        if is_required():  # the pipeline's own copy has no signature beside it
             package = registry.fetch(version, Path(folder) / str(version))
         release = Release(str(version), package, registry.show(version).uri, force_reason)
 
