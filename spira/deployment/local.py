@@ -121,6 +121,8 @@ class Local:
             is_repair = before.version == release.version and before.drifted and before.digest in ("", release.digest)
             change = _change(release, "repair" if is_repair else "apply")
             folder = self._folder(change)
+            for path in files.unfinished(self.serving / "versions"):  # perhaps of another version
+                files.remove_unfinished(path)
             if _holds(folder, release.digest):
                 verify.verify(folder)
                 _copy_envelope(release.package, folder)  # it may be signed since

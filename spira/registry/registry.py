@@ -10,7 +10,6 @@ version, a call was killed between the two writes.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +19,7 @@ from typing import Any
 from mlflow.entities import RunData
 from mlflow.entities.model_registry import ModelVersion
 
-from spira import lineage, signature
+from spira import lineage, signature, temporary
 from spira.evaluation.verdict import Verdict
 from spira.packaging import attestation
 from spira.packaging.verify import PackageError, check_files, package_digest
@@ -185,15 +184,15 @@ class Registry:
         if verdict.warnings:
             tags["warnings"] = "; ".join(verdict.warnings)
         same = self._store.search(f"tag.{DIGEST_TAG} = '{digest}'")
-        with tempfile.TemporaryDirectory() as beside:
+        with temporary.folder() as beside:
             content = attestation.statement(digest, tags, verdict, lineage.image_digest())
-            attestation.write(Path(beside), package_artifacts.PACKAGE, content)  # first: the signing key may be refused
+            attestation.write(beside, package_artifacts.PACKAGE, content)  # first: the signing key may be refused
             if same:
                 entity, owner = same[0], same[0].run_id or run_id
-                package_artifacts.upload_attestation(self._store, self._store.uri(entity), owner, Path(beside))
+                package_artifacts.upload_attestation(self._store, self._store.uri(entity), owner, beside)
             else:
                 uri = package_artifacts.upload(self._store, package, run_id, digest)
-                package_artifacts.upload_attestation(self._store, uri, run_id, Path(beside))
+                package_artifacts.upload_attestation(self._store, uri, run_id, beside)
                 entity = self._store.create_version(uri, run_id, tags)
         self._store.tag(entity, tags)
         if "champion" not in entity.aliases:
@@ -337,8 +336,8 @@ class Registry:
                 package_artifacts.download_attestation(self._store, entity, out)
             return _checked(out, entity, registered, verify_key)
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".fetch-") as temporary:
-            package = package_artifacts.download(self._store, entity, Path(temporary))
+        with temporary.folder(out.parent, "fetch") as folder:
+            package = package_artifacts.download(self._store, entity, folder)
             if package_digest(package) != registered:
                 raise RegistryError(
                     f"version {entity.version} cannot be used: its artifacts differ from what was registered"

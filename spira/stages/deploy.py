@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from spira import temporary
 from spira.stage_logging import StageResult, stage
 
 log = logging.getLogger(__name__)
@@ -56,13 +56,13 @@ def deploy(package: Path, version: int, target: str, *, registry_uri: str, force
         log.info("deploy: version %d serves on target %s and passed the golden check", version, target.name)
         return replaced
 
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary.folder() as folder:
         if is_required():  # the pipeline's own copy has no signature beside it
-            package = registry.fetch(version, Path(folder) / str(version))
+            package = registry.fetch(version, folder / str(version))
         release = Release(str(version), package, registry.show(version).uri, force_reason)
 
         def package_of(number: str) -> Path:
-            return package if number == release.version else registry.fetch(number, Path(folder) / number)
+            return package if number == release.version else registry.fetch(number, folder / number)
 
         connected = targets.connect(settings, registry_uri, package_of)
         move_champion([connected], serve, lambda: registry.promote(version, force_reason or None))
