@@ -18,7 +18,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from kfp import components, local
 from pipelines.parameters import Parameters
 from pipelines.summary import RunPaths, RunSummary
 from pipelines.training import NAME, CompileOptions, compile_pipeline
-from spira import files
+from spira import files, temporary
 from spira.data import pseudonyms
 from spira.delivery.training_request import TrainingRequest
 from spira.errors import SpiraError
@@ -80,7 +80,8 @@ def run(
     from spira.registry import local_uri  # takes 3 s, so not for --help
 
     work = work.resolve()
-    with _exclusive(work):
+    with _exclusive(work), temporary.own_tmpdir():
+        _remove_unfinished(work)
         folder = _new_folder(work / "pipeline")
         for name in (SUMMARY, REPORT):  # an earlier run's copies must never look like this run's
             (work / name).unlink(missing_ok=True)
@@ -100,7 +101,19 @@ def run(
         seconds = round(time.monotonic() - began, 3)
         summary = gather(folder, work, seconds, registry_uri or local_uri(work), deploys=serve)
         _publish(summary, folder, work, with_audio)
+        _remove_unfinished(work)  # also of a stage that has just ended, whose run was killed
     return summary
+
+
+def _remove_unfinished(work: Path) -> None:
+    """Remove what killed runs left half-written, such as a part of a corpus; a stage that goes on keeps its own."""
+    for path in files.unfinished(work / "pipeline", "**/*"):
+        files.remove_unfinished(path)
+    for path in work.glob("pipeline/*/.*.writing.yaml"):
+        path.unlink()
+    for path in files.unfinished(work / "state"):
+        with suppress(files.LockedError), files.lock(path.with_name(f".{path.name}.lock"), wait=False):
+            files.remove_unfinished(path)
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from spira.delivery.observation.fingerprints import axis_of
 from spira.delivery.runner import Run, RunnerError
 from spira.delivery.training_request import TrainingRequest
 from spira.errors import SpiraError
+from spira.signature import VERIFY_KEY
 
 ORDER, OUTCOME, LOG, LOCK = "order.json", "outcome.json", "log.txt", ".lock"
 MAX_STARTS = 20
@@ -47,10 +48,11 @@ class LocalRunner:
     Args:
         work: Folder of runs, corpora and trainings, in which one run works at a time.
         registry_uri: MLflow URL; SQLite in ``work`` if empty.
+        verify_key: Path of the public key that the champion's signature is checked with; see :mod:`spira.signature`.
     """
 
-    def __init__(self, work: Path, registry_uri: str = "") -> None:
-        self.work, self.registry_uri = work.resolve(), registry_uri
+    def __init__(self, work: Path, registry_uri: str = "", verify_key: str = "") -> None:
+        self.work, self.registry_uri, self.verify_key = work.resolve(), registry_uri, verify_key
 
     def find(self, name: str) -> Run | None:
         """See :class:`~spira.delivery.runner.Runner`."""
@@ -84,7 +86,7 @@ class LocalRunner:
                     stderr=subprocess.STDOUT,
                     pass_fds=[lock.fileno()],
                     start_new_session=True,
-                    env=os.environ | pseudonyms.in_work(self.work).environment() | {pseudonyms.HIDE_VARIABLE: "1"},
+                    env=self._environment(),
                 )
 
     def cancel(self, name: str) -> None:
@@ -97,6 +99,11 @@ class LocalRunner:
                     raise RunnerError(f"run {name} does not end: end its processes by hand, then run again")
                 _kill(folder)
                 time.sleep(POLL_SECONDS)
+
+    def _environment(self) -> dict[str, str]:
+        """Return the environment of a run."""
+        key = {VERIFY_KEY: self.verify_key} if self.verify_key else {}
+        return os.environ | pseudonyms.in_work(self.work).environment() | {pseudonyms.HIDE_VARIABLE: "1"} | key
 
     def _folder(self, name: str) -> Path:
         return self.work / "runs" / name

@@ -73,6 +73,12 @@ SEEDS = list(Config().training.seeds)
 STORE_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 """Keys of the Secret, and environment variables of preprocess (:mod:`spira.data.storage.s3`)."""
 
+SIGNING_KEY, VERIFY_KEY = "SPIRA_SIGNING_KEY", "SPIRA_VERIFY_KEY"
+"""Environment variables with the path of a key, as in :mod:`spira.packaging.attestation`, which a client of Kubeflow
+cannot import."""
+SIGNING_FOLDER, VERIFY_FOLDER = "/etc/spira/signing", "/etc/spira/verify"
+"""Mount paths of the keys."""
+
 
 @dataclass(frozen=True)
 class CompileOptions:
@@ -87,6 +93,11 @@ class CompileOptions:
     secret: str = ""
     """Secret in the namespace of the pods with address and keys of the S3 store of the data set, and with the key of
     pseudonyms (:mod:`spira.data.pseudonyms`); none if empty."""
+    signing_secret: str = ""
+    """Secret in the namespace of the pods with the private key ``signing.pem`` of push; none if empty."""
+    verify_config_map: str = ""
+    """ConfigMap in the namespace of the pods with the public key ``verify.pem``, by which evaluate and deploy check
+    the signature of a version; none if empty."""
     cached: bool = False
     """Whether the cache may answer preprocess and train. Such a pipeline has no default for ``data_digest``."""
     cpu: str = "1"
@@ -224,6 +235,7 @@ def pipeline(options: CompileOptions, code_digest: str = "") -> GraphComponent:
             ).set_display_name("Evaluate")
             with_resources(with_timeout(evaluate_task, 6), options)
             with_secret(evaluate_task, options, KEY_VARIABLE)
+            with_verify_key(evaluate_task, options.verify_config_map)  # of the champion
             results = {
                 "corpus": corpus,
                 "candidate": evaluate_task.outputs["candidate"],
@@ -236,6 +248,7 @@ def pipeline(options: CompileOptions, code_digest: str = "") -> GraphComponent:
             # fails on a cache hit.
             with dsl.If(evaluate_task.outputs["Output"] == True, name="Approved"):  # noqa: E712 (kfp's condition)
                 push_task = with_timeout(without_cache(push(**results)).set_display_name("Push"), 1)
+                with_signing_key(push_task, options.signing_secret)
                 if options.target:
                     deploy_task = deploy(
                         package=push_task.outputs["package"],
@@ -244,6 +257,7 @@ def pipeline(options: CompileOptions, code_digest: str = "") -> GraphComponent:
                         target=target,
                     )
                     with_timeout(without_cache(deploy_task).set_display_name("Deploy"), 1)
+                    with_verify_key(deploy_task, options.verify_config_map)
             with dsl.Else(name="Rejected"):
                 with_timeout(without_cache(reject(**results)).set_display_name("Reject"), 1)
 
@@ -291,6 +305,20 @@ def with_secret(task: dsl.PipelineTask, options: CompileOptions, *variables: str
     """Set environment variables of a task from the keys of the Secret; it may lack those that are not needed."""
     if options.secret:
         kubernetes.use_secret_as_env(task, options.secret, {name: name for name in variables}, optional=True)
+
+
+def with_signing_key(task: dsl.PipelineTask, secret: str) -> None:
+    """Mount the private key of a Secret, if one is named. A pod whose Secret is missing does not start."""
+    if secret:
+        kubernetes.use_secret_as_volume(task, secret, SIGNING_FOLDER)
+        task.set_env_variable(SIGNING_KEY, f"{SIGNING_FOLDER}/signing.pem")
+
+
+def with_verify_key(task: dsl.PipelineTask, config_map: str) -> None:
+    """Mount the public key of a ConfigMap, if one is named. A pod whose ConfigMap is missing does not start."""
+    if config_map:
+        kubernetes.use_config_map_as_volume(task, config_map, VERIFY_FOLDER)
+        task.set_env_variable(VERIFY_KEY, f"{VERIFY_FOLDER}/verify.pem")
 
 
 def without_cache(task: dsl.PipelineTask) -> dsl.PipelineTask:

@@ -17,11 +17,12 @@ The map, top to bottom. A folder imports only what stands below it (``lint-impor
     lineage      fingerprints of data, settings and code
     config       every setting, once
     serving      the KServe server of a package
+    signature    the signature beside a package, checked where a public key is configured
     audio        a recording of any format, decoded: the one policy of training, ``spira predict`` and the server
     inference    what a package computes with: numpy and scipy, Python 3.8 syntax
 
-Beside them: ``stage_logging``, ``files`` (atomic writes, locks), ``jit`` (machine code), ``kubernetes_connection`` and
-``errors``.
+Beside them: ``stage_logging``, ``files`` (atomic writes, locks), ``temporary`` (what a killed process left is removed),
+``jit`` (machine code), ``kubernetes_connection`` and ``errors``.
 """
 
 import math

@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from spira import temporary
+
 log = logging.getLogger(__name__)
 
 
@@ -43,19 +45,24 @@ def new_file(path: Path, *, concurrent: bool = False) -> Iterator[Path]:
         concurrent: processes may write the file at the same time, so each uses a temporary name of its own. A name
             that does not change is better otherwise: the next writer replaces what a killed writer left.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial" if concurrent else f"{path.name}.writing")
+    if concurrent:
+        with temporary.file(path.parent, path.name) as partial:
+            yield partial
+            partial.replace(path)
+        return
+    writing = path.with_name(f"{path.name}.writing")
     try:
-        yield temporary
-        temporary.replace(path)
+        yield writing
+        writing.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        writing.unlink(missing_ok=True)
         raise
 
 
 def write_text(path: Path, content: str) -> None:
     """Write UTF-8 text to ``path`` in one step; its folder must exist."""
-    with new_file(path) as temporary:
-        temporary.write_text(content, encoding="utf-8")
+    with new_file(path) as writing:
+        writing.write_text(content, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -105,6 +112,25 @@ def new_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(staged, ignore_errors=True)
         raise
+
+
+def unfinished(folder: Path, pattern: str = "*") -> list[Path]:
+    """Return the paths in a folder beside which killed writers have left something.
+
+    Args:
+        folder: may be absent.
+        pattern: of the paths, relative to the folder.
+    """
+    left = (*folder.glob(f"{pattern}.writing"), *folder.glob(f"{pattern}.writing.old"))
+    return sorted({path.with_name(path.name.removesuffix(".old").removesuffix(".writing")) for path in left})
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what a killed writer left beside ``path``; hold the lock of its writers."""
+    staged = path.with_name(f"{path.name}.writing")
+    _restore_replaced(staged, path)
+    shutil.rmtree(_replaced(staged), ignore_errors=True)
+    shutil.rmtree(staged) if staged.is_dir() else staged.unlink(missing_ok=True)
 
 
 def replace_folder(staged: Path, path: Path) -> None:

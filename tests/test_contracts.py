@@ -23,6 +23,7 @@ BROKEN = [
     ("spira/serving/package.py", "import spira.config", SERVING),
     ("spira/serving/errors.py", "import pipelines.training", SERVING),
     ("spira/audio.py", "from spira.config import Preprocess", SERVING),
+    ("spira/signature.py", "from spira.errors import SpiraError", SERVING),
     ("spira/inference/model.py", "from spira.errors import SpiraError", INFERENCE),
     ("spira/inference/wav.py", "import soundfile", INFERENCE),
     ("spira/data/corpus.py", "import spira.training.train", INSIDE),

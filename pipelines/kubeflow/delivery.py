@@ -17,7 +17,7 @@ from kfp.dsl.graph_component import GraphComponent
 from components import IMAGE
 from components.tick import tick
 from pipelines.parameters import STATE
-from pipelines.training import HOUR, with_timeout, without_cache
+from pipelines.training import HOUR, with_timeout, with_verify_key, without_cache
 
 NAME = "spira-delivery"
 COMPILED = Path(__file__).with_suffix(".yaml")
@@ -31,6 +31,8 @@ class DeliveryCompileOptions:
 
     claim: str = ""
     """PersistentVolumeClaim mounted at ``STATE``, for settings that name folders; none if empty."""
+    verify_config_map: str = ""
+    """ConfigMap with the public key ``verify.pem``, by which ticks check signatures; none if empty."""
     cached: ClassVar[bool] = False
     """Whether the cache may answer a tick: never."""
     name: ClassVar[str] = NAME
@@ -38,14 +40,15 @@ class DeliveryCompileOptions:
 
     def compile(self, out: Path, image: str) -> None:
         """Write the compiled pipeline; see :func:`compile_delivery`."""
-        compile_delivery(out, image, self.claim)
+        compile_delivery(out, image, self.claim, self.verify_config_map)
 
 
-def pipeline(claim: str = "") -> GraphComponent:
+def pipeline(claim: str = "", verify_config_map: str = "") -> GraphComponent:
     """Return the composition.
 
     Args:
         claim: PersistentVolumeClaim mounted at ``STATE``, for settings that name folders; none if empty.
+        verify_config_map: ConfigMap with the public key of signatures; none if empty.
     """
 
     @dsl.pipeline(name=NAME, display_name="SPIRA delivery", pipeline_config=LIMITS)
@@ -60,18 +63,20 @@ def pipeline(claim: str = "") -> GraphComponent:
         task.set_cpu_request("100m").set_memory_request("512Mi").set_memory_limit("2Gi")
         if claim:
             kubernetes.mount_pvc(task, claim, STATE)
+        with_verify_key(task, verify_config_map)
 
     return delivery
 
 
-def compile_delivery(out: Path, image: str = IMAGE, claim: str = "") -> None:
+def compile_delivery(out: Path, image: str = IMAGE, claim: str = "", verify_config_map: str = "") -> None:
     """Write the compiled pipeline; the same sources give the same bytes.
 
     Args:
         image: Image of the task; on a cluster it has a digest.
         claim: See :func:`pipeline`.
+        verify_config_map: See :func:`pipeline`.
     """
     temporary = out.with_name(f".{out.stem}.writing.yaml")
-    compiler.Compiler().compile(pipeline(claim), str(temporary))
+    compiler.Compiler().compile(pipeline(claim, verify_config_map), str(temporary))
     temporary.write_text(temporary.read_text().replace(f"image: {IMAGE}\n", f"image: {image}\n"))
     temporary.replace(out)

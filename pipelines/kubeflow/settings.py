@@ -4,12 +4,15 @@
     # registry_uri: http://mlflow.mlflow:5000                        # as the manifests set it up
     claim: spira-state                                               # volume for the state of trainings
     secret: spira-data                                               # keys of the S3 store, for data at s3://…
+    # signing_secret: spira-signing-key                              # private key of signatures
+    # verify_config_map: spira-verify-key                            # public key of signatures
     gpu_count: 1
     node_selector: {cloud.google.com/gke-accelerator: nvidia-tesla-t4}  # on GKE
     # node_selector: {karpenter.sh/nodepool: gpu}                    # with Karpenter
     # target: {kind: kserve, namespace: spira-serving}               # a run deploys an approved version itself
 
-Sizes, claim, target and notify_url are fixed in a version of the pipeline: upload one with --image after a change.
+Sizes, claim, keys, target and notify_url are fixed in a version of the pipeline: upload one with
+--image after a change.
 Never write a secret into this file: the dashboard shows its values in every run.
 """
 
@@ -50,6 +53,12 @@ class KubeflowSettings(FrozenModel):
     """Secret in that namespace with address and keys of the S3 store that has the data set, as environment variables:
     ``AWS_ENDPOINT_URL_S3``, ``AWS_DEFAULT_REGION``, ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``; and with
     ``SPIRA_PSEUDONYM_KEY``, the key of pseudonyms. None if empty."""
+    signing_secret: str = ""
+    """Secret in that namespace with the private key ``signing.pem``, with which push signs every version. None if
+    empty."""
+    verify_config_map: str = ""
+    """ConfigMap in that namespace with the public key ``verify.pem``, by which a run checks the champion and what it
+    deploys itself. None if empty."""
     cpu: str = Field("1", pattern=CPU)
     """CPU request of train and evaluate pods, such as 2 or 500m."""
     memory: str = Field("4Gi", pattern=MEMORY)
@@ -79,6 +88,8 @@ class KubeflowSettings(FrozenModel):
         return CompileOptions(
             claim=self.claim,
             secret=self.secret,
+            signing_secret=self.signing_secret,
+            verify_config_map=self.verify_config_map,
             cached=cached,
             cpu=self.cpu,
             memory=self.memory,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from pipelines.kubeflow.delivery import DeliveryCompileOptions
 from pipelines.kubeflow.server import SECONDS, Server
 from pipelines.parameters import OPTIONAL
 from pipelines.training import NAME, CompileOptions
-from spira import lineage
+from spira import lineage, temporary
 from spira.delivery.runner import RunnerError
 from spira.errors import SpiraError
 
@@ -104,9 +103,9 @@ def content(image: str, options: AnyCompileOptions) -> tuple[str, bytes]:
 
 
 def _compiled(image: str, options: AnyCompileOptions) -> bytes:
-    with tempfile.TemporaryDirectory() as temporary:
-        options.compile(Path(temporary) / PACKAGE, image)
-        return (Path(temporary) / PACKAGE).read_bytes()
+    with temporary.folder() as folder:
+        options.compile(folder / PACKAGE, image)
+        return (folder / PACKAGE).read_bytes()
 
 
 def manifest(image: str, options: CompileOptions, namespace: str) -> KubernetesManifestOptions:
@@ -127,8 +126,8 @@ def upload(server: Server, image: str, options: AnyCompileOptions) -> PipelineVe
         RunnerError: The server cannot be reached, or refuses the version.
     """
     name, compiled = content(image, options)
-    with server.explain_errors(f"version {name} cannot be uploaded"), tempfile.TemporaryDirectory() as temporary:
-        package = Path(temporary) / PACKAGE
+    with server.explain_errors(f"version {name} cannot be uploaded"), temporary.folder() as folder:
+        package = folder / PACKAGE
         package.write_bytes(compiled)
         pipeline_id = _pipeline_id(server, options.name) or _create_pipeline(server, options.name)
         if not _list_versions(server, pipeline_id, name):

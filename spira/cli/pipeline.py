@@ -249,6 +249,9 @@ def schedule_delivery(
     claim: Annotated[
         str, typer.Option("--claim", help="PersistentVolumeClaim mounted at /state, for settings that name folders.")
     ] = "",
+    verify_config_map: Annotated[
+        str, typer.Option("--verify-config-map", help="ConfigMap with verify.pem, the public key of signatures.")
+    ] = "",
     account: Annotated[
         str, typer.Option("--service-account", help="Service account of the schedule's pods.")
     ] = "spira-delivery",
@@ -264,7 +267,8 @@ def schedule_delivery(
     versions.check_image(image, tag_ok)
     texts = {"settings": settings.read_text(), "cluster": cluster.read_text() if cluster else ""}
     _, server = connected(cluster, on, host)
-    version = (versions.find if check else versions.upload)(server, image, DeliveryCompileOptions(claim))
+    options = DeliveryCompileOptions(claim, verify_config_map)
+    version = (versions.find if check else versions.upload)(server, image, options)
     show_schedule(server, schedules.Schedule(name, cron, version, texts, account, pinned=True), check)
 
 

@@ -13,7 +13,6 @@ when it is complete. Building it again from the same content and settings does n
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +23,7 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 import pandas as pd
 
+from spira import temporary
 from spira.audio import DecodedAudio
 from spira.config import SAMPLE_RATE_HZ, FrozenModel, Preprocess
 from spira.data import content_hash, metadata
@@ -208,8 +208,8 @@ def inspect(
         examined = examine(store, settings)
     except DataError as error:
         return Inspection(tuple(error.problems), pd.DataFrame(), None)
-    with tempfile.TemporaryDirectory(prefix="spira-inspect-") as folder:
-        builder = _Builder(store, examined.dataset, settings, Path(folder))
+    with temporary.folder() as folder:
+        builder = _Builder(store, examined.dataset, settings, folder)
         builder.decode_all(progress)
         missing = builder.missing_classes()
         quality = None if missing else builder.quality()

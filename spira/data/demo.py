@@ -15,7 +15,6 @@ import math
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -24,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from spira import temporary
 from spira.config import SAMPLE_RATE_HZ, Noise
 from spira.errors import SpiraError
 from spira.features.noise import insert
@@ -116,9 +116,9 @@ def make_demo(
     if _is_current(root, recipe):
         return root
     root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as work:
-        staged = Path(work) / "demo"
-        _write_data_set(staged, Path(work), recipe, progress or (lambda done, total: None))
+    with temporary.folder(root.parent, root.name) as work:
+        staged = work / "demo"
+        _write_data_set(staged, work, recipe, progress or (lambda done, total: None))
         replace_folder(staged, root)
     return root
 

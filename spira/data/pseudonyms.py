@@ -25,6 +25,7 @@ from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
+from spira import temporary
 from spira.data.names import nfc, speaker_key
 from spira.errors import SpiraError
 
@@ -126,7 +127,7 @@ def _file_key(file: Path) -> str:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         if not file.exists():
-            with _new_private_file(file) as partial:
+            with temporary.file(file.parent, file.name, 0o600) as partial:
                 partial.write_text(secrets.token_hex(32))
                 with suppress(FileExistsError):
                     os.link(partial, file)  # of processes that start at the same time, one makes the key
@@ -136,18 +137,6 @@ def _file_key(file: Path) -> str:
     if len(key) < MIN_KEY_CHARACTERS:
         raise SpiraError(f"{file} is damaged: restore it, or remove it for a new key (old pseudonyms then differ)")
     return key
-
-
-@contextmanager
-def _new_private_file(file: Path) -> Iterator[Path]:
-    """Yield an empty file beside ``file`` that only its owner may read; it is removed at the end."""
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    partial.unlink(missing_ok=True)
-    os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    try:
-        yield partial
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 _hiding: list[Pseudonyms] = []

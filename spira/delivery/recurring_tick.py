@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from spira import temporary
 from spira.delivery import settings as settings_file
 from spira.delivery.status import TickStatus
 from spira.errors import SpiraError
@@ -47,8 +47,8 @@ def tick(text: str, cluster: str, status: Path) -> TickResult:
     Raises:
         SpiraError: the settings are invalid, or something was unreachable; the next tick tries again.
     """
-    with tempfile.TemporaryDirectory(prefix="spira-") as folder:
-        path = _write_settings(text, cluster, Path(folder).resolve())
+    with temporary.folder() as folder:
+        path = _write_settings(text, cluster, folder.resolve())
         command = [sys.executable, "-m", "spira", "deliver", "tick", f"--settings={path}", "--json"]
         output = subprocess.run(command, stdout=subprocess.PIPE, env=_environment(), check=False).stdout
     if not output:

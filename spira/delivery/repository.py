@@ -25,10 +25,11 @@ class MLflowRepository:
     Args:
         uri: MLflow URL, or a folder for SQLite.
         folder: cache of downloaded packages, one folder a version.
+        verify_key: path of the public key of signatures; see :mod:`spira.signature`.
     """
 
-    def __init__(self, uri: str, folder: Path) -> None:
-        self.uri, self.folder = uri, folder
+    def __init__(self, uri: str, folder: Path, verify_key: str = "") -> None:
+        self.uri, self.folder, self.verify_key = uri, folder, verify_key
 
     @cached_property
     def registry(self) -> Registry:
@@ -69,7 +70,7 @@ class MLflowRepository:
             if folder.exists() and registered.digest and not _holds(folder, registered.digest):
                 shutil.rmtree(folder)
                 attestation.envelope_of(folder).unlink(missing_ok=True)
-            return self.registry.fetch(registered.version, folder)
+            return self.registry.fetch(registered.version, folder, self.verify_key)
 
     def number(self, version: VersionId) -> str:
         """Return the number that a version has in the repository now.

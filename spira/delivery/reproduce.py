@@ -24,6 +24,7 @@ from spira.delivery.observation.fingerprints import Axis, AxisName, Change, axis
 from spira.delivery.observation.observe import data_files
 from spira.errors import SpiraError
 from spira.packaging import attestation
+from spira.signature import is_required
 from spira.training import train
 
 PARALLEL_TRAININGS = 2
@@ -117,7 +118,7 @@ def _check_provenance(package: Path, request: RecordedRequest, same_code: bool) 
 
     A package of format 1 has no provenance.
     """
-    if not attestation.envelope_of(package).exists() and not attestation.is_required():
+    if not attestation.envelope_of(package).exists() and not is_required():
         return
     attestation.check(package)
     stated = attestation.inputs(attestation.provenance(package))

@@ -20,7 +20,7 @@ from spira.delivery.links import Links
 from spira.deployment.targets import AnyTarget, InferenceServiceTarget, LocalTarget
 
 DEFAULT = Path("delivery.yaml")
-PATHS = ("data", "config", "gate", "work", "ledger", "registry", "kubeflow")
+PATHS = ("data", "config", "gate", "work", "ledger", "registry", "kubeflow", "verify_key")
 """Settings that hold a path or a URI."""
 
 
@@ -63,6 +63,8 @@ class Settings(FrozenModel):
     """MLflow URL, or a folder for SQLite; empty for the work folder."""
     kubeflow: str = ""
     """File with the settings of the Kubeflow that trains (:mod:`pipelines.kubeflow.settings`); empty: this machine."""
+    verify_key: str = ""
+    """File with the public key by which every served version must be signed; empty for ``SPIRA_VERIFY_KEY``, if set."""
     targets: tuple[AnyTarget, ...] = (LocalTarget(),)
     """Deployment targets of approved versions; see :mod:`spira.deployment.targets`."""
     attempts: int = Field(Policy.attempts, gt=0)
@@ -155,6 +157,7 @@ data: {json.dumps(data, ensure_ascii=False)}
 work: work                  # runs, models, MLflow, the ledger and the served model
 # registry: http://mlflow:5000
 # kubeflow: cluster.yaml    # cluster that trains; default: this machine
+# verify_key: verify.pem    # public key (spira models keygen): a version without its signature is not served
 targets:
   - kind: local             # kserve, inference-service: docs/delivery.md
 quiet_seconds: 10           # wait until a change has stayed the same this long, in case an upload is not complete

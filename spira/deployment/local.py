@@ -33,12 +33,17 @@ FOLDER_DIGEST_CHARACTERS = 12
 
 
 class Local:
-    """The target in a folder; see :class:`spira.deployment.target.Target`."""
+    """The target in a folder; see :class:`spira.deployment.target.Target`.
+
+    Args:
+        serving: folder of the target.
+        verify_key: path of the public key of signatures; see :mod:`spira.signature`.
+    """
 
     name = "local"
 
-    def __init__(self, serving: Path) -> None:
-        self.serving = serving
+    def __init__(self, serving: Path, verify_key: str = "") -> None:
+        self.serving, self.verify_key = serving, verify_key
 
     def status(self) -> Status:
         """See :class:`~spira.deployment.target.Target`; every file of the package that serves is read.
@@ -90,7 +95,7 @@ class Local:
         """
         serving = self.status()
         verify.check_files(release.package)
-        attestation.check(release.package)
+        attestation.check(release.package, self.verify_key)
         folder = self._folder(_change(release, "apply"))
         steps = []
         if not _holds(folder, release.digest):
@@ -111,13 +116,16 @@ class Local:
         with self._lock():
             log.info("checking the golden recordings of version %s", release.version)
             verify.check_files(release.package)
-            attestation.check(release.package)
+            attestation.check(release.package, self.verify_key)
             before = self.status()
             is_repair = before.version == release.version and before.drifted and before.digest in ("", release.digest)
             change = _change(release, "repair" if is_repair else "apply")
             folder = self._folder(change)
+            for path in files.unfinished(self.serving / "versions"):  # perhaps of another version
+                files.remove_unfinished(path)
             if _holds(folder, release.digest):
                 verify.verify(folder)
+                _copy_envelope(release.package, folder)  # it may be signed since
             else:
                 _copy(release.package, folder)
             if is_repair or not before.serves(release):
@@ -152,6 +160,7 @@ class Local:
                 raise DeploymentError(f"{self.serving}: nothing served before {serving}: apply a version instead")
             if damage := self._damage(previous):
                 raise PackageError(f"{damage}: version {previous.version} cannot serve; apply it, or another version")
+            attestation.check(self._folder(previous), self.verify_key)
             verify.check_golden(self._folder(previous))
             change = Change.now(
                 previous.version, "rollback", reason=reason, left=current.version, digest=previous.digest
@@ -187,11 +196,17 @@ def _holds(folder: Path, digest: str) -> bool:
 def _copy(package: Path, folder: Path) -> None:
     """Copy under a temporary name, check, then rename: every folder under ``versions`` has passed the golden check."""
     with files.new_folder(folder) as copying:
-        envelope = attestation.envelope_of(package)
-        if envelope.exists():  # first: a server that requires a signature finds it as soon as it finds the package
-            shutil.copyfile(envelope, attestation.envelope_of(folder))
+        _copy_envelope(package, folder)  # first: a server that requires a signature finds it with the package
         shutil.copytree(package, copying, symlinks=True, dirs_exist_ok=True)
         verify.verify(copying)
+
+
+def _copy_envelope(package: Path, folder: Path) -> None:
+    """Copy the signature beside a package to its place beside another folder, if there is one."""
+    envelope = attestation.envelope_of(package)
+    if envelope.exists():
+        with files.new_file(attestation.envelope_of(folder)) as copying:
+            shutil.copyfile(envelope, copying)
 
 
 def _read(serving: Path) -> tuple[Change, ...]:

@@ -110,33 +110,34 @@ def read(text: str) -> AnyTarget:
         raise ConfigError(f"target: {explain(error)}; give JSON as one of targets in delivery.yaml") from None
 
 
-def connect(target: AnyTarget, registry: str, package: Callable[[str], Path]) -> Target:
+def connect(target: AnyTarget, registry: str, package: Callable[[str], Path], verify_key: str = "") -> Target:
     """Return the target of the settings.
 
     Args:
         target: settings of the target.
         registry: MLflow URL or folder, for a service that loads versions from MLflow itself.
         package: returns the package folder of a version.
+        verify_key: path of the public key of signatures; by default that in the environment, if there is one.
 
     Raises:
         DeploymentError: the target is unreachable, or a key is missing.
     """
     match target:
         case LocalTarget():
-            return _local(target)
+            return _local(target, verify_key)
         case KServeTarget():
-            return _kserve(target, package)
+            return _kserve(target, package, verify_key)
         case InferenceServiceTarget():
-            return _inference_service(target, registry)
+            return _inference_service(target, registry, verify_key)
 
 
-def _local(target: LocalTarget) -> Target:
+def _local(target: LocalTarget, verify_key: str) -> Target:
     from spira.deployment.local import Local
 
-    return Local(_folder(target.serving, "serving"))
+    return Local(_folder(target.serving, "serving"), verify_key)
 
 
-def _kserve(target: KServeTarget, package: Callable[[str], Path]) -> Target:
+def _kserve(target: KServeTarget, package: Callable[[str], Path], verify_key: str) -> Target:
     from spira.deployment.kserve.cluster import KubernetesNamespace
     from spira.deployment.kserve.target import KServe
 
@@ -148,10 +149,11 @@ def _kserve(target: KServeTarget, package: Callable[[str], Path]) -> Target:
         target.timeout_seconds,
         service_account=target.service_account,
         artifacts=target.artifacts,
+        verify_key=verify_key,
     )
 
 
-def _inference_service(target: InferenceServiceTarget, registry: str) -> Target:
+def _inference_service(target: InferenceServiceTarget, registry: str, verify_key: str) -> Target:
     from spira.deployment.inference_service.contract import Service
     from spira.deployment.inference_service.target import InferenceService
 
@@ -174,7 +176,7 @@ def _inference_service(target: InferenceServiceTarget, registry: str) -> Target:
         answer_seconds=target.answer_seconds,
         stop_seconds=target.stop_seconds,
     )
-    return InferenceService(_folder(target.folder, "folder"), service)
+    return InferenceService(_folder(target.folder, "folder"), service, verify_key)
 
 
 def _folder(path: str, key: str) -> Path:

@@ -3,9 +3,9 @@
     package.dsse.json        DSSE envelope around an in-toto statement: digest of the package, origin, verdict
     package.model-card.md    the same for readers
 
-The statement is signed when a version is registered, if ``SPIRA_SIGNING_KEY`` names a private key (Ed25519, PEM). Where
-``SPIRA_VERIFY_KEY`` names a public key, a package without a valid signature of it is refused. Without the key the
-envelope has no signature, and is a record only.
+The statement is signed when a version is registered, if ``SPIRA_SIGNING_KEY`` names a private key (Ed25519, PEM).
+Without the key the envelope has no signature, and is a record only. :mod:`spira.signature` checks it, where a public
+key is configured.
 """
 
 from __future__ import annotations
@@ -16,32 +16,25 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from spira import signature
 from spira.evaluation.verdict import Verdict
 from spira.packaging.verify import PackageError, package_digest
+from spira.signature import ENVELOPE, PAYLOAD_TYPE, STATEMENT_TYPE, VERIFY_KEY, SignatureError, Statement, envelope_of
 
-SIGNING_KEY, VERIFY_KEY = "SPIRA_SIGNING_KEY", "SPIRA_VERIFY_KEY"
-"""Environment variables with the path of a key."""
+__all__ = ["ENVELOPE", "VERIFY_KEY", "Statement", "envelope_of"]  # with the names below: all about an attestation
 
-ENVELOPE, MODEL_CARD = ".dsse.json", ".model-card.md"
-"""Suffixes of the files, after the name of the package's folder."""
+SIGNING_KEY = "SPIRA_SIGNING_KEY"
+"""Environment variable with the path of the private key."""
 
-PAYLOAD_TYPE = "application/vnd.in-toto+json"
-STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+MODEL_CARD = ".model-card.md"
+"""Suffix of the model card's file, after the name of the package's folder."""
+
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
-
-Statement = dict[str, Any]
-"""An in-toto statement, as it is on the wire."""
-
-
-def envelope_of(package: Path) -> Path:
-    """Return the path of a package's envelope."""
-    return package.with_name(package.name + ENVELOPE)
 
 
 def statement(digest: str, tags: Mapping[str, str], verdict: Verdict, image: str) -> Statement:
@@ -105,8 +98,8 @@ def write(folder: Path, name: str, content: Statement) -> None:
     payload = json.dumps(content, sort_keys=True).encode()
     signatures = []
     if key := _private_key():
-        signature = base64.b64encode(key.sign(_pre_authentication(payload))).decode()
-        signatures.append({"keyid": key_id(key.public_key()), "sig": signature})
+        signed = base64.b64encode(key.sign(signature.pre_authentication(payload))).decode()
+        signatures.append({"keyid": key_id(key.public_key()), "sig": signed})
     envelope = {
         "payloadType": PAYLOAD_TYPE,
         "payload": base64.b64encode(payload).decode(),
@@ -116,22 +109,22 @@ def write(folder: Path, name: str, content: Statement) -> None:
     (folder / f"{name}{MODEL_CARD}").write_text(model_card(content), "utf-8")
 
 
-def check(package: Path) -> None:
+def check(package: Path, key: str = "") -> None:
     """Refuse a package without a valid signature, if a public key is configured; else do nothing.
+
+    Args:
+        package: its folder.
+        key: path of the public key; by default that in the environment.
 
     Raises:
         PackageError: the envelope is missing or malformed, is not signed by the key, or is about another package.
     """
-    key = _public_key()
-    if key is None:
+    if not signature.is_required(key):
         return
-    payload, signatures = _read(package)
-    if not any(_is_valid(key, payload, signature) for signature in signatures):
-        raise PackageError(
-            f"{package} has no signature of the key in {VERIFY_KEY}: register it again with {SIGNING_KEY} set, and "
-            "serve nothing of unknown origin"
-        )
-    provenance(package)
+    try:
+        signature.check(package, package_digest(package), key)
+    except SignatureError as error:
+        raise PackageError(str(error)) from error
 
 
 def provenance(package: Path) -> Statement:
@@ -140,15 +133,22 @@ def provenance(package: Path) -> Statement:
     Raises:
         PackageError: the envelope is missing or malformed, or is about another package.
     """
-    payload, _ = _read(package)
     try:
-        content: Statement = json.loads(payload)
-        subject = content["subject"][0]["digest"]["sha256"]
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise PackageError(f"{envelope_of(package)} holds no in-toto statement: {error}") from error
-    if content.get("_type") != STATEMENT_TYPE or subject != package_digest(package):
-        raise PackageError(f"{envelope_of(package)} is about another package than {package}: fetch the version again")
-    return content
+        return signature.statement(package, package_digest(package))
+    except SignatureError as error:
+        raise PackageError(str(error)) from error
+
+
+def is_approved(package: Path) -> bool:
+    """Return whether the verdict in a package's provenance is an approval.
+
+    Raises:
+        PackageError: the envelope is missing or malformed, or is about another package.
+    """
+    try:
+        return provenance(package)["predicate"]["runDetails"]["byproducts"][0]["annotations"]["approved"] is True
+    except (LookupError, TypeError) as error:
+        raise PackageError(f"the provenance of {package} has no verdict: {error}; fetch the version again") from error
 
 
 def inputs(content: Statement) -> dict[str, str]:
@@ -158,34 +158,6 @@ def inputs(content: Statement) -> dict[str, str]:
         return {str(entry["name"]): str(entry["digest"]["sha256"]) for entry in entries}
     except (LookupError, TypeError) as error:
         raise PackageError(f"the provenance names no inputs: {error}; fetch the version again") from error
-
-
-def _read(package: Path) -> tuple[bytes, list[bytes]]:
-    """Return the payload of a package's envelope and its signatures."""
-    file = envelope_of(package)
-    try:
-        envelope = json.loads(file.read_text("utf-8"))
-        if envelope["payloadType"] != PAYLOAD_TYPE:
-            raise ValueError(f"the type of its payload is not {PAYLOAD_TYPE}")
-        signatures = [base64.b64decode(entry["sig"], validate=True) for entry in envelope["signatures"]]
-        return base64.b64decode(envelope["payload"], validate=True), signatures
-    except FileNotFoundError:
-        raise PackageError(f"{package} has no signature: {file} is missing; fetch the version again") from None
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise PackageError(f"{file} is no DSSE envelope: {error}; fetch the version again") from error
-
-
-def _is_valid(key: Ed25519PublicKey, payload: bytes, signature: bytes) -> bool:
-    try:
-        key.verify(signature, _pre_authentication(payload))
-    except InvalidSignature:
-        return False
-    return True
-
-
-def _pre_authentication(payload: bytes) -> bytes:
-    """Return what DSSE signs: type and payload, each with its length."""
-    return b"DSSEv1 %d %b %d %b" % (len(PAYLOAD_TYPE), PAYLOAD_TYPE.encode(), len(payload), payload)
 
 
 def key_id(key: Ed25519PublicKey) -> str:
@@ -223,20 +195,3 @@ def _private_key() -> Ed25519PrivateKey | None:
     if not isinstance(key, Ed25519PrivateKey):
         raise PackageError(f"{SIGNING_KEY}: {path} is no Ed25519 key: make one with spira models keygen")
     return key
-
-
-def _public_key() -> Ed25519PublicKey | None:
-    if not (path := os.environ.get(VERIFY_KEY)):
-        return None
-    try:
-        key = serialization.load_pem_public_key(Path(path).read_bytes())
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise PackageError(f"{VERIFY_KEY}: {path} is no public key: {error}") from error
-    if not isinstance(key, Ed25519PublicKey):
-        raise PackageError(f"{VERIFY_KEY}: {path} is no Ed25519 key: make one with spira models keygen")
-    return key
-
-
-def is_required() -> bool:
-    """Return whether a public key is configured."""
-    return bool(os.environ.get(VERIFY_KEY))

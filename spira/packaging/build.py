@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +27,7 @@ import numpy as np
 from scipy.io import wavfile
 from torch import nn
 
-from spira import inference
+from spira import inference, temporary
 from spira.config import SAMPLE_RATE_HZ, Config
 from spira.data.corpus import Corpus
 from spira.evaluation.predict import predict_waveforms
@@ -115,12 +114,12 @@ def check_with_recordings(package_dir: Path, network: nn.Module, config: Config,
     test = corpus.split("test")
     chosen = [int(i) for i in np.unique(np.linspace(0, len(test) - 1, TEST_RECORDINGS).round())]
     probabilities = predict_waveforms(network, config, (test.waveform(i) for i in chosen))
-    with tempfile.TemporaryDirectory() as temporary:
-        paths = [Path(temporary) / f"test-{i}.wav" for i in chosen]
+    with temporary.folder() as folder:
+        paths = [folder / f"test-{i}.wav" for i in chosen]
         for i, path in zip(chosen, paths, strict=True):
             wavfile.write(path, SAMPLE_RATE_HZ, test.waveform(i))
-        golden.write_listing(Path(temporary) / golden.LISTING, list(zip(paths, probabilities.tolist(), strict=True)))
-        return check_golden(package_dir, Path(temporary))
+        golden.write_listing(folder / golden.LISTING, list(zip(paths, probabilities.tolist(), strict=True)))
+        return check_golden(package_dir, folder)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ They are left behind when it is downloaded.
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -17,6 +16,7 @@ import mlflow.artifacts
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from spira import temporary
 from spira.packaging import attestation
 from spira.packaging.mlflow_model import ENVIRONMENT, MLMODEL
 from spira.packaging.verify import PackageError, regular_files
@@ -49,10 +49,10 @@ def download_attestation(store: ModelStore, entity: ModelVersion, package: Path)
     uri = store.uri(entity)
     if not uri.endswith(f"/{PACKAGE}"):
         return
-    with tempfile.TemporaryDirectory(dir=package.parent, prefix=".fetch-") as temporary:
+    with temporary.folder(package.parent, "fetch") as folder:
         try:
             envelope = mlflow.artifacts.download_artifacts(
-                artifact_uri=uri + attestation.ENVELOPE, dst_path=temporary, tracking_uri=store.tracking_uri
+                artifact_uri=uri + attestation.ENVELOPE, dst_path=str(folder), tracking_uri=store.tracking_uri
             )
         except (MlflowException, OSError):
             return  # none: refused later, where a signature is required

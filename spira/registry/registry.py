@@ -10,7 +10,6 @@ version, a call was killed between the two writes.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,10 +19,10 @@ from typing import Any
 from mlflow.entities import Run, RunData
 from mlflow.entities.model_registry import ModelVersion
 
-from spira import lineage
+from spira import lineage, signature, temporary
 from spira.evaluation.verdict import Verdict
 from spira.packaging import attestation
-from spira.packaging.verify import check_files, package_digest
+from spira.packaging.verify import PackageError, check_files, package_digest
 from spira.registry import artifacts as package_artifacts
 from spira.registry import runs
 from spira.registry.store import ModelStore, RegistryError, explained, local_uri
@@ -202,15 +201,15 @@ class Registry:
         if verdict.warnings:
             tags["warnings"] = "; ".join(verdict.warnings)
         same = self._store.search(f"tag.{DIGEST_TAG} = '{digest}'")
-        with tempfile.TemporaryDirectory() as beside:
+        with temporary.folder() as beside:
             content = attestation.statement(digest, tags, verdict, lineage.image_digest())
-            attestation.write(Path(beside), package_artifacts.PACKAGE, content)  # first: the signing key may be refused
+            attestation.write(beside, package_artifacts.PACKAGE, content)  # first: the signing key may be refused
             if same:
                 entity, owner = same[0], same[0].run_id or run_id
-                package_artifacts.upload_attestation(self._store, self._store.uri(entity), owner, Path(beside))
+                package_artifacts.upload_attestation(self._store, self._store.uri(entity), owner, beside)
             else:
                 uri = package_artifacts.upload(self._store, package, run_id, digest)
-                package_artifacts.upload_attestation(self._store, uri, run_id, Path(beside))
+                package_artifacts.upload_attestation(self._store, uri, run_id, beside)
                 entity = self._store.create_version(uri, run_id, tags)
         self._store.tag(entity, tags)
         if "champion" not in entity.aliases:
@@ -333,23 +332,29 @@ class Registry:
         return self._store.client.get_run(version.run_id).data
 
     @explained("the version cannot be fetched")
-    def fetch(self, version: int | str, out: Path) -> Path:
+    def fetch(self, version: int | str, out: Path, verify_key: str = "") -> Path:
         """Download a version's package to the folder ``out``, completely or not at all.
 
+        Args:
+            version: number or alias.
+            out: the folder to create; kept if it holds the package already.
+            verify_key: path of the public key of signatures; by default that in the environment.
+
         Raises:
-            RegistryError: the artifacts are not what was registered, or ``out`` holds something else.
+            RegistryError: the artifacts are not what was registered, ``out`` holds something else, or a public key is
+                configured and the version's tag contradicts the signed verdict.
             PackageError: the artifacts hold a link, or a file that does not belong to a package; or the version has no
-                valid signature, and a public key is configured (:mod:`spira.packaging.attestation`).
+                valid signature, and a public key is configured (:mod:`spira.signature`).
         """
         entity = self._store.find(version)
         registered = _package_digest(entity)
         if out.exists():
-            if not attestation.envelope_of(out).exists():
+            if not _is_attested(out, entity, verify_key):  # such as by an earlier verdict about the same package
                 package_artifacts.download_attestation(self._store, entity, out)
-            return _checked(out, entity, registered)
+            return _checked(out, entity, registered, verify_key)
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".fetch-") as temporary:
-            package = package_artifacts.download(self._store, entity, Path(temporary))
+        with temporary.folder(out.parent, "fetch") as folder:
+            package = package_artifacts.download(self._store, entity, folder)
             if package_digest(package) != registered:
                 raise RegistryError(
                     f"version {entity.version} cannot be used: its artifacts differ from what was registered"
@@ -360,7 +365,7 @@ class Registry:
             except OSError:
                 if not out.exists():  # otherwise another process has just fetched it
                     raise
-        return _checked(out, entity, registered)
+        return _checked(out, entity, registered, verify_key)
 
     def _registered(self, entity: ModelVersion) -> RegisteredVersion:
         run_id = entity.tags.get("verdict_run") or entity.run_id or ""
@@ -368,7 +373,7 @@ class Registry:
             version=int(entity.version),
             aliases=tuple(sorted(entity.aliases)),
             created=datetime.fromtimestamp(entity.creation_timestamp / 1000, UTC),
-            approved=entity.tags.get("approved") == "true",
+            approved=_is_approved(entity),
             metrics=self._store.client.get_run(run_id).data.metrics if run_id else {},
             tags=dict(entity.tags),
             run_id=run_id,
@@ -400,11 +405,35 @@ def _package_digest(entity: ModelVersion) -> str:
     return digest
 
 
-def _checked(out: Path, entity: ModelVersion, registered: str) -> Path:
-    if package_digest(out) == registered:
-        attestation.check(out)
-        return out
-    raise RegistryError(f"{out} exists and is not version {entity.version}: remove it or choose another folder")
+def _checked(out: Path, entity: ModelVersion, registered: str, verify_key: str) -> Path:
+    """Return a downloaded package.
+
+    Raises:
+        RegistryError: it is not the registered one, or the version's tag contradicts the signed verdict.
+        PackageError: it has no valid signature, and a public key is configured.
+    """
+    if package_digest(out) != registered:
+        raise RegistryError(f"{out} exists and is not version {entity.version}: remove it or choose another folder")
+    attestation.check(out, verify_key)
+    if signature.is_required(verify_key) and (signed := attestation.is_approved(out)) != _is_approved(entity):
+        raise RegistryError(
+            f"version {entity.version} is {'not ' * (not signed)}approved in its signed verdict, and "
+            f"{'not ' * signed}approved in the model repository: somebody changed the tag approved, or the signature; "
+            "register the package again"
+        )
+    return out
+
+
+def _is_attested(out: Path, entity: ModelVersion, verify_key: str) -> bool:
+    """Return whether the envelope beside a package is there and, if a key is configured, agrees with the repository."""
+    try:
+        return attestation.is_approved(out) == _is_approved(entity) or not signature.is_required(verify_key)
+    except PackageError:
+        return False
+
+
+def _is_approved(entity: ModelVersion) -> bool:
+    return bool(entity.tags.get("approved") == "true")
 
 
 def _check_promotable(entity: ModelVersion, force_reason: str | None) -> None:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,6 +14,7 @@ from typing import Any
 import mlflow.artifacts
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 
+from spira import temporary
 from spira.errors import SpiraError
 from spira.evaluation import verdict as verdicts
 from spira.evaluation.verdict import VERDICT, Verdict
@@ -85,9 +85,9 @@ def read_verdict(store: ModelStore, run: Run) -> Verdict:
     Raises:
         RegistryError: it is not a verdict.
     """
-    with tempfile.TemporaryDirectory() as temporary:
+    with temporary.folder() as folder:
         path = mlflow.artifacts.download_artifacts(
-            run_id=run.info.run_id, artifact_path=VERDICT, dst_path=temporary, tracking_uri=store.tracking_uri
+            run_id=run.info.run_id, artifact_path=VERDICT, dst_path=str(folder), tracking_uri=store.tracking_uri
         )
         try:
             return verdicts.parse(Path(path).read_text("utf-8"), f"the verdict of run {run.info.run_name!r}")
@@ -99,9 +99,9 @@ def training_files(store: ModelStore, run_id: str) -> frozenset[str] | None:
     """Return the SHA-256 of each training recording from the checkpoint of a run; None if it does not record them."""
     if CHECKPOINT not in [file.path for file in store.client.list_artifacts(run_id, CHECKPOINT.split("/")[0])]:
         return None
-    with tempfile.TemporaryDirectory() as temporary:
+    with temporary.folder() as folder:
         path = mlflow.artifacts.download_artifacts(
-            run_id=run_id, artifact_path=CHECKPOINT, dst_path=temporary, tracking_uri=store.tracking_uri
+            run_id=run_id, artifact_path=CHECKPOINT, dst_path=str(folder), tracking_uri=store.tracking_uri
         )
         try:
             files = json.loads(Path(path).read_text("utf-8"))["train_files"]
@@ -145,12 +145,12 @@ def _log_dataset(store: ModelStore, run_id: str, uri: str, content: RunContent) 
 
 
 def _log_artifacts(store: ModelStore, run_id: str, artifacts: Mapping[str, Path]) -> None:
-    with tempfile.TemporaryDirectory() as temporary:
+    with temporary.folder() as folder:
         for name, path in artifacts.items():
-            staged = Path(temporary) / name
+            staged = folder / name
             staged.parent.mkdir(parents=True, exist_ok=True)
             (shutil.copytree if path.is_dir() else shutil.copyfile)(path, staged)
-        store.client.log_artifacts(run_id, temporary)
+        store.client.log_artifacts(run_id, str(folder))
 
 
 def _metrics(content: RunContent) -> Iterator[tuple[str, float, int]]:

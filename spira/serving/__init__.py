@@ -1,4 +1,5 @@
-"""The server that KServe runs: numpy, scipy, soundfile and kserve, and of spira only ``audio`` and ``inference``.
+"""The server that KServe runs: numpy, scipy, soundfile and kserve, and of spira only ``audio``, ``inference``
+and ``signature``.
 
     python -m spira.serving --model-dir DIR --model-name spira --http-port 8080
 
@@ -13,7 +14,6 @@
     messages    JSON of both protocols to WAV bytes; predictions to responses
     tensors     the input tensor of v2 to WAV bytes
     package     the model, loaded from a package after its files and golden recordings are checked
-    signature   the signature beside a package, where a public key is configured
     errors      responses for refused requests: status, code, message
     memory      settings of the C library's memory allocator
 """

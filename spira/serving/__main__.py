@@ -23,6 +23,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model-dir", "--model_dir", type=Path, default=Path("/mnt/models"), help="package folder")
     parser.add_argument("--model-name", "--model_name", default="spira", help="model name in the URL paths")
     parser.add_argument("--model-version", default=os.environ.get("MODEL_VERSION", ""), help="version in responses")
+    parser.add_argument("--package-digest", default=os.environ.get("PACKAGE_DIGEST", ""), help="refuse another package")
     parser.add_argument("--http-port", "--http_port", type=int, default=8080, help="port to listen on")
     parser.add_argument("--threads", type=int, default=utils.cpu_count(), help="recordings computed at a time")
     parser.add_argument("--queue", type=int, default=16, help="requests that wait; more are answered with 429")
@@ -36,7 +37,9 @@ def main() -> None:
     options = arguments()
     memory.retain_freed_memory()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    detector = Detector(options.model_name, options.model_dir, options.model_version, options.threads)
+    detector = Detector(
+        options.model_name, options.model_dir, options.model_version, options.threads, options.package_digest
+    )
     all_bytes = max(Limits.all_bytes, 4 * options.max_bytes)
     limits = Limits(options.threads + options.queue, options.max_bytes, all_bytes)
     try:

@@ -33,11 +33,12 @@ class Detector(kserve.Model):
         folder: the package.
         version: model version in responses; empty if unknown.
         threads: number of recordings computed at a time.
+        digest: digest of the package that was deployed; empty to accept any.
     """
 
-    def __init__(self, name: str, folder: Path, version: str, threads: int) -> None:
+    def __init__(self, name: str, folder: Path, version: str, threads: int, digest: str = "") -> None:
         super().__init__(name)
-        self.folder, self.version = folder, version
+        self.folder, self.version, self.digest = folder, version, digest
         self.threads = ThreadPoolExecutor(threads, thread_name_prefix="predict")
         self.package: package.Package | None = None
 
@@ -47,7 +48,7 @@ class Detector(kserve.Model):
         Raises:
             PackageError: the package must not be served.
         """
-        self.package = package.load(self.folder)
+        self.package = package.load(self.folder, self.digest)
         logger.info("%s: golden recordings differ from torch by at most %.2g", self.folder, self.package.difference)
         self.ready = True
         return self.ready

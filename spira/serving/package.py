@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spira import signature
 from spira.inference.golden import golden
 from spira.inference.model import FORMATS, Model
-from spira.serving import signature
 
 DESCRIPTION = "package.json"
 """Description of a package, with the SHA-256 of its other files."""
@@ -46,15 +46,17 @@ class Package:
     """Largest difference from torch over the golden recordings."""
 
 
-def load(folder: Path) -> Package:
+def load(folder: Path, expected: str = "") -> Package:
     """Check and load a package. None of its code is imported.
 
     Args:
         folder: the package; a folder with the package in ``package`` and its signature beside it; or MLflow's
             artifacts of a package of format 1 (``data/data``).
+        expected: digest of the package that was deployed; empty to accept any.
 
     Raises:
-        PackageError: a file is missing, changed or unknown, or a golden probability differs from torch's.
+        PackageError: a file is missing, changed or unknown, it is another package than expected or has no valid
+            signature, or a golden probability differs from torch's.
     """
     if not (folder / DESCRIPTION).exists() and (folder / "package").is_dir():
         folder = folder / "package"
@@ -62,6 +64,10 @@ def load(folder: Path) -> Package:
     if (data / "data").is_dir():
         data = data / "data"
     digest = check_files(folder, data)
+    if expected not in ("", digest):  # package.json lists the digests, so who replaces all files replaces it too
+        raise PackageError(
+            f"{folder} is package {digest[:12]}, and {expected[:12]} was deployed: deploy the version again"
+        )
     try:
         signature.check(folder, digest)
     except signature.SignatureError as error:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from spira import temporary
 from spira.stage_logging import StageResult, stage
 
 log = logging.getLogger(__name__)
@@ -46,8 +46,8 @@ def deploy(package: Path, version: int, target: str, *, registry_uri: str, force
     from spira.deployment import targets
     from spira.deployment.promotion import apply, move_champion
     from spira.deployment.target import Release, Target
-    from spira.packaging import attestation
     from spira.registry import open_at
+    from spira.signature import is_required
 
     settings, registry = targets.read(target), open_at(registry_uri)
 
@@ -56,13 +56,13 @@ def deploy(package: Path, version: int, target: str, *, registry_uri: str, force
         log.info("deploy: version %d serves on target %s and passed the golden check", version, target.name)
         return replaced
 
-    with tempfile.TemporaryDirectory() as folder:
-        if attestation.is_required():  # the pipeline's own copy has no signature beside it
-            package = registry.fetch(version, Path(folder) / str(version))
+    with temporary.folder() as folder:
+        if is_required():  # the pipeline's own copy has no signature beside it
+            package = registry.fetch(version, folder / str(version))
         release = Release(str(version), package, registry.show(version).uri, force_reason)
 
         def package_of(number: str) -> Path:
-            return package if number == release.version else registry.fetch(number, Path(folder) / number)
+            return package if number == release.version else registry.fetch(number, folder / number)
 
         connected = targets.connect(settings, registry_uri, package_of)
         move_champion([connected], serve, lambda: registry.promote(version, force_reason or None))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spira import lineage
+from spira import lineage, temporary
 from spira.config import SAMPLE_RATE_HZ
 from spira.errors import SpiraError
 from spira.files import link_files, read_json, write_json
@@ -159,8 +158,8 @@ def open_champion(registry_uri: str) -> Iterator[ChampionPredictor | None]:
     if version is None:
         yield None
         return
-    with tempfile.TemporaryDirectory() as temporary:
-        package = registry.fetch(version.version, Path(temporary) / "package")
+    with temporary.folder() as folder:
+        package = registry.fetch(version.version, folder / "package")
         yield ChampionPredictor(f"version {version.version}", partial(_predict, package))
 
 
@@ -170,8 +169,8 @@ def _predict(package: Path, waveforms: Sequence[np.ndarray]) -> np.ndarray:
 
     from spira.packaging.verify import predict_with_package
 
-    with tempfile.TemporaryDirectory() as temporary:
-        paths = [Path(temporary) / f"{i}.wav" for i in range(len(waveforms))]
+    with temporary.folder() as folder:
+        paths = [folder / f"{i}.wav" for i in range(len(waveforms))]
         for path, waveform in zip(paths, waveforms, strict=True):
             wavfile.write(path, SAMPLE_RATE_HZ, waveform)
         predictions = predict_with_package(package, paths)

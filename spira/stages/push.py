@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spira import temporary
 from spira.errors import SpiraError
 from spira.evaluation import verdict as verdicts
 from spira.files import link_files, read_json
@@ -137,8 +137,8 @@ def _log_run(registry: Registry, corpus: Path, candidate: Path, verdict: Path, d
     from spira.models import checkpoint
 
     tags, shared = read_json(verdict / LINEAGE), verdict / sharing.FOLDER
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "checkpoint"
+    with temporary.folder() as parent:
+        folder = parent / "checkpoint"
         link_files(candidate, [name for name in checkpoint.FILES if name != checkpoint.INFO], folder)
         shutil.copyfile(shared / checkpoint.INFO, folder / checkpoint.INFO)
         return registry.log_run(

@@ -21,6 +21,7 @@ from kubernetes.utils.quantity import parse_quantity
 
 from pipelines.kubeflow import settings as cluster
 from pipelines.training import STORE_VARIABLES
+from spira import signature
 from spira.delivery import settings
 from spira.delivery.notices.channels import URLS_VARIABLE
 from spira.deployment.targets import KServeTarget
@@ -550,6 +551,30 @@ def test_policies_are_evaluated_as_in_kubernetes(ingress: list[Object], source: 
     assert is_allowed(policies, source, A, 80) == allowed
     assert is_allowed(policies, source, Peer("a", {"app": "not selected"}), 80)
     assert is_allowed(policies, A, B, 80)  # without policyTypes or egress, a policy concerns ingress only
+
+
+@pytest.mark.parametrize("overlay", ["base", *OVERLAYS])
+def test_signing_gives_the_public_key_to_the_tick_and_the_server(overlay: str, tmp_path: Path):
+    """The component changes nothing else, and an overlay without it has no key. Pods stay restricted."""
+    shutil.copytree(MANIFESTS, tmp_path / "manifests")
+    folder = tmp_path / "manifests" / "own"
+    folder.mkdir()
+    own = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "resources": [f"../{overlay}"]}
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(own | {"components": ["../signing"]}))
+    before, after = rendered(overlay), rendered("own", tmp_path / "manifests")
+    changed = {full_name(new): new for old, new in zip(before, after, strict=True) if old != new}
+    assert set(changed) == {"CronJob spira-delivery/spira-delivery", "ServingRuntime spira-serving/spira"}
+    for item in changed.values():
+        pod = pod_template(item)
+        assert pod is not None
+        assert violations(pod) == []
+        container = pod["spec"]["containers"][0]
+        (variable,) = (entry for entry in container["env"] if entry["name"] == signature.VERIFY_KEY)
+        (mount,) = (entry for entry in container["volumeMounts"] if entry["name"] == "verify-key")
+        assert variable["value"] == f"{mount['mountPath']}/verify.pem"
+        assert mount["readOnly"] is True
+        assert {"name": "verify-key", "configMap": {"name": "spira-verify-key"}} in pod["spec"]["volumes"]
+    assert signature.VERIFY_KEY not in json.dumps(before)
 
 
 def test_the_example_refers_to_existing_objects():

@@ -31,6 +31,7 @@ from spira.config import Config, from_dict
 from spira.data.pseudonyms import KEY_VARIABLE
 from spira.delivery.training_request import TrainingRequest
 from spira.evaluation import gate as gates
+from spira.packaging import attestation
 from spira.stages.inputs import read_config, read_gate
 from tests.support import ROOT
 from tests.support.gatefiles import LENIENT
@@ -463,6 +464,30 @@ def test_only_preprocess_has_the_keys_of_the_store(tmp_path: Path):
     for name, (secret,) in secrets.items():
         assert (secret["secretName"], secret["optional"]) == ("spira-data", True)
         assert {entry["envVar"]: entry["secretKey"] for entry in secret["keyToEnv"]} == {key: key for key in keys[name]}
+
+
+def test_only_push_has_the_private_key(tmp_path: Path):
+    """Evaluate and deploy have the public one. Both are mounted as files, and their variables name them."""
+    options = CompileOptions(signing_secret="signs", verify_config_map="verifies", target="{}")
+    spec, platform = compiled(options, tmp_path)
+    executors = platform["deploymentSpec"]["executors"]
+    mounts = {
+        kind: {name: executor[kind] for name, executor in executors.items() if kind in executor}
+        for kind in ("secretAsVolume", "configMapAsVolume")
+    }
+    assert {name: mount[0]["secretName"] for name, mount in mounts["secretAsVolume"].items()} == {"exec-push": "signs"}
+    assert {name: mount[0]["configMapName"] for name, mount in mounts["configMapAsVolume"].items()} == {
+        "exec-evaluate": "verifies",
+        "exec-deploy": "verifies",
+    }
+    for name, executor in spec["deploymentSpec"]["executors"].items():
+        variables = {entry["name"]: entry["value"] for entry in executor["container"].get("env", [])}
+        keys = {variable: variables.get(variable) for variable in (attestation.SIGNING_KEY, attestation.VERIFY_KEY)}
+        volumes = [mount[name][0] for mount in mounts.values() if name in mount]
+        assert [Path(path).parent.as_posix() for path in keys.values() if path] == [
+            volume["mountPath"] for volume in volumes
+        ], name
+    assert not any(volume["optional"] for mount in mounts.values() for (volume,) in mount.values())
 
 
 def test_only_tasks_that_can_resume_mount_the_claim(platform: dict[str, Any], tmp_path: Path):

@@ -42,13 +42,13 @@ def ledger(settings: Settings) -> Ledger:
 
 def repository(settings: Settings) -> MLflowRepository:
     """Return the model repository."""
-    return MLflowRepository(settings.registry, Path(settings.work) / "models")
+    return MLflowRepository(settings.registry, Path(settings.work) / "models", settings.verify_key)
 
 
 def targets(settings: Settings, repository: MLflowRepository) -> list[LazyTarget]:
     """Return the deployment targets."""
     return [
-        LazyTarget(target.kind, partial(connect, target, settings.registry, repository.package))
+        LazyTarget(target.kind, partial(connect, target, settings.registry, repository.package, settings.verify_key))
         for target in settings.targets
     ]
 
@@ -89,7 +89,7 @@ def _runner(settings: Settings, models: MLflowRepository) -> tuple[Runner, CodeP
         return kubeflow_runner(Path(settings.kubeflow), models)
     from pipelines.local_runner import LocalRunner
 
-    return LocalRunner(Path(settings.work), settings.registry), lineage.code_parts
+    return LocalRunner(Path(settings.work), settings.registry, settings.verify_key), lineage.code_parts
 
 
 def kubeflow_runner(path: Path, models: MLflowRepository) -> tuple[LazyRunner, CodeParts]:

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from spira import temporary
 from spira.errors import SpiraError
 
 MEGABYTE = 1_000_000
@@ -57,8 +58,8 @@ def check_temporary() -> None:
     folder = os.environ.get("TMPDIR") or _default_temporary()
     remedy = "set TMPDIR to a folder that can be written"
     try:
-        with tempfile.NamedTemporaryFile(dir=folder) as file:
-            file.write(b"0")
+        with temporary.file(Path(folder)) as file:
+            file.write_bytes(b"0")
     except OSError as error:
         raise SpiraError(f"TMPDIR {folder}: cannot be written ({error.strerror or error}); {remedy}") from error
     _check_free(Path(folder), f"TMPDIR {folder}", TEMPORARY_BYTES, "set TMPDIR to another folder")
@@ -72,8 +73,8 @@ def check_writable(work: Path) -> None:
     """
     try:
         work.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=work, prefix=".write-test-") as file:
-            file.write(b"0")
+        with temporary.file(work, "write-test") as file:
+            file.write_bytes(b"0")
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         cause = (error.strerror if isinstance(error, OSError) else None) or error
         raise SpiraError(f"--work {work}: cannot be written ({cause}); choose another folder with --work") from error

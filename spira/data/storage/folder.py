@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from spira import temporary
 from spira.data.pseudonyms import shown_recording
 from spira.data.storage.store import Entry, MissingError, StorageError, clean, disk_errors
 from spira.files import new_file
@@ -68,12 +68,13 @@ class Folder:
         """See :class:`Store`; a hard link from a complete file, which only one caller can make."""
         file = self._file(path)
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".create-") as partial:
-            partial.write(data)
-            partial.flush()
-            os.fsync(partial.fileno())  # the content reaches the disk before the name does
+        with temporary.file(file.parent, "create", 0o600) as partial:
+            with partial.open("wb") as content:
+                content.write(data)
+                content.flush()
+                os.fsync(content.fileno())  # the content reaches the disk before the name does
             try:
-                os.link(partial.name, file)
+                os.link(partial, file)
             except FileExistsError:
                 return False
         return True

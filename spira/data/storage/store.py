@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from spira import temporary
 from spira.data.pseudonyms import shown_recording
 from spira.errors import SpiraError
 
@@ -77,8 +77,8 @@ class Bucket(ABC):
     @contextmanager
     def local(self, path: str, generation: str | None = None) -> Iterator[Path]:
         """See :class:`Store`; in a temporary folder."""
-        with tempfile.TemporaryDirectory(prefix="spira-") as folder:
-            file = Path(folder, posixpath.basename(path))
+        with temporary.folder() as folder:
+            file = folder / posixpath.basename(path)
             self.fetch(path, file, generation)
             yield file
 

@@ -33,7 +33,8 @@ class Models:
         """
         verify.check_files(package)
         folder, staged = self.folder(version), self.root / f".{version}.writing"
-        _remove(staged)  # left by a kill
+        for left in self.root.glob(".*.writing"):  # by a kill, perhaps of another version
+            _remove(left)
         shutil.copytree(package, staged, symlinks=True)
         verify.check_files(staged)  # the copy is what is served: the package could change meanwhile
         if not (staged / mlflow_model.MLMODEL).exists():  # format 1: MLflow wrote its own, outside the digests

@@ -46,7 +46,7 @@ from spira.deployment.inference_service.processes import Process
 from spira.deployment.local import Local
 from spira.deployment.target import DeploymentError, Plan, Release, Status
 from spira.errors import SpiraError
-from spira.packaging import verify
+from spira.packaging import attestation, verify
 
 log = logging.getLogger(__name__)
 
@@ -60,14 +60,15 @@ class InferenceService:
     Args:
         folder: state folder on a local disk.
         service: command and addresses of the service. A process that was started by hand must be stopped by hand.
+        verify_key: path of the public key of signatures; see :mod:`spira.signature`.
     """
 
     name = "inference-service"
 
-    def __init__(self, folder: Path, service: Service) -> None:
+    def __init__(self, folder: Path, service: Service, verify_key: str = "") -> None:
         self.folder = folder
         self.service = service
-        self.record = Local(folder)
+        self.record = Local(folder, verify_key)
         self.messages = Messages(service)
         self.models = Models(folder / "models")
 
@@ -158,6 +159,7 @@ class InferenceService:
                 commit()  # raises an error, or has nothing to do
             else:
                 verify.check_files(package)
+                attestation.check(package, self.record.verify_key)
                 self._probe(status.previous, package)
                 self._switch(self._environment(status.previous, package), package, commit)
                 self.messages.check(package, self.service.channels, count=1)

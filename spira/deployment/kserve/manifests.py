@@ -36,11 +36,14 @@ COPIED_FIELDS = ("image", "args", "resources", "startupProbe", "readinessProbe",
 VERSION = "MODEL_VERSION"
 """Environment variable with the version that a server reports in its answers."""
 
+DIGEST = "PACKAGE_DIGEST"
+"""Environment variable with the digest of the package that a server accepts; an older program's changes have none."""
+
 ROLLING_UPDATE = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
 """A pod is removed only after its replacement is ready."""
 
 
-def check(release: Release, history: Sequence[Change]) -> None:
+def check(release: Release, history: Sequence[Change], verify_key: str = "") -> None:
     """Refuse a release that cannot be served, or whose location served another one.
 
     A version may have another package or location than before: after a loss of the model repository, its numbers begin
@@ -48,7 +51,7 @@ def check(release: Release, history: Sequence[Change]) -> None:
 
     Raises:
         DeploymentError: the version is not a plain name, or its location is missing or belongs to another release.
-        PackageError: the package is incomplete or was modified.
+        PackageError: the package is incomplete or was modified, or has no signature of the configured key.
     """
     if not re.fullmatch(r"[A-Za-z0-9_-]+", release.version):
         raise DeploymentError(f"version {release.version!r}: use letters, digits, - and _ only")
@@ -61,7 +64,7 @@ def check(release: Release, history: Sequence[Change]) -> None:
                 "the same location: a location belongs to one version alone, and its content never changes"
             )
     verify.check_files(release.package)
-    attestation.check(release.package)
+    attestation.check(release.package, verify_key)
 
 
 def render(name: str, runtime: str, account: str, history: Sequence[Change]) -> KubernetesObject:
@@ -85,7 +88,11 @@ def render(name: str, runtime: str, account: str, history: Sequence[Change]) -> 
         "runtime": runtime,
         "protocolVersion": "v2",
         "storageUri": current.uri.removesuffix("/package"),  # with the package comes what stands beside it
-        "env": [{"name": VERSION, "value": current.version}],
+        "env": [
+            {"name": name, "value": value}
+            for name, value in ((VERSION, current.version), (DIGEST, current.digest))
+            if value
+        ],
     }
     return {
         "apiVersion": "serving.kserve.io/v1beta1",
@@ -185,7 +192,16 @@ def outdated(deployment: KubernetesObject, runtime: KubernetesObject) -> list[st
     Fields that the runtime does not set belong to the cluster.
     """
     wanted, live = (_container(spec) for spec in (runtime["spec"], deployment["spec"]["template"]["spec"]))
-    return [line for field in COPIED_FIELDS for line in _missing(wanted.get(field), live.get(field), field)]
+    lines = [line for field in COPIED_FIELDS for line in _missing(wanted.get(field), live.get(field), field)]
+    return lines + _missing(_variables(wanted), _variables(live), "env")
+
+
+def _variables(container: KubernetesObject) -> KubernetesObject:
+    """Return the environment of a container by name; KServe adds the variables of the InferenceService."""
+    return {
+        entry["name"]: {key: value for key, value in entry.items() if key != "name"}
+        for entry in container.get("env", [])
+    }
 
 
 def _container(spec: KubernetesObject) -> KubernetesObject:

@@ -66,6 +66,7 @@ class KServe:
         timeout_seconds: maximum time for a version's pods to become ready.
         service_account: ServiceAccount with read access to the model's bucket.
         artifacts: prefix of a release's location -> prefix of the same location as the cluster reads it.
+        verify_key: path of the public key of signatures; see :mod:`spira.signature`.
     """
 
     name = "kserve"
@@ -79,8 +80,9 @@ class KServe:
         timeout_seconds: float = 300.0,
         service_account: str = "spira-predictor",
         artifacts: Mapping[str, str] | None = None,
+        verify_key: str = "",
     ) -> None:
-        self.cluster, self.package = cluster, package
+        self.cluster, self.package, self.verify_key = cluster, package, verify_key
         self.model, self.runtime, self.service_account = model, runtime, service_account
         self.timeout_seconds = timeout_seconds
         self.artifacts = artifacts or {}
@@ -126,7 +128,7 @@ class KServe:
             PackageError: the package is incomplete or was modified.
         """
         release, live = self._localized(release), self.cluster.get(self.model)
-        manifests.check(release, manifests.history(live))
+        manifests.check(release, manifests.history(live), self.verify_key)
         current, check = manifests.current(live), "check its golden recordings"
         serving = current.version if current else None
         drift, _ = self._drift(live, self._deployment())
@@ -146,7 +148,7 @@ class KServe:
             PackageError: the package was modified, or its probabilities in the cluster differ from torch's.
         """
         release, live = self._localized(release), self.cluster.get(self.model)
-        manifests.check(release, manifests.history(live))
+        manifests.check(release, manifests.history(live), self.verify_key)
         is_current = manifests.is_current(release, live)
         drift, _ = self._drift(live, self._deployment())
         if not is_current or drift:

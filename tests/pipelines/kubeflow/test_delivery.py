@@ -17,6 +17,7 @@ from pipelines.training import CompileOptions
 from spira.data.storage import open_store
 from spira.delivery import recurring_tick
 from spira.errors import SpiraError
+from spira.signature import VERIFY_KEY
 from tests.support.kfp_server import ServerState
 
 pytestmark = pytest.mark.integration
@@ -52,6 +53,16 @@ def test_a_tick_is_never_answered_from_the_cache(tmp_path: Path):
     (executor,) = spec["deploymentSpec"]["executors"].values()
     assert executor["container"]["image"] == IMAGE
     assert "pvcMount" not in str(platform)
+
+
+def test_the_public_key_is_mounted(tmp_path: Path):
+    """A tick checks signatures by it."""
+    spec, platform = compiled(tmp_path, verify_config_map="spira-verify-key")
+    (executor,) = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values()
+    (volume,) = executor["configMapAsVolume"]
+    assert volume["configMapName"] == "spira-verify-key"
+    (task,) = spec["deploymentSpec"]["executors"].values()
+    assert {"name": VERIFY_KEY, "value": f"{volume['mountPath']}/verify.pem"} in task["container"]["env"]
 
 
 def test_a_claim_is_mounted_at_state(tmp_path: Path):

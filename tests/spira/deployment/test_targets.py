@@ -59,6 +59,26 @@ def test_a_local_target_is_connected(tmp_path: Path) -> None:
         targets.connect(targets.LocalTarget(), "registry", package)
 
 
+def test_every_target_gets_the_key_of_signatures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """KServe's and the Inference Service's too."""
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
+    for name in ("MINIO_ACCESS_KEY", "MINIO_SECRET_KEY"):
+        monkeypatch.setenv(name, "value")
+    with ApiServer({}, tmp_path / "kubeconfig"):
+        every = (
+            targets.LocalTarget(serving=str(tmp_path)),
+            targets.KServeTarget(kind="kserve", namespace=NAMESPACE),
+            targets.read(SERVICE % f', "folder": "{tmp_path}"'),
+        )
+        keys = []
+        for settings in every:
+            connected = targets.connect(settings, "http://mlflow:5000", package, "verify.pem")
+            assert isinstance(connected, Local | KServe | InferenceService)
+            keys.append((connected.record if isinstance(connected, InferenceService) else connected).verify_key)
+    assert keys == ["verify.pem"] * 3
+
+
 def test_a_kserve_target_is_connected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The target has the values of the settings."""
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)

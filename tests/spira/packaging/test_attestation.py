@@ -14,7 +14,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from spira.cli.main import app
 from spira.deployment.local import Local
 from spira.deployment.target import Release
 from spira.packaging import attestation
@@ -128,6 +130,13 @@ def of_another_package(envelope: dict[str, Any], keys: Path) -> None:
     sign(envelope, keys / "ours.key")
 
 
+def as_another_statement(envelope: dict[str, Any], keys: Path) -> None:
+    """Sign something else about the package with the right key."""
+    content = json.loads(base64.b64decode(envelope["payload"])) | {"_type": "https://example.org/Review/v1"}
+    envelope["payload"] = base64.b64encode(json.dumps(content).encode()).decode()
+    sign(envelope, keys / "ours.key")
+
+
 def as_another_type(envelope: dict[str, Any], keys: Path) -> None:
     envelope["payloadType"] = "text/plain"
     sign(envelope, keys / "ours.key")
@@ -139,6 +148,7 @@ FORGED: dict[str, Callable[[dict[str, Any], Path], None]] = {
     "a changed payload": with_other_subject,
     "a statement about another package": of_another_package,
     "another payload type": as_another_type,
+    "another type of statement": as_another_statement,
     "signatures that are no list": lambda envelope, keys: envelope.update(signatures=7),
     "no base64": lambda envelope, keys: envelope.update(payload="?"),
     "a signature of another length": lambda envelope, keys: envelope.update(signatures=[{"sig": "AAAA"}]),
@@ -158,6 +168,98 @@ def test_a_forged_signature_is_refused(signed: Path, keys: Path, required: None,
         Local(tmp_path / "serving").apply(Release("1", signed))
     with pytest.raises(serving.PackageError):
         serving.load(signed)
+
+
+def test_the_key_of_a_setting_is_used_without_the_environment(
+    registry: Registry, signed: Path, keys: Path, tmp_path: Path
+) -> None:
+    """The model repository and the local target refuse an unsigned version and a version that another key signed."""
+    ours, theirs = str(keys / "ours.pub"), str(keys / "theirs.pub")
+    assert registry.fetch(1, tmp_path / "ours" / "package", ours).is_dir()
+    with pytest.raises(PackageError, match="no signature of the key in the setting verify_key"):
+        registry.fetch(1, tmp_path / "theirs" / "package", theirs)
+    with pytest.raises(PackageError, match="no signature of the key in the setting verify_key"):
+        registry.fetch(2, tmp_path / "unsigned" / "package", ours)
+    assert Local(tmp_path / "serving", ours).apply(Release("1", signed)).ready
+    for verb in (Local(tmp_path / "serving", theirs).plan, Local(tmp_path / "other", theirs).apply):
+        with pytest.raises(PackageError, match="no signature of the key in the setting verify_key"):
+            verb(Release("1", signed))
+
+
+def test_a_rollback_to_an_unsigned_version_is_refused(
+    registry: Registry, signed: Path, keys: Path, tmp_path: Path
+) -> None:
+    """It served before a key was configured."""
+    unsigned = registry.fetch(2, tmp_path / "unsigned" / "package")
+    Local(tmp_path / "serving").apply(Release("2", unsigned))
+    target = Local(tmp_path / "serving", str(keys / "ours.pub"))
+    target.apply(Release("1", signed))
+    with pytest.raises(PackageError, match="no signature"):
+        target.rollback("test")
+    assert target.status().version == "1"
+
+
+def test_a_served_package_that_is_signed_later_gets_its_signature(signed: Path, keys: Path, tmp_path: Path) -> None:
+    """A server of the folder that requires one then starts."""
+    envelope = attestation.envelope_of(signed).rename(tmp_path / "envelope")
+    Local(tmp_path / "serving").apply(Release("1", signed))
+    shutil.copyfile(envelope, attestation.envelope_of(signed))
+    target = Local(tmp_path / "serving", str(keys / "ours.pub"))
+    target.apply(Release("1", signed))
+    assert target.package is not None
+    attestation.check(target.package, str(keys / "ours.pub"))
+
+
+def test_a_changed_approval_in_the_repository_is_refused(registry: Registry, keys: Path, tmp_path: Path) -> None:
+    """Whoever can write to MLflow cannot approve a version: the verdict is signed. Without a key the tag counts."""
+    ours, run_id = str(keys / "ours.pub"), registry.show(1).run_id
+    rejected = VERDICT.model_copy(update={"approved": False, "reasons": ("recall is too low",)})
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv(attestation.SIGNING_KEY, str(keys / "ours.key"))
+        number = registry.register(make_package(tmp_path / "made", seed=5), run_id, rejected, LINEAGE)
+    cached = registry.fetch(number, tmp_path / "cached" / "package", ours)
+    registry._store.tag(registry._store.find(number), {"approved": "true"})
+    words = f"version {number} is not approved in its signed verdict, and approved in the model repository"
+    for out in (cached, tmp_path / "new" / "package"):
+        with pytest.raises(RegistryError, match=words):
+            registry.fetch(number, out, ours)
+    assert registry.fetch(number, tmp_path / "unchecked" / "package").is_dir()
+
+
+def test_a_later_verdict_about_a_package_is_downloaded(registry: Registry, keys: Path, tmp_path: Path) -> None:
+    """The copy in the cache has the signature of the earlier one."""
+    ours, run_id, package = str(keys / "ours.pub"), registry.show(1).run_id, make_package(tmp_path / "made", seed=6)
+    rejected = VERDICT.model_copy(update={"approved": False, "reasons": ("recall is too low",)})
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv(attestation.SIGNING_KEY, str(keys / "ours.key"))
+        number = registry.register(package, run_id, rejected, LINEAGE)
+        cached = registry.fetch(number, tmp_path / "cached" / "package", ours)
+        assert not attestation.is_approved(cached)
+        assert registry.register(package, run_id, VERDICT, LINEAGE) == number
+    assert attestation.is_approved(registry.fetch(number, cached, ours))
+
+
+def test_the_server_refuses_another_package_than_the_deployed_one(signed: Path) -> None:
+    """Its package.json was replaced with everything else, so only the digest of the deployment differs."""
+    assert serving.load(signed, package_digest(signed)).difference <= 1e-5
+    with pytest.raises(serving.PackageError, match=f"is package {package_digest(signed)[:12]}, and 0{{12}} was"):
+        serving.load(signed, "0" * 64)
+
+
+def test_the_delivery_settings_name_the_key(registry: Registry, keys: Path, tmp_path: Path) -> None:
+    """The command line deploys the signed version only, and says why it refuses the other."""
+    work = Path(registry.show(1).uri.removeprefix("file://")).parents[5]
+    shutil.copyfile(keys / "ours.pub", tmp_path / "verify.pem")
+    text = f"data: none\nwork: work\nregistry: {work}\nverify_key: verify.pem\n"
+    (tmp_path / "delivery.yaml").write_text(text)
+    file = str(tmp_path / "delivery.yaml")
+    refused = CliRunner().invoke(app, ["deploy", "apply", "2", "--settings", file])
+    assert (refused.exit_code, "no signature of the key in the setting verify_key" in refused.output) == (2, True)
+    applied = CliRunner().invoke(app, ["deploy", "apply", "1", "--settings", file])
+    assert applied.exit_code == 0, applied.output
+    (tmp_path / "delivery.yaml").write_text(text.replace("verify.pem", "lost.pem"))
+    lost = CliRunner().invoke(app, ["deploy", "apply", "1", "--settings", file])
+    assert (lost.exit_code, "lost.pem is no public key" in lost.output) == (2, True)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

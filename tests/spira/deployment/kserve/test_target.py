@@ -421,7 +421,7 @@ def test_a_missing_kubeconfig_or_context_is_reported(server: ApiServer, tmp_path
 def test_the_example_manifest_is_up_to_date() -> None:
     """``manifests/base/serving/example.yaml`` shows a written object without its history and the checksum of that."""
     example = yaml.safe_load((ROOT / "manifests" / "base" / "serving" / "example.yaml").read_text())
-    history = [Change.now("7", "apply", uri="gs://models/.../7")]
+    history = [Change.now("7", "apply", uri="gs://models/.../7", digest="1f2e3d4c...")]
     rendered = manifests.render("spira", "spira", "spira-predictor", history)
     assert example["spec"] == rendered["spec"]
     written = rendered["metadata"]["annotations"].keys() - {manifests.HISTORY_CHECKSUM}
@@ -530,3 +530,26 @@ def test_the_cluster_downloads_what_stands_beside_a_registered_package() -> None
     rendered = manifests.render("spira", "spira", "spira-predictor", history)
     assert rendered["spec"]["predictor"]["model"]["storageUri"] == "gs://models/packages/ab"
     assert manifests.history(rendered)[-1].uri == "gs://models/packages/ab/package"
+
+
+def test_the_server_gets_the_digest_of_the_package() -> None:
+    """It then refuses another one at the same location. A change of an older program has no digest."""
+    for digest, expected in (("ab" * 32, [{"name": "PACKAGE_DIGEST", "value": "ab" * 32}]), ("", [])):
+        history = [Change.now("7", "apply", uri="gs://models/7", digest=digest)]
+        rendered = manifests.render("spira", "spira", "spira-predictor", history)
+        assert rendered["spec"]["predictor"]["model"]["env"] == [{"name": "MODEL_VERSION", "value": "7"}, *expected]
+
+
+def test_a_runtime_that_requires_signatures_is_a_drift_of_older_pods() -> None:
+    """So the next tick replaces them; KServe's own variables and those of the InferenceService do not count."""
+    name, key = manifests.CONTAINER, {"name": "SPIRA_VERIFY_KEY", "value": "/etc/spira-verify/verify.pem"}
+    runtime = {"spec": {"containers": [{"name": name, "env": [key]}]}}
+
+    def deployment(*env: dict[str, str]) -> dict[str, Any]:
+        version = {"name": "MODEL_VERSION", "value": "7"}
+        return {"spec": {"template": {"spec": {"containers": [{"name": name, "env": [version, *env]}]}}}}
+
+    assert manifests.outdated(deployment(key), runtime) == []
+    assert [line.split(" ")[0] for line in manifests.outdated(deployment(), runtime)] == ["env.SPIRA_VERIFY_KEY"]
+    changed = manifests.outdated(deployment({**key, "value": "/other"}), runtime)
+    assert changed == ['env.SPIRA_VERIFY_KEY.value is "/other", not "/etc/spira-verify/verify.pem"']
