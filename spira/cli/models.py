@@ -12,6 +12,7 @@ from spira.cli.common.console import out, print_json, print_line, say
 from spira.cli.common.options import DEFAULT_WORK, Json, MLflow, Out, Work
 from spira.cli.push import push
 from spira.errors import SpiraError
+from spira.evaluation.numbers import number
 
 if TYPE_CHECKING:
     from spira.registry import RegisteredVersion, Registry
@@ -88,7 +89,7 @@ def _print_table(versions: list[RegisteredVersion]) -> None:
             str(version.version),
             ", ".join(version.aliases),
             "yes" if version.approved else "no",
-            "" if accuracy is None else f"{accuracy:.3f}",
+            number(accuracy, missing=""),
             f"{version.created:%Y-%m-%d %H:%M}",
         )
     out.print(table)

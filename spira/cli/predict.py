@@ -10,6 +10,7 @@ import typer
 from spira.cli.common.console import print_json, print_line
 from spira.cli.common.options import DEFAULT_WORK, Json, MLflow, Work
 from spira.cli.models import fetch_package
+from spira.evaluation.numbers import number
 
 
 def predict(
@@ -30,7 +31,7 @@ def predict(
         print_json(answers)
     else:
         for answer in answers:
-            result = answer.get("error") or f"{answer['probability']:.3f}  {answer['diagnosis']}"
+            result = answer.get("error") or f"{number(answer['probability'])}  {answer['diagnosis']}"
             print_line(f"{answer['file']}  {result}")
     if any("error" in answer for answer in answers):
         raise typer.Exit(2)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from spira.evaluation.gate import Gate
 from spira.evaluation.metrics import METRICS
+from spira.evaluation.numbers import number
 from spira.evaluation.verdict import CONDITIONS, Check, CheckKind, Condition, Estimate, Slice
 
 MIN_SPREAD = 1e-3
@@ -228,28 +229,28 @@ def fact(name: str, title: str, passed: bool, reason: str, kind: CheckKind = Che
 def at_least(name: str, title: str, measured: Estimate, limit: float, reason: str) -> Check:
     """Check that the value is not below the limit; ``reason`` opens the message if it is."""
     passed = measured.value is not None and measured.value >= limit
-    rule = f"at least {limit:.2f} is required"
+    rule = f"at least {number(limit)} is required"
     return _check(name, title, CheckKind.AT_LEAST, measured, limit, passed, reason, rule)
 
 
 def low_at_least(name: str, title: str, measured: Estimate, limit: float, reason: str) -> Check:
     """Check that the lower end of the interval is not below the limit; ``reason`` opens the message if it is."""
     passed = measured.low is not None and measured.low >= limit
-    rule = f"its lower end must reach {limit:.2f}"
+    rule = f"its lower end must reach {number(limit)}"
     return _check(name, title, CheckKind.LOW_AT_LEAST, measured, limit, passed, reason, rule)
 
 
 def at_most(name: str, title: str, measured: Estimate, limit: float, reason: str) -> Check:
     """Check that the value is not above the limit; ``reason`` opens the message if it is."""
     passed = measured.value is not None and measured.value <= limit
-    rule = f"at most {limit:.2f} is allowed"
+    rule = f"at most {number(limit)} is allowed"
     return _check(name, title, CheckKind.AT_MOST, measured, limit, passed, reason, rule)
 
 
 def _check(
     name: str, title: str, kind: CheckKind, measured: Estimate, limit: float, passed: bool, reason: str, rule: str
 ) -> Check:
-    numbers = f"{_as_text(measured)}, {rule}"
+    numbers = f"{_as_text(measured, has_method=kind == CheckKind.LOW_AT_LEAST)}, {rule}"
     return Check(
         name=name,
         title=title,
@@ -259,13 +260,16 @@ def _check(
         low=measured.low,
         high=measured.high,
         limit=limit,
+        method=measured.method,
         message=numbers if passed else f"{reason}: {numbers}",
     )
 
 
-def _as_text(measured: Estimate) -> str:
+def _as_text(measured: Estimate, has_method: bool) -> str:
+    """Return value and interval; with the interval's method where the interval is what is checked."""
     if measured.value is None:
         return "not defined"
     if measured.low is None or measured.high is None:
-        return f"{measured.value:.3f}"
-    return f"{measured.value:.3f} [{measured.low:.3f}, {measured.high:.3f}]"
+        return number(measured.value)
+    method = f" by {measured.method}" if has_method and measured.method else ""
+    return f"{number(measured.value)} [{number(measured.low)}, {number(measured.high)}]{method}"

@@ -296,6 +296,12 @@ class TestSetEvaluator:
             by_file=self.intervals(scores),
             by_speaker=self.intervals(self.scores(by_speaker(rows))) if "speaker" in rows else None,
             confusion=((controls, false_patients), (missed, patients)),
+            answers=metrics.answers(scores),
+            predictive_values=tuple(
+                metrics.predictive_values(scores, self.config.evaluation.confidence, prevalence)
+                for prevalence in self.gate.prevalences
+            ),
+            operating_points=metrics.operating_points(scores, self.config.evaluation.confidence),
             roc=roc(scores),
             calibration=metrics.calibration(scores),
             spread=float(np.std(scores.probabilities)),
@@ -308,7 +314,7 @@ class TestSetEvaluator:
         return Scores(labels, probabilities, clusters, self.config.evaluation.threshold, self.gate.abstention.band)
 
     def intervals(self, scores: Scores, names: tuple[str, ...] = tuple(METRICS)) -> dict[str, Estimate]:
-        """Return metrics with bootstrap intervals."""
+        """Return metrics with their intervals."""
         settings = self.config.evaluation
         weights = metrics.resamples(scores, settings.bootstrap_samples, settings.seed)
         return metrics.with_intervals(scores, weights, settings.confidence, names)
@@ -336,19 +342,16 @@ class TestSetEvaluator:
         )
 
     def compare(self, predictions: pd.DataFrame, champion: ChampionPredictor) -> ChampionComparison:
-        """Return candidate minus champion in noisy accuracy, paired: same waveforms, same resamples."""
+        """Return candidate minus champion in noisy accuracy, paired: both get the same waveforms."""
         candidate_rows = predictions[predictions["condition"] == "noisy"]
         probabilities = [champion.predict(self.waveforms("noisy", draw)) for draw in range(self.draws["noisy"])]
         champion_rows = candidate_rows.assign(probability=np.concatenate(probabilities))
         candidate, other = self.scores(candidate_rows), self.scores(champion_rows)
-        settings, accuracy = self.config.evaluation, METRICS["accuracy"]
-        weights = metrics.resamples(candidate, settings.bootstrap_samples, settings.seed)
-        gaps = accuracy.compute(candidate, weights) - accuracy.compute(other, weights)
-        low, high = metrics.bounds(gaps, settings.confidence)
+        confidence = self.config.evaluation.confidence
         return ChampionComparison(
             name=champion.name,
-            by_file=metrics.with_intervals(other, weights, settings.confidence),
-            difference=Estimate(value=accuracy.value(candidate) - accuracy.value(other), low=low, high=high),
+            by_file=self.intervals(other),
+            difference=metrics.difference(candidate, other, confidence),
         )
 
 

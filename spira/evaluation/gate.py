@@ -102,7 +102,9 @@ class Gate(FrozenModel):
     abstention: Abstention
     slices: Slices
     champion: ChampionRules
-    # Left out where it is false, so that gates of earlier versions keep their digest.
+    # The keys below are left out where they have their default, so that gates of earlier versions keep their digest.
+    prevalences: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field((), exclude_if=lambda shares: not shares)
+    """Shares of patients among the people examined, for which predictive values are reported. Nothing is checked."""
     require_known_training_data: bool = Field(False, exclude_if=lambda is_required: not is_required)
     """Whether a checkpoint that does not record its training data, such as an imported one, is rejected."""
 

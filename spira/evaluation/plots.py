@@ -24,6 +24,7 @@ from matplotlib.ticker import MaxNLocator
 
 from spira.config import SAMPLE_RATE_HZ
 from spira.data.metadata import CLASS_NAMES
+from spira.evaluation.numbers import number
 from spira.evaluation.verdict import Condition
 
 LIGHT = {
@@ -69,10 +70,10 @@ def training_curves(histories: Mapping[str, list[dict[str, float]]], candidate: 
         candidate: seed of the candidate.
     """
     figure, (loss, accuracy) = _panels(1, 2, 10.4, 3.3)
-    for number, (seed, history) in enumerate(histories.items()):
+    for position, (seed, history) in enumerate(histories.items()):
         table = pd.DataFrame(history)
         best = table["eval_loss"].argmin()
-        colour, style = LINES[number % len(LINES)]
+        colour, style = LINES[position % len(LINES)]
         width = 2.2 if seed == candidate else 1.0
         loss.plot(table["epoch"], table["train_loss"], color=LIGHT[colour], ls=style, lw=0.8, alpha=0.55)
         for axes, metric in ((loss, "eval_loss"), (accuracy, "eval_accuracy")):
@@ -91,10 +92,10 @@ def roc(conditions: Mapping[str, Condition], titles: Mapping[str, str]) -> str:
     """Draw the ROC curve of every condition, with its AUROC by file."""
     figure, (axes,) = _panels(1, 1, 3.9, 4.9)
     axes.plot([0, 1], [0, 1], color=LIGHT["faint"], linewidth=1)
-    for number, (name, measured) in enumerate(conditions.items()):
-        colour, style = LINES[number % len(LINES)]
+    for position, (name, measured) in enumerate(conditions.items()):
+        colour, style = LINES[position % len(LINES)]
         area = measured.by_file["auroc"].value
-        label = titles[name] + (f", AUROC {area:.2f}" if area is not None else "")
+        label = titles[name] + (f", AUROC {number(area)}" if area is not None else "")
         curve = measured.roc
         rates = np.array(curve.fpr, dtype=float), np.array(curve.tpr, dtype=float)  # None becomes NaN: not drawn
         axes.plot(*rates, color=LIGHT[colour], linestyle=style, linewidth=2, label=label)

@@ -33,6 +33,7 @@ from spira.data.quality import SkippedRecording
 from spira.evaluation import plots, sharing
 from spira.evaluation import verdict as verdicts
 from spira.evaluation.metrics import METRICS
+from spira.evaluation.numbers import number, percent
 from spira.evaluation.verdict import CONDITIONS, HISTORIES, PREDICTIONS, PROBES, VERDICT, CheckKind, Verdict
 from spira.models import checkpoint as checkpoints
 from spira.models.checkpoint import Checkpoint
@@ -136,6 +137,7 @@ def render(
     """Return the page; see :func:`write`."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["number"] = number
+    environment.filters["percent"] = percent
     template = (resources.files("spira.evaluation") / "report.html").read_text("utf-8")
     shown = sharing.shared_verdict(verdict, content.pseudonyms) if content.pseudonyms else verdict
     return environment.from_string(template).render(
@@ -155,8 +157,10 @@ def render(
         corpus=corpus,
         lineage=lineage,
         titles=titles(verdict),
+        threshold=verdict.config.evaluation.threshold,
         probes=PROBES,
         metrics=METRICS,
+        methods=interval_methods(verdict),
         limit_signs=LIMIT_SIGNS,
         classes={str(label): name for label, name in CLASS_NAMES.items()},
         light=plots.LIGHT,
@@ -169,17 +173,26 @@ def titles(verdict: Verdict) -> dict[str, str]:
     return {name: CONDITIONS.get(name, name) for name in verdict.conditions}
 
 
+def interval_methods(verdict: Verdict) -> dict[str, tuple[str, list[str]]]:
+    """Return method -> (source, names of the metrics whose intervals it gives); none for earlier verdicts."""
+    methods: dict[str, tuple[str, list[str]]] = {}
+    noisy = verdict.conditions.get("noisy")
+    estimates = dict(noisy.by_file) if noisy else {}
+    names = {name: METRICS[name].name if name in METRICS else name for name in estimates}
+    if verdict.champion:
+        estimates["difference"], names["difference"] = verdict.champion.difference, "difference to the champion"
+    for name, estimate in estimates.items():
+        if estimate.method:
+            methods.setdefault(estimate.method, (estimate.source or "", []))[1].append(names[name])
+    return methods
+
+
 def status(verdict: Verdict) -> str:
     """Return ``approved``, ``refused`` (too little data, whatever else failed) or ``rejected``."""
     if verdict.approved:
         return "approved"
     has_too_little_data = any(check.kind == CheckKind.DATA and not check.passed for check in verdict.checks)
     return "refused" if has_too_little_data and verdict.conditions else "rejected"
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """Return a number as the page shows it; a dash for None."""
-    return "\N{EN DASH}" if value is None else f"{value:.{digits}f}"
 
 
 def notice(corpus: Corpus) -> str:

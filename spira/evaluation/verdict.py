@@ -51,7 +51,12 @@ class Estimate(Record):
     low: Number = None
     """Lower end of the interval; None where there is no interval."""
     high: Number = None
-    """Upper end of the interval."""
+    """Upper end of the interval; None if it has no end."""
+    method: str | None = Field(None, exclude_if=lambda method: method is None)
+    """Name of the interval's method (:mod:`spira.evaluation.intervals`); None in verdicts of earlier versions, whose
+    intervals are percentiles of a bootstrap."""
+    source: str | None = Field(None, exclude_if=lambda source: source is None)
+    """Publications that the method comes from."""
 
 
 class CheckKind(StrEnum):
@@ -82,6 +87,8 @@ class Check(Record):
     low: Number = None
     high: Number = None
     limit: Number = None
+    method: str | None = Field(None, exclude_if=lambda method: method is None)
+    """Name of the interval's method."""
     message: str = ""
     """The numbers and the rule, after the reason if the check failed."""
     is_warning: StrictBool = Field(False, exclude_if=lambda is_warning: not is_warning)
@@ -115,6 +122,8 @@ class RecordedGate(FrozenModel):
     abstention: Abstention
     slices: Slices
     champion: ChampionRules
+    # as in the gate: left out where no prevalence is named
+    prevalences: tuple[float, ...] = Field((), exclude_if=lambda shares: not shares)
 
     @classmethod
     def of(cls, gate: Gate) -> RecordedGate:
@@ -168,6 +177,32 @@ class Calibration(Record):
     """Number of predictions in the bin."""
 
 
+class PredictiveValues(Record):
+    """What a call means where a given share of the people examined are patients."""
+
+    prevalence: float
+    """Share of patients."""
+    positive: Estimate
+    """Chance that a person who is called patient is one."""
+    negative: Estimate
+    """Chance that a person who is called control is one."""
+
+
+class OperatingPoint(Record):
+    """Sensitivity and specificity at one threshold."""
+
+    threshold: float
+    sensitivity: Estimate
+    specificity: Estimate
+
+
+class Answers(Record):
+    """Numbers of predictions with each answer: negative, inconclusive, positive."""
+
+    controls: tuple[int, int, int]
+    patients: tuple[int, int, int]
+
+
 class Condition(Record):
     """Measurements under one condition."""
 
@@ -178,7 +213,13 @@ class Condition(Record):
     by_speaker: dict[str, Estimate] | None
     """Metric -> its estimate over speakers; None where speakers are not known."""
     confusion: tuple[tuple[int, int], tuple[int, int]]
-    """``[[true controls, false patients], [missed patients, true patients]]``."""
+    """``[[true controls, false patients], [missed patients, true patients]]``, whether conclusive or not."""
+    answers: Answers | None = Field(None, exclude_if=lambda answers: answers is None)
+    """Confusion matrix with the abstentions; None in verdicts of earlier versions, as with the next two."""
+    predictive_values: tuple[PredictiveValues, ...] = Field((), exclude_if=lambda values: not values)
+    """At the gate's prevalences, over recordings."""
+    operating_points: tuple[OperatingPoint, ...] = Field((), exclude_if=lambda points: not points)
+    """By threshold, over recordings; the threshold in use is one of them."""
     roc: RocCurve
     calibration: Calibration
     spread: Number

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from spira.evaluation.metrics import METRICS
+from spira.evaluation.numbers import number
 from spira.evaluation.verdict import CONDITIONS, PROBES, Condition, Estimate, Verdict
 
 MAX_HEADLINE_LENGTH = 160
@@ -43,9 +44,30 @@ def _candidate(verdict: Verdict) -> str:
     text = (
         f"Candidate: {verdict.config.model.architecture}, seed {verdict.candidate.seed} of "
         f"{', '.join(verdict.training)}. Test: {verdict.data.files} recordings, {classes}. "
-        f"Intervals: {level:.0%}, by file."
+        f"Intervals: {level:.0%}, by file{_methods(verdict)}."
     )
     return _escaped(text)
+
+
+def _methods(verdict: Verdict) -> str:
+    noisy = verdict.conditions.get("noisy")
+    methods = interval_methods(
+        {name: noisy.by_file[name] for name in SHOWN_METRICS if name in noisy.by_file} if noisy else {}
+    )
+    return f"; {methods}" if methods else ""
+
+
+def interval_methods(estimates: Mapping[str, Estimate]) -> str:
+    """Return the methods of the intervals, each with its metrics: "exact (Clopper-Pearson): accuracy, coverage".
+
+    Args:
+        estimates: metric -> estimate; those of earlier versions have no method and are left out.
+    """
+    metrics: dict[str, list[str]] = {}
+    for name, estimate in estimates.items():
+        if estimate.method:
+            metrics.setdefault(estimate.method, []).append(METRICS[name].name if name in METRICS else name)
+    return "; ".join(f"{method}: {', '.join(names)}" for method, names in metrics.items())
 
 
 def _metrics(tests: dict[str, Condition]) -> str:
@@ -76,8 +98,8 @@ def _interval(estimate: Estimate | None) -> str:
     if estimate is None or estimate.value is None:
         return "-"
     if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.3f}"
-    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+        return number(estimate.value)
+    return f"{number(estimate.value)} ({number(estimate.low)} to {number(estimate.high)})"
 
 
 def _shortened(text: str) -> str:

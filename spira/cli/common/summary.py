@@ -15,6 +15,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from spira.evaluation.numbers import number
+
 if TYPE_CHECKING:
     from pipelines.summary import RunSummary
 
@@ -26,7 +28,7 @@ def show(summary: RunSummary, work: str, console: Console) -> None:
     """Print the summary of :func:`pipelines.local.run`."""
     parts: list[Any] = [_verdict(summary), _trained(summary)]
     if summary.metrics:
-        parts.append(_metrics(summary))
+        parts += [_metrics(summary), _methods(summary)]
     console.print(Panel(Group(*parts, _places(summary)), title="SPIRA", expand=False))
     console.print(Text("Next:"))
     for command in next_commands(summary, work):
@@ -71,8 +73,15 @@ def _metrics(summary: RunSummary) -> Table:
     return table
 
 
+def _methods(summary: RunSummary) -> Text:
+    from spira.evaluation.verdict_text import interval_methods  # loads scipy
+
+    methods = interval_methods({name: summary.metrics[name] for name in METRICS_SHOWN})
+    return Text(f"Intervals by {methods}", style="dim") if methods else Text("")
+
+
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+    return number(value, missing="-")
 
 
 def _places(summary: RunSummary) -> Text:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -36,6 +38,9 @@ def test_values_equal_those_of_scikit_learn(seed: int, ties: bool) -> None:
         "specificity": reference.recall_score(1 - labels, ~called),
         "balanced_accuracy": reference.balanced_accuracy_score(labels, called),
         "auroc": reference.roc_auc_score(labels, probabilities),
+        "f1": reference.f1_score(labels, called),
+        "positive_likelihood_ratio": reference.class_likelihood_ratios(labels, called)[0],
+        "negative_likelihood_ratio": reference.class_likelihood_ratios(labels, called)[1],
         "brier": reference.brier_score_loss(labels, probabilities),
     }
     assert {name: value(name, scores) for name in expected} == pytest.approx(expected)
@@ -71,6 +76,49 @@ def test_the_abstention_band_is_open() -> None:
     scores = Scores(np.array([0, 0, 1, 1]), np.array([0.4, 0.41, 0.59, 0.6]), np.arange(4), 0.5, (0.4, 0.6))
     assert value("coverage", scores) == 0.5
     assert value("conclusive_accuracy", scores) == 1.0
+
+
+def test_abstentions_are_a_column_of_the_confusion_matrix() -> None:
+    """Negative, inconclusive and positive answers of controls and of patients; the ends of the band are answers."""
+    probabilities = np.array([0.1, 0.4, 0.45, 0.9, 0.2, 0.5, 0.59, 0.6])
+    scores = Scores(np.repeat([0, 1], 4), probabilities, np.arange(8), 0.5, (0.4, 0.6))
+    answers = metrics.answers(scores)
+    assert (answers.controls, answers.patients) == ((2, 1, 1), (1, 2, 1))
+
+
+@given(seed=st.integers(0, 10_000), prevalence=st.floats(0.001, 0.999))
+@settings(max_examples=40, deadline=None)
+def test_predictive_values_are_bayes_theorem(seed: int, prevalence: float) -> None:
+    """A share of patients with sensitivity and specificity gives the chance that a call is right."""
+    scores = random_scores(seed)
+    sensitivity, specificity = value("sensitivity", scores), value("specificity", scores)
+    values = metrics.predictive_values(scores, 0.95, prevalence)
+    true, false = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
+    assert values.positive.value == pytest.approx(true / (true + false))
+    true, false = specificity * (1 - prevalence), (1 - sensitivity) * prevalence
+    assert values.negative.value == pytest.approx(true / (true + false))
+    for estimate in (values.positive, values.negative):
+        assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
+
+
+def test_a_positive_call_is_certain_only_without_false_patients() -> None:
+    """With specificity 1 the predictive value is 1, and its interval is wide all the same."""
+    scores = Scores(np.repeat([0, 1], 12), np.repeat([0.1, 0.9], 12), np.arange(24))
+    values = metrics.predictive_values(scores, 0.95, 0.1)
+    assert (values.positive.value, values.positive.high) == (1.0, 1.0)
+    assert values.positive.low == pytest.approx(0.31, abs=0.01)
+
+
+def test_operating_points_have_the_threshold_in_use_and_fall_in_sensitivity() -> None:
+    """A higher threshold calls fewer people patient."""
+    scores = random_scores(1)
+    points = metrics.operating_points(replace(scores, threshold=0.37), 0.95)
+    thresholds = [point.threshold for point in points]
+    assert 0.37 in thresholds
+    assert thresholds == sorted(thresholds)
+    for metric, order in (("sensitivity", -1), ("specificity", 1)):
+        values = [getattr(point, metric).value for point in points]
+        assert values == sorted(values, reverse=order < 0)
 
 
 def test_resampling_draws_whole_speakers_within_their_class() -> None:

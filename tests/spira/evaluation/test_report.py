@@ -23,8 +23,9 @@ from spira.config import SAMPLE_RATE_HZ
 from spira.data.corpus import Corpus
 from spira.data.pseudonyms import Pseudonyms
 from spira.errors import SpiraError
-from spira.evaluation import evaluate, gate, report
+from spira.evaluation import evaluate, gate, intervals, report
 from spira.evaluation import verdict as verdicts
+from spira.evaluation.numbers import number
 from spira.evaluation.report import Content
 from spira.evaluation.verdict import Check, CheckKind, Condition, Estimate, Verdict
 from spira.models import checkpoint
@@ -146,15 +147,48 @@ def test_figures_are_those_of_the_verdict(case: Case, page: Page) -> None:
     """The page shows value and interval of the noisy test, mean over seeds, and the champion."""
     verdict = case.verdict()
     accuracy = verdict.conditions["noisy"].by_file["accuracy"]
-    shown = f"{accuracy.value:.3f} {accuracy.low:.2f} to {accuracy.high:.2f}"
+    shown = f"{number(accuracy.value)} {number(accuracy.low)} to {number(accuracy.high)}"
     assert shown in page.text("metrics")
     assert shown in page.text("champion")
     spread = verdict.spread["noisy"]["accuracy"]
     assert f"{spread.mean:.3f} ± {spread.std:.3f}" in page.text("metrics")
     assert "version 7" in page.text("champion")
-    (right, wrong), _ = verdict.conditions["clean"].confusion
-    assert f"Clean test called control called patient controls {right} " in page.text("confusion")
-    assert right + wrong == 4
+    right, unsure, wrong = verdict.conditions["clean"].answers.controls
+    assert f"Clean test called control inconclusive called patient controls {right} " in page.text("confusion")
+    assert right + unsure + wrong == 4
+
+
+def test_the_methods_of_the_intervals_are_named_with_their_sources(case: Case, page: Page) -> None:
+    """Above the metrics, beside the checks and beside the difference to the champion."""
+    for method in (
+        intervals.EXACT,
+        intervals.AREA_SCORE,
+        intervals.BOUNDED,
+        intervals.BOOTSTRAP,
+        intervals.PAIRED_SCORE,
+    ):
+        assert f"{method.name} ({method.source})" in page.text("metrics")
+    assert intervals.EXACT.name in page.text("checks")
+    assert intervals.PAIRED_SCORE.name in page.text("champion")
+    assert "percentiles of a bootstrap" not in page.text("metrics")
+
+
+def test_operating_points_and_predictive_values_are_tables(case: Case, page: Page) -> None:
+    """Every threshold and every prevalence of the gate has a row; the threshold in use is marked."""
+    noisy = case.verdict().conditions["noisy"]
+    for point in noisy.operating_points:
+        in_use = " (in use)" if point.threshold == 0.5 else ""
+        assert f"{number(point.threshold)}{in_use} {shown(point.sensitivity)}" in page.text("curves")
+    for values in noisy.predictive_values:
+        assert f"{100 * values.prevalence:g} % {shown(values.positive)}" in page.text("curves")
+    assert [values.prevalence for values in noisy.predictive_values] == list(gate.load().prevalences)
+
+
+def shown(estimate: Estimate) -> str:
+    """Return the text of an estimate in a table."""
+    if estimate.value is None:
+        return "\N{EN DASH}" if estimate.low is None else f"at least {number(estimate.low)}"
+    return f"{number(estimate.value)} {number(estimate.low)} to {number(estimate.high)}"
 
 
 def test_all_seeds_are_drawn(page: Page) -> None:
@@ -350,6 +384,23 @@ def test_unknown_speakers_are_a_limit(case: Case, tmp_path: Path) -> None:
 def test_an_undefined_number_is_a_dash() -> None:
     """None is not shown as a number."""
     assert (report.number(None), report.number(0.12345), report.number(7, 0)) == ("\N{EN DASH}", "0.123", "7")
+
+
+def test_a_report_of_an_earlier_verdict_has_what_it_measured(case: Case, tmp_path: Path) -> None:
+    """Without methods, answers and operating points, the page says so or leaves them out."""
+    verdict = case.verdict().to_json()
+
+    def without(part: Any) -> Any:
+        if isinstance(part, dict):
+            left_out = {"method", "source", "answers", "operating_points", "predictive_values"}
+            return {key: without(value) for key, value in part.items() if key not in left_out}
+        return [without(value) for value in part] if isinstance(part, list) else part
+
+    changes = {key: without(verdict[key]) for key in ("conditions", "checks", "champion", "slices")}
+    page = case.changed(tmp_path / "v", **changes).page(tmp_path / "report.html")
+    assert "percentiles of a bootstrap" in page.text("metrics")
+    assert "Operating points" not in page.text("curves")
+    assert "called control called patient controls" in page.text("confusion")
 
 
 def test_undefined_metrics_can_be_shown(case: Case, tmp_path: Path) -> None:

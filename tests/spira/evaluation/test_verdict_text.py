@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spira.evaluation.verdict import Check, CheckKind, Condition, Estimate
-from spira.evaluation.verdict_text import MAX_HEADLINE_LENGTH, headline, markdown
+from spira.evaluation.verdict_text import MAX_HEADLINE_LENGTH, headline, interval_methods, markdown
 from tests.support.verdicts import condition, make_verdict
 
 
@@ -33,6 +33,25 @@ def test_the_summary_has_the_noisy_and_clean_tests_with_intervals():
     assert "| Accuracy | 0.900 (0.850 to 0.950) | 0.950 (0.900 to 1.000) |" in text
     assert "| AUROC | - | - |" in text
     assert "Background" not in text
+
+
+def test_the_methods_of_the_intervals_are_named():
+    """Each method once, with its metrics; an earlier verdict has none."""
+    verdict = make_verdict()
+    noisy = condition(accuracy=0.9, sensitivity=0.9, auroc=0.95)
+    methods = {"accuracy": "exact", "sensitivity": "exact", "auroc": "score"}
+    by_file = {name: noisy.by_file[name].model_copy(update={"method": method}) for name, method in methods.items()}
+    assert interval_methods(by_file) == "exact: accuracy, sensitivity; score: AUROC"
+    text = markdown(verdict.model_copy(update=measured(noisy=noisy.model_copy(update={"by_file": by_file}))))
+    assert "by file; exact: accuracy, sensitivity; score: AUROC." in text
+    assert "by file." in markdown(verdict)
+
+
+def test_less_than_everything_is_not_shown_as_everything():
+    """An accuracy of 0.9996 is 0.999, in the headline and in the table."""
+    text = markdown(make_verdict(accuracy=0.9996))
+    assert text.startswith("# approved: accuracy 0.999 (0.950 to 1.000)")
+    assert "| Accuracy | 0.999" in text
 
 
 def test_a_rejection_has_all_reasons_and_each_check():
