@@ -30,6 +30,7 @@ from spira.evaluation.checks import MIN_RANKED
 from spira.evaluation.gate import Gate
 from spira.evaluation.metrics import METRICS, Scores
 from spira.evaluation.verdict import (
+    CONFOUNDER_CHECK,
     Check,
     CheckKind,
     Confounder,
@@ -41,8 +42,6 @@ from spira.evaluation.verdict import (
 if TYPE_CHECKING:
     from spira.evaluation.evaluate import TestSetEvaluator
 
-CHECK = "better_than_confounders"
-"""Name of the check."""
 COLUMNS = {"age": "age", "sex": "sex", "site": "site"}
 MEASURES = {"sample rate": "sample_rate", "length": "seconds", "level": "rms_dbfs", "noise level": "background_dbfs"}
 """Confounder -> column of the tables, and of the corpus's measures."""
@@ -102,7 +101,7 @@ def check(gate: Gate, measured: ConfounderBaseline, counts: Mapping[str, Mapping
     ranked = min(units.get("speakers", units["files"]) for units in counts.values())
     if ranked < MIN_RANKED:
         message = f"not judged: {ranked} speakers or files of a class, at least {MIN_RANKED} are needed"
-        return Check(name=CHECK, title=title, kind=CheckKind.FACT, passed=True, message=message)
+        return Check(name=CONFOUNDER_CHECK, title=title, kind=CheckKind.FACT, passed=True, message=message)
     test = next(test for test in measured.tests if test.condition == condition)
     difference, other = test.difference[metric], test.by_file[metric]
     is_better = difference.low is not None and difference.low > 0
@@ -115,7 +114,7 @@ def check(gate: Gate, measured: ConfounderBaseline, counts: Mapping[str, Mapping
             f"{_number(other.value)} ({strongest.name}: {_number(strongest.auroc)}), the difference {message}"
         )
     return Check(
-        name=CHECK,
+        name=CONFOUNDER_CHECK,
         title=title,
         kind=CheckKind.LOW_AT_LEAST,
         passed=is_better or not is_required,

@@ -288,6 +288,10 @@ class FlowRow(Record):
         return self.used + sum(self.refused.values())
 
 
+CONFOUNDER_CHECK = "better_than_confounders"
+"""Name of the check whose finding is said first."""
+
+
 class Verdict(Record):
     """The decision on a candidate, and everything that led to it."""
 
@@ -322,6 +326,11 @@ class Verdict(Record):
     """Recordings that were given, refused and used, by split and class."""
     test_evaluations: int | None = Field(None, exclude_if=lambda count: count is None)
     """How often this test set was evaluated so far, this evaluation included; None if that is not known."""
+
+    @property
+    def finding(self) -> str:
+        """Return the message that the network is not shown to be better than the confounders alone, or ""."""
+        return next((check.message for check in self.checks if check.name == CONFOUNDER_CHECK and check.is_warning), "")
 
     def to_json(self) -> JsonObject:
         """Return the content of ``verdict.json``."""
