@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import StrictBool
+from pydantic import Field, StrictBool
 
 from spira.config import Config, FrozenModel
 from spira.evaluation.verdict import Candidate, Estimate, Number, SeedSpread, SeedTraining, TestData, Verdict
@@ -32,6 +32,12 @@ class RunSummary(FrozenModel):
     reasons: tuple[str, ...]
     warnings: tuple[str, ...] = ()
     """Messages of the checks that could not be made and do not reject."""
+    finding: str = ""
+    """Message that the network is not shown to be better than the confounders alone, one of the warnings; or ""."""
+    test_evaluations: int | None = None
+    """How often this test set was evaluated so far; None if that is not known."""
+    external: dict[str, dict[str, Estimate]] = Field(default_factory=dict)
+    """External test set -> metric -> estimate in the noisy test, by file."""
     metrics: dict[str, Estimate]
     """Metric -> estimate in the noisy test, by file; empty if the candidate was not measured."""
     metrics_of: Literal["the noisy test, by file"] = "the noisy test, by file"
@@ -70,6 +76,11 @@ class RunSummary(FrozenModel):
             approved=verdict.approved,
             reasons=verdict.reasons,
             warnings=verdict.warnings,
+            finding=verdict.finding,
+            test_evaluations=verdict.test_evaluations,
+            external={
+                test.name: test.conditions["noisy"].by_file for test in verdict.external if "noisy" in test.conditions
+            },
             metrics=noisy.by_file if noisy else {},
             model_version=model_version,
             candidate=verdict.candidate,

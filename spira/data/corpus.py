@@ -1,10 +1,11 @@
 """The corpus of a data set: every recording decoded and checked, at 16 kHz mono, in one memory-mapped array.
 
-    audio.npy       float32 [samples], all recordings end to end
-    noise.npy       the noise recordings likewise
-    index.parquet   one row per recording: its place in the array and its metadata
-    quality.json    the data-quality report
-    manifest.json   content hashes of the files, and the settings
+    audio.npy         float32 [samples], all recordings end to end
+    noise.npy         the noise recordings likewise
+    index.parquet     one row per recording: its place in the array and its metadata
+    measures.parquet  measures of each recording as recorded, such as its sample rate and level
+    quality.json      the data-quality report
+    manifest.json     content hashes of the files, and the settings
 
 Recordings are decoded one by one, so memory does not grow with their number. The corpus appears under its name only
 when it is complete. Building it again from the same content and settings does nothing.
@@ -13,6 +14,7 @@ when it is complete. Building it again from the same content and settings does n
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -38,12 +40,16 @@ from spira.files import new_folder, read_json, write_json
 from spira.inference import wav
 
 AUDIO, NOISE, INDEX, QUALITY, MANIFEST = "audio.npy", "noise.npy", "index.parquet", "quality.json", "manifest.json"
-FILES = (AUDIO, NOISE, INDEX, QUALITY, MANIFEST)
+MEASURES = "measures.parquet"
+REQUIRED = (AUDIO, NOISE, INDEX, QUALITY, MANIFEST)
+"""Files of a corpus of every version; those before format 5 have no measures of single recordings."""
+FILES = (*REQUIRED, MEASURES)
 READMES = ("README.md", "README.txt")
-FORMAT = 4
+FORMAT = 5
 """Part of the manifest. Raise it when the same input must give another corpus."""
 SPLIT_ORDER = ("test", "eval", "train", "noise")
-"""Test first: if two splits hold the same audio, the copy outside the frozen test is refused."""
+"""Test first: if two splits hold the same audio, the copy outside the frozen test is refused. External test sets come
+last: whatever they hold, training and the frozen test are the same with and without them."""
 WORKERS = 2
 HASHED = "hashed"
 """Key of a row's file while the corpus is built; not a column of the index."""
@@ -105,6 +111,8 @@ class Corpus:
     noise: np.ndarray
     quality: CorpusQuality
     manifest: CorpusManifest
+    measures: pd.DataFrame | None = None
+    """One row per recording: file_path and the columns of :func:`spira.data.decoding.measure`; None before format 5."""
 
     @classmethod
     def open(cls, path: Path | str) -> Corpus:
@@ -114,7 +122,7 @@ class Corpus:
             CorpusError: a file is missing, damaged, or shorter than the index requires.
         """
         path = Path(path)
-        missing = [name for name in FILES if not (path / name).is_file()]
+        missing = [name for name in REQUIRED if not (path / name).is_file()]
         if missing:
             raise CorpusError(f"{path} is not a complete corpus, {missing[0]} is missing: run preprocess again")
         try:
@@ -122,11 +130,12 @@ class Corpus:
             index = pd.read_parquet(path / INDEX)
             quality = CorpusQuality.model_validate(read_json(path / QUALITY))
             manifest = CorpusManifest.model_validate(read_json(path / MANIFEST))
+            measures = pd.read_parquet(path / MEASURES) if (path / MEASURES).is_file() else None
         except (ValueError, EOFError, OSError) as error:
             raise CorpusError(f"{path} is damaged ({error}): run preprocess again") from error
         if len(audio) + len(noise) != index["samples"].sum():
             raise CorpusError(f"{path}: its arrays and its index disagree: run preprocess again")
-        return cls(path, index, audio, noise, quality, manifest)
+        return cls(path, index, audio, noise, quality, manifest, measures)
 
     @property
     def digest(self) -> str:
@@ -140,8 +149,13 @@ class Corpus:
         return [noises.waveform(i) for i in range(len(noises))]
 
     def split(self, name: str) -> Split:
-        """Return the recordings of ``train``, ``eval`` or ``test``."""
+        """Return the recordings of ``train``, ``eval``, ``test`` or an external test set."""
         return Split(self._rows(name), self.audio)
+
+    @property
+    def external(self) -> tuple[str, ...]:
+        """Splits that are external test sets."""
+        return metadata.external_splits(self.index["split"])
 
     def _rows(self, split: str) -> pd.DataFrame:
         return self.index[self.index["split"] == split].reset_index(drop=True)
@@ -241,6 +255,7 @@ class _Builder:
         self.measures: list[dict[str, Any]] = []
         self.skipped: list[SkippedRecording] = []
         self.repeats: list[str] = []
+        self.shortest_noise = sys.maxsize  # samples
         self.seen_audio: dict[str, dict[str, Any]] = {}  # hash of the decoded samples -> its row
         csvs = {path: entry for path, entry in dataset.files.items() if path.endswith(".csv")}
         self.files = content_hash.hash_files(store, csvs, {})  # every file that has been read, by path
@@ -290,6 +305,8 @@ class _Builder:
         row |= {"offset": array.append(audio.samples), "samples": samples, "seconds": samples / SAMPLE_RATE_HZ}
         self.rows.append(row)
         self.measures.append({"split": row["split"], "label": row["label"], **measure(audio)})
+        if row["split"] == "noise":
+            self.shortest_noise = min(self.shortest_noise, samples)
 
     def _conflict(self, row: dict[str, Any], audio: DecodedAudio) -> str:
         """Return the rule that a recording breaks together with an earlier one, or an empty string."""
@@ -298,10 +315,17 @@ class _Builder:
                 f"noise of {len(audio.samples) / SAMPLE_RATE_HZ:.1f} s is shorter than the longest recording "
                 f"({longest / SAMPLE_RATE_HZ:.1f} s): a slice as long as the recording cannot be cut from it"
             )
+        if metadata.is_external(row["split"]) and len(audio.samples) > self.shortest_noise:
+            return (
+                f"lasts {len(audio.samples) / SAMPLE_RATE_HZ:.1f} s, longer than the shortest noise "
+                f"({self.shortest_noise / SAMPLE_RATE_HZ:.1f} s): a slice as long as it cannot be cut from the noise"
+            )
         twin = self.seen_audio.setdefault(hashlib.sha256(audio.samples.data).hexdigest(), row)
         if twin is row:
             return ""
         repeat = f"holds the same audio as {self.dataset.source_rows[twin['file_path']]}"
+        if twin["split"] != row["split"] and metadata.is_external(row["split"]):
+            return f"{repeat} of the {twin['split']} split: an external test set needs recordings of its own"
         if twin["split"] != row["split"]:
             return f"{repeat} of the {twin['split']} split: training audio must not be tested on"
         if twin["label"] != row["label"]:
@@ -316,13 +340,20 @@ class _Builder:
         path, where = row["file_path"], self.dataset.source_rows[row["file_path"]]
         message = f"{where}: {shown_recording(path)} {rule}"
         self.skipped.append(
-            SkippedRecording(file_path=path, split=row["split"], where=where, rule=rule, message=message)
+            SkippedRecording(
+                file_path=path,
+                split=row["split"],
+                label=None if row["split"] == "noise" else row["label"],
+                where=where,
+                rule=rule,
+                message=message,
+            )
         )
 
     def missing_classes(self) -> list[str]:
         """Return a problem for each class that a split lacks, and for noise, after bad recordings were skipped."""
         rows = pd.DataFrame([row for row in self.rows if row["split"] != "noise"], columns=["split", "label"])
-        problems = metadata.missing_classes(rows.rename(columns={"label": "class"}))
+        problems = metadata.missing_classes(rows.rename(columns={"label": "class"}), self.dataset.splits)
         if not any(row["split"] == "noise" for row in self.rows):
             problems.append("no noise recording is left")
         after = f"after skipping {len(self.skipped)} bad recordings: " if self.skipped else ""
@@ -334,6 +365,9 @@ class _Builder:
         first = ["file_path", "label", "split", "offset", "samples", "seconds", "sha256"]
         index = index[first + [name for name in index if name not in first]]
         index.to_parquet(self.folder / INDEX)
+        measures = pd.DataFrame(self.measures).drop(columns=["split", "label"])
+        measures.insert(0, "file_path", index["file_path"])
+        measures.to_parquet(self.folder / MEASURES)
         write_json(self.folder / QUALITY, self.quality().model_dump(mode="json"))
         manifest = _manifest(self.dataset, self.settings, self.files)
         write_json(self.folder / MANIFEST, manifest.model_dump(mode="json"))
@@ -412,7 +446,12 @@ def _catalogue(dataset: Dataset) -> list[dict[str, Any]]:
         recordings["age"] = pd.to_numeric(recordings["age"])
     rows: list[dict[str, Any]] = recordings.to_dict("records")  # type: ignore[assignment]  # names are text
     rows += [{"file_path": path, "split": "noise", "label": NOISE_LABEL} for path in dataset.noises]
-    return sorted(rows, key=lambda row: SPLIT_ORDER.index(row["split"]))
+    return sorted(rows, key=lambda row: _order(row["split"]))
+
+
+def _order(split: str) -> tuple[int, str]:
+    """Return a key that sorts splits as :data:`SPLIT_ORDER`, and external test sets after them by name."""
+    return (len(SPLIT_ORDER), split) if metadata.is_external(split) else (SPLIT_ORDER.index(split), "")
 
 
 def _manifest(dataset: Dataset, settings: Preprocess, files: Mapping[str, Hashed]) -> CorpusManifest:

@@ -6,6 +6,9 @@ in ``SPIRA_Dataset_V2/``:
     metadata_train.csv, metadata_eval.csv, metadata_test.csv    the splits are given
     metadata.csv                                                split here by speaker; needs a speaker column
 
+Beside either, ``metadata_test_NAME.csv`` names an external test set: a split of its own, called ``test_NAME``, which is
+reported and takes no part in training or in the decision.
+
 A noise list is needed too: ``noise.csv`` or ``Ruidos-Hospitalares/noise_data.csv``. Columns are ``file_path``,
 ``class`` (0 control, 1 patient) and optional ones such as ``speaker``, ``sex`` and ``age``, which the evaluation
 slices by. Names of files and speakers are compared as :mod:`spira.data.names` says.
@@ -17,6 +20,7 @@ import csv
 import hashlib
 import io
 import posixpath
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +34,8 @@ from spira.data.storage import Entry, StorageError, Store, clean, open_store
 from spira.errors import SpiraError
 
 SPLITS = ("train", "eval", "test")
+EXTERNAL_TABLE = re.compile(r"metadata_(test_[A-Za-z0-9_-]{1,40})\.csv")
+"""Name of the table of an external test set, without its folder; the group is the name of its split."""
 CLASS_NAMES = {0: "control", 1: "patient"}
 FOLDERS = ("", "SPIRA_Dataset_V2/")
 NOISE_LISTS = ("noise.csv", "Ruidos-Hospitalares/noise_data.csv")
@@ -76,6 +82,11 @@ class Dataset:
     missing: dict[str, str] = field(repr=False)
     """Path of a missing file -> the rule that it breaks, to follow the path in a message."""
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """``train``, ``eval``, ``test`` and then the external test sets."""
+        return (*SPLITS, *external_splits(self.recordings["split"]))
+
 
 @dataclass(frozen=True)
 class Examination:
@@ -108,7 +119,7 @@ def read_dataset(root: Path | str | Store, preprocess: Preprocess | None = None,
         problems += [
             f"{dataset.source_rows[path]}: {shown_recording(path)} {rule}" for path, rule in dataset.missing.items()
         ]
-    problems = problems or missing_classes(dataset.recordings)
+    problems = problems or missing_classes(dataset.recordings, dataset.splits)
     if problems:
         raise DataError(problems)
     return dataset
@@ -135,7 +146,10 @@ def examine(store: Store, preprocess: Preprocess) -> Examination:
     if "" in csv_paths:
         if broken or repeated:  # the split depends on every row
             raise DataError(_texts(named, broken, repeated))
-        recordings["split"] = _split_by_speaker(_unify_speakers(recordings), csv_paths[""], preprocess)
+        to_split = recordings["split"] == ""
+        # Without the external rows: whatever spelling of a name they have, the split stays the same.
+        splits = _split_by_speaker(_unify_speakers(recordings[to_split]), csv_paths[""], preprocess)
+        recordings.loc[to_split, "split"] = splits
     shared = _shared_speakers(recordings)
     sound = [row for row in named.index if row not in broken and row not in repeated]
     recordings = _unify_speakers(recordings).loc[[row for row in sound if row < len(recordings)]]
@@ -165,19 +179,63 @@ def resolve(table: str, cell: str, stored: StoredFiles) -> str:
     return _resolve(cell, posixpath.dirname(table), stored, _by_nfc(stored))
 
 
-def missing_classes(recordings: pd.DataFrame) -> list[str]:
+def is_external(split: str) -> bool:
+    """Return whether a split is an external test set."""
+    return split.startswith("test_")
+
+
+def external_splits(splits: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of the external test sets among the splits, sorted and each once."""
+    return tuple(sorted({split for split in splits if is_external(split)}))
+
+
+def is_external_table(path: str) -> bool:
+    """Return whether a path is where the table of an external test set is looked for."""
+    folder, name = path[: path.rfind("/") + 1], path[path.rfind("/") + 1 :]
+    return folder in FOLDERS and EXTERNAL_TABLE.fullmatch(name) is not None
+
+
+def missing_classes(recordings: pd.DataFrame, splits: Iterable[str] = SPLITS) -> list[str]:
     """Return a problem for each split without a recording of a class (columns ``split`` and ``class``)."""
     present = set(zip(recordings["split"], recordings["class"].astype(int), strict=True))
     return [
         f"the {split} split has no recording of class {label} ({name}): it needs both classes"
-        for split in SPLITS
+        for split in splits
         for label, name in CLASS_NAMES.items()
         if (split, label) not in present
     ]
 
 
 def _csv_paths(stored: StoredFiles) -> dict[str, str]:
-    """Return split -> its CSV; the split of a single metadata.csv is named ``""``."""
+    """Return split -> its CSV, external test sets last; the split of a single metadata.csv is named ``""``."""
+    return _split_paths(stored) | _external_paths(stored)
+
+
+def _external_paths(stored: StoredFiles) -> dict[str, str]:
+    """Return split -> CSV of each external test set."""
+    paths: dict[str, str] = {}
+    problems = []
+    for path in sorted(stored):
+        folder, name = path[: path.rfind("/") + 1], path[path.rfind("/") + 1 :]
+        if folder not in FOLDERS or not (name.startswith("metadata_test_") and name.endswith(".csv")):
+            continue
+        match = EXTERNAL_TABLE.fullmatch(name)
+        if not match:
+            problems.append(
+                f"{path}: an external test set is named by 1 to 40 letters without accents, digits, - and _, as in "
+                "metadata_test_north.csv: rename it"
+            )
+        elif match[1] in paths:
+            problems.append(f"both {paths[match[1]]} and {path} exist: keep one of the two")
+        else:
+            paths[match[1]] = path
+    if problems:
+        raise DataError(problems)
+    return paths
+
+
+def _split_paths(stored: StoredFiles) -> dict[str, str]:
+    """Return split -> its CSV, without external test sets."""
     for folder in FOLDERS:
         by_split = {split: f"{folder}metadata_{split}.csv" for split in SPLITS}
         single = f"{folder}metadata.csv"
@@ -403,8 +461,12 @@ def _shared_speakers(recordings: pd.DataFrame) -> RowProblems:
     problems: RowProblems = {}
     columns = (firsts[name] for name in ("key", "speaker", "split", "row"))
     for index, key, name, split, row in zip(firsts.index, *columns, strict=True):
-        first_split, first_row, first_name = home.setdefault(key, (split, row, name))
-        if first_split != split:
+        first = home.get(key) if is_external(split) else home.setdefault(key, (split, row, name))
+        if first is None:
+            continue
+        first_split, first_row, first_name = first
+        # Of an external set only training and validation must not know the speaker: another microphone is a fair test.
+        if first_split != split and not (is_external(split) and first_split == "test"):
             spelled = "" if name == first_name else f", written {shown_speaker(first_name)!r} there"
             if spelled and nfc(name) == nfc(first_name):
                 spelled = ", its accents stored in another form"  # printed, the two look the same

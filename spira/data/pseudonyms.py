@@ -37,7 +37,7 @@ DIGITS = 12
 """Hex digits of a pseudonym: among 100,000 recordings the chance that two have the same is 1 in 50,000."""
 OWN_FILES = re.compile(
     r"(records|damaged)/\d+\.json|axes/(data|model|code)-[0-9a-f]+\.json|cache/data\.json"
-    r"|(SPIRA_Dataset_V2/)?metadata(_train|_eval|_test)?\.csv|noise\.csv|Ruidos-Hospitalares/noise_data\.csv"
+    r"|(SPIRA_Dataset_V2/)?metadata(_train|_eval|_test(_[A-Za-z0-9_-]{1,40})?)?\.csv|noise\.csv|Ruidos-Hospitalares/noise_data\.csv"
 )
 """Files whose names this project chooses: of the ledger and of a data set's tables. They are never hidden."""
 

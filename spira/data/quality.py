@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
+from pydantic import Field
 
 from spira import audio
 from spira.config import FrozenModel
-from spira.data.metadata import CLASS_NAMES, SPLITS
+from spira.data.metadata import CLASS_NAMES, SPLITS, external_splits
 
 DISTRIBUTIONS = ("seconds", "peak_dbfs", "rms_dbfs", "background_dbfs", "speech_fraction", "clipped_fraction")
 SHORTCUTS = {
@@ -23,6 +25,23 @@ MIN_CLASS_FILES = 20
 """Fewest recordings of a class without a warning."""
 MIN_MINORITY_SHARE = 0.2
 """Smallest share of a split's recordings in its smaller class without a warning."""
+
+REASONS = {
+    r"was not found": "file is missing",
+    r"lasts [^,]*, less than": "too short",
+    r"lasts .*(more|longer) than": "too long",
+    r"noise of .* shorter than": "noise is too short",
+    r"is silent": "silent",
+    r"is clipped": "clipped",
+    r"is cut off": "cut off",
+    r"is empty": "empty",
+    r"has a sample rate": "sample rate is out of range",
+    r"holds the same audio .* other class": "same audio under the other class",
+    r"holds the same audio": "same audio in another split",
+}
+"""Beginning of a rule that a recording breaks (regular expression) -> reason in two or three words, without numbers."""
+UNREADABLE = "cannot be read"
+"""Reason for every other rule: they are about the content of a file."""
 
 
 class Distribution(FrozenModel):
@@ -71,12 +90,19 @@ class SkippedRecording(FrozenModel):
 
     file_path: str
     split: str
+    label: int | None = Field(None, exclude_if=lambda label: label is None)
+    """Class in the tables; None for noise, and in a corpus before format 5."""
     where: str
     """CSV and row that name the file."""
     rule: str
     """The rule that it breaks, to follow the file's name in a message."""
     message: str
     """CSV, row, file and rule."""
+
+    @property
+    def reason(self) -> str:
+        """The rule in two or three words, without numbers and names: recordings can be counted by it."""
+        return next((reason for rule, reason in REASONS.items() if re.match(rule, self.rule)), UNREADABLE)
 
 
 class CorpusQuality(FrozenModel):
@@ -104,7 +130,7 @@ def quality_report(
     """
     splits = {str(split): describe(rows) for split, rows in measures.groupby("split")}
     noise = splits.pop("noise")
-    warnings = [warning for split in SPLITS for warning in warn(split, splits[split])]
+    warnings = [warning for split in (*SPLITS, *external_splits(splits)) for warning in warn(split, splits[split])]
     if measures["speaker"].isna().all():
         warnings.append("no speaker column: whether a voice is in two splits is not known")
     warnings += repeats

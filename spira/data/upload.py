@@ -15,7 +15,7 @@ from pathlib import Path
 from spira.config import FrozenModel
 from spira.data import content_hash
 from spira.data.corpus import READMES
-from spira.data.metadata import FOLDERS, NOISE_LISTS, SPLITS, DataError, read_dataset
+from spira.data.metadata import FOLDERS, NOISE_LISTS, SPLITS, DataError, is_external_table, read_dataset
 from spira.data.storage import Entry, Folder, StorageError, Store, is_bucket, open_store
 
 MAX_CONCURRENT_UPLOADS = 8
@@ -23,7 +23,7 @@ TABLES = {
     *NOISE_LISTS,
     *(f"{folder}{name}" for folder in FOLDERS for name in ("metadata.csv", *(f"metadata_{s}.csv" for s in SPLITS))),
 }
-"""Every path at which a table is looked for."""
+"""Every path at which a table is looked for, apart from those of external test sets."""
 
 
 class UploadSummary(FrozenModel):
@@ -63,7 +63,7 @@ def upload(
     present = {entry.path: entry for entry in target.list()}
     _refuse_other_layout(present, files, target)
     new = [path for path in sorted(files, key=_upload_order) if not _is_same(source, files[path], target, present)]
-    replaced = [path for path in new if path in present and path not in TABLES and path not in READMES]
+    replaced = [path for path in new if path in present and not _is_table(path) and path not in READMES]
     if replaced and not replace:
         raise DataError(
             f"{target.uri}/{path} holds another recording: upload to another prefix, or replace it with --replace"
@@ -81,15 +81,19 @@ def upload(
     )
 
 
+def _is_table(path: str) -> bool:
+    return path in TABLES or is_external_table(path)
+
+
 def _upload_order(path: str) -> tuple[int, str]:
-    """Return a key that sorts recordings first, then the noise list and the README, and the splits' metadata last."""
+    """Return a key that sorts recordings first, then other tables and the README, and the splits' metadata last."""
     is_metadata = path in TABLES and path not in NOISE_LISTS
-    return (2 if is_metadata else int(path in NOISE_LISTS or path in READMES), path)
+    return (2 if is_metadata else int(_is_table(path) or path in READMES), path)
 
 
 def _refuse_other_layout(present: Iterable[str], files: Iterable[str], target: Store) -> None:
     """Refuse a prefix with a table that the data set lacks: the two would be read together."""
-    foreign = sorted(TABLES.intersection(present).difference(files))
+    foreign = sorted({path for path in present if _is_table(path)}.difference(files))
     if foreign:
         raise DataError(
             f"{target.uri}/{path} is a table that this data set does not have: delete it, or upload to another prefix"
@@ -109,13 +113,13 @@ def _upload(
     def send(path: str) -> None:
         target.write(path, source.read(path, files[path].generation))
 
-    recordings = [path for path in new if path not in TABLES]
+    recordings = [path for path in new if not _is_table(path)]
     with ThreadPoolExecutor(MAX_CONCURRENT_UPLOADS) as pool:
         for done, _ in enumerate(pool.map(send, recordings), start=1):
             if progress:
                 progress(done, len(new))
     for path in new:
-        if path in TABLES:
+        if _is_table(path):
             send(path)
 
 

@@ -6,6 +6,7 @@ does not influence the choice. Only the candidate is checked by the gate. All ne
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,7 @@ from spira.data.names import speaker_key
 from spira.data.pseudonyms import shown_speaker
 from spira.errors import SpiraError
 from spira.evaluation import checks as gate_checks
-from spira.evaluation import metrics, probes, verdict
+from spira.evaluation import confounders, flow, metrics, probes, verdict
 from spira.evaluation.gate import Gate
 from spira.evaluation.metrics import METRICS, Scores
 from spira.evaluation.predict import predict_waveforms
@@ -33,6 +34,7 @@ from spira.evaluation.verdict import (
     Check,
     Condition,
     Estimate,
+    ExternalTest,
     Mistake,
     RecordedGate,
     RocCurve,
@@ -63,6 +65,9 @@ TEST_KEY = 0x7E57
 SPREAD_CONDITIONS = ("noisy", "clean")
 """Conditions under which every seed is measured."""
 
+EXTERNAL_CONDITIONS = ("noisy", "clean")
+"""Conditions under which external test sets are measured."""
+
 MAX_MISTAKES = 10
 """Number of mistakes in the verdict."""
 
@@ -91,9 +96,17 @@ class Measurements:
 
 
 def evaluate(
-    corpus: Corpus, checkpoints: Sequence[Path], gate: Gate, out: Path, champion: ChampionPredictor | None = None
+    corpus: Corpus,
+    checkpoints: Sequence[Path],
+    gate: Gate,
+    out: Path,
+    champion: ChampionPredictor | None = None,
+    earlier_evaluations: int | None = None,
 ) -> Verdict:
     """Measure the checkpoints, check the candidate, write ``verdict.json`` and ``predictions.parquet`` into ``out``.
+
+    Args:
+        earlier_evaluations: number of earlier evaluations of this test set; None if that is not known.
 
     Raises:
         SpiraError: there is no checkpoint, or one cannot be read.
@@ -106,19 +119,22 @@ def evaluate(
     classes = class_counts(test)
     integrity = integrity_checks(candidate, test, gate)
     checks = [*integrity, *gate_checks.data_checks(gate, classes)]
-    predictions, measured = pd.DataFrame(), Measurements()
+    predictions, measured, baseline = pd.DataFrame(), Measurements(), None
     if all(check.passed for check in integrity):
         evaluator = TestSetEvaluator(corpus, candidate.config, gate)
         predictions = evaluator.predictions(candidate)
         measured = evaluator.measure(candidate, trained, predictions, champion)
         checks += performance_checks(gate, measured, classes)
+        baseline = confounders.baseline(corpus, evaluator, predictions)
+        checks.insert(0, confounders.check(gate, baseline, classes))  # what it finds is said first
+    external = external_tests(corpus, candidate, gate) if measured.conditions else ()
     approved, reasons = decide(checks)
     result = Verdict(
         candidate=Candidate(seed=candidate.info.seed, best_eval_loss=candidate.info.best_eval_loss),
         gate=RecordedGate.of(gate),
         config=candidate.config,
         training={str(network.info.seed): training_of(network) for network in trained},
-        data=TestData(files=len(test), classes=classes),
+        data=TestData(files=len(test), classes=classes, digest=test_digest(test)),
         conditions=measured.conditions,
         slices=measured.slices,
         mistakes=measured.mistakes,
@@ -127,8 +143,15 @@ def evaluate(
         champion=measured.champion,
         approved=approved,
         reasons=reasons,
-        warnings=tuple(check.message for check in checks if check.is_warning),
+        warnings=(
+            *(check.message for check in checks if check.is_warning),
+            *(f"external test set {test.name}: {test.problem}" for test in external if test.problem),
+        ),
         checks=tuple(checks),
+        confounders=baseline,
+        external=external,
+        flow=flow.rows(corpus),
+        test_evaluations=None if earlier_evaluations is None else earlier_evaluations + 1,
     )
     write(out, result, predictions)
     return result
@@ -175,6 +198,34 @@ def class_counts(test: Split) -> dict[str, dict[str, int]]:
     return counts
 
 
+def test_digest(test: Split) -> str:
+    """Return the SHA-256 over the sorted content hashes and classes of a split's recordings.
+
+    Names, speakers and other columns do not change it, and neither do the other splits.
+    """
+    rows = sorted(zip(test.table["sha256"], test.table["label"], strict=True))
+    return hashlib.sha256("\n".join(f"{sha256} {label}" for sha256, label in rows).encode()).hexdigest()
+
+
+def external_tests(corpus: Corpus, candidate: Checkpoint, gate: Gate) -> tuple[ExternalTest, ...]:
+    """Measure the candidate on each external test set, under the conditions of the frozen test."""
+    tests = []
+    for split in corpus.external:
+        recordings = corpus.split(split)
+        problem = "; ".join(
+            check.message for check in leakage_checks(candidate.info, recordings, gate, split) if not check.passed
+        )
+        conditions: dict[str, Condition] = {}
+        if not problem:
+            evaluator = TestSetEvaluator(corpus, candidate.config, gate, split)
+            predictions = evaluator.predictions(candidate, EXTERNAL_CONDITIONS)
+            conditions = evaluator.conditions(predictions)
+        data = TestData(files=len(recordings), classes=class_counts(recordings), digest=test_digest(recordings))
+        name = split.removeprefix("test_")
+        tests.append(ExternalTest(name=name, data=data, conditions=conditions, problem=problem))
+    return tuple(tests)
+
+
 def is_finite(network: Checkpoint) -> bool:
     """Return whether no weight is NaN or infinite."""
     return all(bool(value.isfinite().all()) for value in network.network.state_dict().values())
@@ -200,8 +251,8 @@ def integrity_checks(candidate: Checkpoint, test: Split, gate: Gate) -> list[Che
     ]
 
 
-def leakage_checks(info: CheckpointInfo, test: Split, gate: Gate) -> list[Check]:
-    """Compare the test split with the training data, if the checkpoint records them."""
+def leakage_checks(info: CheckpointInfo, test: Split, gate: Gate, split: str = "test") -> list[Check]:
+    """Compare a test split with the training data, if the checkpoint records them."""
     if not info.train_files:
         return [gate_checks.unknown_training_data(gate, info.imported_from)]
     shared_files = set(info.train_files) & set(test.table["sha256"])
@@ -209,17 +260,17 @@ def leakage_checks(info: CheckpointInfo, test: Split, gate: Gate) -> list[Check]
     trained_speakers = {speaker_key(speaker) for speaker in info.train_speakers or ()}
     shared_speakers = sorted(speaker for speaker in speakers if speaker_key(speaker) in trained_speakers)
     if shared_speakers:  # the verdict has the number alone: it leaves the work folder
-        log.warning("test speakers that were trained on: %s", ", ".join(map(shown_speaker, shared_speakers)))
+        log.warning("%s speakers that were trained on: %s", split, ", ".join(map(shown_speaker, shared_speakers)))
     return gate_checks.leakage_checks(len(shared_files), len(shared_speakers))
 
 
 class TestSetEvaluator:
-    """Measurements on the frozen test split. All metrics share one bootstrap."""
+    """Measurements on the frozen test split, or on an external test set. All metrics share one bootstrap."""
 
     __test__ = False  # pytest would collect it by its name
 
-    def __init__(self, corpus: Corpus, config: Config, gate: Gate) -> None:
-        self.test, self.noises, self.config, self.gate = corpus.split("test"), corpus.noises, config, gate
+    def __init__(self, corpus: Corpus, config: Config, gate: Gate, split: str = "test") -> None:
+        self.test, self.noises, self.config, self.gate = corpus.split(split), corpus.noises, config, gate
         self.draws = {"noisy": config.evaluation.noise_draws, "clean": 1, "background": 1}
 
     def measure(
@@ -238,7 +289,7 @@ class TestSetEvaluator:
             for network in trained
         }
         return Measurements(
-            conditions={str(name): self.condition(rows) for name, rows in predictions.groupby("condition", sort=False)},
+            conditions=self.conditions(predictions),
             slices=tuple(self._slice(column, value, rows) for column, value, rows in slices(noisy)),
             mistakes=worst_mistakes(noisy, self.config.evaluation.threshold),
             seeds=seeds,
@@ -282,6 +333,10 @@ class TestSetEvaluator:
             if column not in NOT_SLICED or column in ("file_path", "label", "speaker")
         ]
         return self.test.table[columns].assign(condition=condition, draw=draw, probability=probabilities)
+
+    def conditions(self, predictions: pd.DataFrame) -> dict[str, Condition]:
+        """Return everything measured under each condition."""
+        return {str(name): self.condition(rows) for name, rows in predictions.groupby("condition", sort=False)}
 
     def condition(self, rows: pd.DataFrame) -> Condition:
         """Return everything measured under one condition."""

@@ -108,6 +108,9 @@ class Gate(FrozenModel):
     require_known_training_data: bool = Field(False, exclude_if=lambda is_required: not is_required)
     """Whether a checkpoint that does not record its training data, such as an imported one, is rejected."""
 
+    require_better_than_confounders: bool = Field(False, exclude_if=lambda is_required: not is_required)
+    """Whether a network that is not shown to be better than the confounders alone is rejected."""
+
     def digest(self) -> str:
         """Return the SHA-256 of the canonical form, which no comment changes."""
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()

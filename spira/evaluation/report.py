@@ -30,7 +30,7 @@ from spira.data.corpus import Corpus
 from spira.data.metadata import CLASS_NAMES, MISSING, SPLITS
 from spira.data.pseudonyms import Pseudonyms
 from spira.data.quality import SkippedRecording
-from spira.evaluation import plots, sharing
+from spira.evaluation import confounders, plots, sharing
 from spira.evaluation import verdict as verdicts
 from spira.evaluation.metrics import METRICS
 from spira.evaluation.numbers import number, percent
@@ -158,6 +158,7 @@ def render(
         lineage=lineage,
         titles=titles(verdict),
         threshold=verdict.config.evaluation.threshold,
+        listed=confounders.listed,
         probes=PROBES,
         metrics=METRICS,
         methods=interval_methods(verdict),
@@ -344,7 +345,7 @@ def about_model(trained: Checkpoint) -> list[str]:
 def about_data(corpus: Corpus) -> list[str]:
     """Describe the size of the data, and quote their description if they are synthetic."""
     lines = []
-    for split in SPLITS:
+    for split in (*SPLITS, *corpus.external):
         quality = corpus.quality.splits[split]
         speakers = f"{quality.speakers} speakers" if quality.speakers else "speakers not known"
         lines.append(
@@ -383,6 +384,11 @@ def limits(verdict: Verdict, corpus: Corpus) -> list[str]:
     ]
     if any("speakers" not in counts for counts in verdict.data.classes.values()):
         lines.append("Speakers are not known: a voice may be in two splits, and the intervals are too narrow.")
+    if verdict.test_evaluations and verdict.test_evaluations > 1:
+        lines.append(
+            f"This test set was evaluated {verdict.test_evaluations} times so far. Each evaluation that led to a "
+            "change makes the figures better than they would be on new recordings."
+        )
     if small:
         lines.append(f"Slices not checked, because they hold fewer than {min_files} recordings: {small}.")
     if not verdict.slices:

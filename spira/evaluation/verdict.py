@@ -154,6 +154,8 @@ class TestData(Record):
     files: int
     classes: dict[str, dict[str, int]]
     """Class name -> number of ``files``, and of ``speakers`` where they are known."""
+    digest: str = Field("", exclude_if=lambda digest: not digest)
+    """SHA-256 of the recordings with their classes, by which evaluations of one test set are counted."""
 
 
 class RocCurve(Record):
@@ -262,6 +264,75 @@ class ChampionComparison(Record):
     """Accuracy of the candidate minus that of the champion, paired."""
 
 
+class ConfounderTest(Record):
+    """The baseline of confounders under one condition, and the candidate's advantage over it."""
+
+    condition: str
+    by_file: dict[str, Estimate]
+    """``auroc`` and ``accuracy`` -> the baseline's estimate over recordings."""
+    difference: dict[str, Estimate]
+    """``auroc`` and ``accuracy`` -> candidate minus baseline, paired."""
+
+
+class Confounder(Record):
+    """A property that is no voice and may tell the classes apart."""
+
+    name: str
+    auroc: Number = None
+    """AUROC of a baseline of this property alone in the noisy test; None where it was left out."""
+    left_out: str = ""
+    """Reason for leaving it out, or empty."""
+
+
+class ConfounderBaseline(Record):
+    """How well the classes are told apart without the voice; see :mod:`spira.evaluation.confounders`."""
+
+    # Tuples and no mapping: MLflow gets a metric for each number of a mapping.
+    tests: tuple[ConfounderTest, ...]
+    confounders: tuple[Confounder, ...]
+    train_files: int
+    """Training recordings that the baseline was fitted on."""
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """Names of the properties that the baseline has."""
+        return tuple(confounder.name for confounder in self.confounders if not confounder.left_out)
+
+
+class ExternalTest(Record):
+    """The candidate on an external test set. Neither its choice nor its approval depends on it."""
+
+    name: str
+    """``north`` of ``metadata_test_north.csv``."""
+    data: TestData
+    conditions: dict[str, Condition]
+    """Condition -> measurements; empty if the set has recordings or speakers of the training."""
+    problem: str = ""
+    """Reason for not measuring it, or empty."""
+
+
+class FlowRow(Record):
+    """Recordings of one class in one split: given, refused and used."""
+
+    split: str
+    label: str
+    """Name of the class; empty for noise, or if a corpus of an earlier version does not record it."""
+    refused: dict[str, int]
+    """Reason -> number of recordings."""
+    used: int
+    speakers: int | None = None
+    """Speakers of the recordings that are used; None where they are not known."""
+
+    @property
+    def given(self) -> int:
+        """Number of recordings that the tables name."""
+        return self.used + sum(self.refused.values())
+
+
+CONFOUNDER_CHECK = "better_than_confounders"
+"""Name of the check whose finding is said first."""
+
+
 class Verdict(Record):
     """The decision on a candidate, and everything that led to it."""
 
@@ -289,6 +360,18 @@ class Verdict(Record):
     warnings: tuple[str, ...] = Field((), exclude_if=lambda warnings: not warnings)
     """Messages of the checks that could not be made and do not reject."""
     checks: tuple[Check, ...]
+    confounders: ConfounderBaseline | None = Field(None, exclude_if=lambda baseline: baseline is None)
+    """Baseline without the voice; None if the candidate was not measured."""
+    external: tuple[ExternalTest, ...] = Field((), exclude_if=lambda tests: not tests)
+    flow: tuple[FlowRow, ...] = Field((), exclude_if=lambda rows: not rows)
+    """Recordings that were given, refused and used, by split and class."""
+    test_evaluations: int | None = Field(None, exclude_if=lambda count: count is None)
+    """How often this test set was evaluated so far, this evaluation included; None if that is not known."""
+
+    @property
+    def finding(self) -> str:
+        """Return the message that the network is not shown to be better than the confounders alone, or ""."""
+        return next((check.message for check in self.checks if check.name == CONFOUNDER_CHECK and check.is_warning), "")
 
     def to_json(self) -> JsonObject:
         """Return the content of ``verdict.json``."""

@@ -19,7 +19,8 @@ def headline(verdict: Verdict) -> str:
         return _shortened(f"rejected: {verdict.reasons[0] if verdict.reasons else 'no reason is recorded'}")
     noisy = verdict.conditions.get("noisy")
     accuracy = noisy.by_file.get("accuracy") if noisy else None
-    return f"approved: accuracy {_interval(accuracy)}" if accuracy else "approved"
+    approved = "approved, but not shown to be better than the confounders alone" if verdict.finding else "approved"
+    return f"{approved}: accuracy {_interval(accuracy)}" if accuracy else approved
 
 
 def markdown(verdict: Verdict) -> str:
@@ -27,11 +28,15 @@ def markdown(verdict: Verdict) -> str:
     tests = {name: verdict.conditions[name] for name in CONDITIONS if name in verdict.conditions}
     tests = {name: condition for name, condition in tests.items() if name not in PROBES}
     parts = [f"# {_escaped(headline(verdict))}"]
+    if verdict.finding:
+        parts.append(f"**Finding:** {_escaped(verdict.finding)}")
     if len(verdict.reasons) > 1:
         parts.append("\n".join(f"- {_escaped(reason)}" for reason in verdict.reasons))
     parts.append(_candidate(verdict))
     if tests:
         parts.append(_metrics(tests))
+    if any(test.conditions for test in verdict.external):
+        parts.append(_external(verdict))
     if verdict.checks:
         rows = [(check.title, "passed" if check.passed else "**FAILED**", check.message) for check in verdict.checks]
         parts.append(_table(("check", "result", "details"), rows))
@@ -46,6 +51,8 @@ def _candidate(verdict: Verdict) -> str:
         f"{', '.join(verdict.training)}. Test: {verdict.data.files} recordings, {classes}. "
         f"Intervals: {level:.0%}, by file{_methods(verdict)}."
     )
+    if verdict.test_evaluations:
+        text += f" Evaluations of this test set so far: {verdict.test_evaluations}."
     return _escaped(text)
 
 
@@ -77,6 +84,20 @@ def _metrics(tests: dict[str, Condition]) -> str:
         if any(name in condition.by_file for condition in tests.values())
     ]
     return _table(("metric", *(CONDITIONS[name] for name in tests)), rows)
+
+
+def _external(verdict: Verdict) -> str:
+    """Return the noisy test on the external test sets, which take no part in the decision."""
+    rows = [
+        (
+            test.name,
+            str(test.data.files),
+            *(_interval(test.conditions["noisy"].by_file.get(name)) for name in SHOWN_METRICS),
+        )
+        for test in verdict.external
+        if "noisy" in test.conditions
+    ]
+    return _table(("external test set", "recordings", *(METRICS[name].heading for name in SHOWN_METRICS)), rows)
 
 
 def _table(heading: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 
 from mlflow.entities import Run, RunData
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from spira import lineage, signature, temporary
 from spira.evaluation.verdict import Verdict
@@ -32,6 +33,9 @@ RUN_TAG = "pipeline_run"
 
 VERSION_TAG = "model_version"
 """Tag of a run: version that its package became."""
+
+TEST_TAG = "test_digest"
+"""Tag of a run: digest of the test set on which its candidate was measured."""
 
 DIGEST_TAG = "package_digest"
 """Tag of a version: digest of its package, which is its identity. Its number is only a label: a lost database begins
@@ -167,6 +171,31 @@ class Registry:
         """
         run = self._finished(pipeline_run)
         return self._run_path(run.info.run_id) if run else ""
+
+    @explained("the evaluations of the test set cannot be counted")
+    def evaluations(self, test_digest: str, data_digest: str, except_run: str = "") -> int:
+        """Return the number of runs whose candidate was measured on a test set.
+
+        Runs are counted here, and not in a file of the work folder, because all machines and work folders that develop
+        one model share its repository. A deleted run is counted too: its result was seen.
+
+        Args:
+            test_digest: digest of the test set.
+            data_digest: fingerprint of the whole data set: older runs have no digest of their test set.
+            except_run: name of a pipeline run that is not counted, because it is repeated.
+
+        Raises:
+            RegistryError: the store fails.
+        """
+        run_ids: set[str] = set()
+        for tag, digest in ((TEST_TAG, test_digest), ("data_fingerprint", data_digest)):
+            for run in self._store.runs(f"tags.{tag} = '{digest}'"):
+                tags = run.data.tags
+                is_other_test = tags.get(TEST_TAG, test_digest) != test_digest
+                is_repeated = bool(except_run) and tags.get(RUN_TAG) == except_run
+                if not (is_other_test or is_repeated or MLFLOW_PARENT_RUN_ID in tags):
+                    run_ids.add(run.info.run_id)
+        return len(run_ids)
 
     def run_page(self, run_id: str) -> str:
         """Return the URL of a run's page in MLflow; empty for a store without a server."""

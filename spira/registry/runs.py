@@ -47,8 +47,9 @@ class RunContent:
             self.name,
             self.params,
             self.histories,
-            # The pseudonyms in mistakes and slices depend on the key, which another process may not have.
-            {key: part for key, part in verdict.items() if key not in ("mistakes", "slices")},
+            # The pseudonyms in mistakes and slices depend on the key, which another process may not have, and the
+            # number of evaluations on the runs that were logged meanwhile.
+            {key: part for key, part in verdict.items() if key not in ("mistakes", "slices", "test_evaluations")},
             sorted(self.artifacts),
             self.tags,
             self.dataset_uri,
@@ -160,9 +161,25 @@ def _metrics(content: RunContent) -> Iterator[tuple[str, float, int]]:
             for name, value in epoch.items():
                 if name != "epoch" and _is_number(value):
                     yield f"seed_{seed}.{name}", float(value), int(epoch["epoch"])
-    for name, value in _flat({key: part for key, part in content.verdict.to_json().items() if key != "gate"}):
+    verdict = content.verdict.to_json()
+    for name, value in _flat({key: part for key, part in verdict.items() if key not in ("gate", "confounders")}):
         if _is_number(value):
             yield name.removeprefix("conditions.").removesuffix(".value"), float(value), 0
+    for name, number in _validation_metrics(content.verdict):
+        if number is not None:
+            yield name, number, 0
+
+
+def _validation_metrics(verdict: Verdict) -> Iterator[tuple[str, float | None]]:
+    """Yield few numbers of the external test sets and of the confounders alone, in the noisy test by file."""
+    for test in verdict.external:
+        if "noisy" in test.conditions:
+            for metric in ("accuracy", "sensitivity", "specificity", "auroc"):
+                yield f"external.{test.name}.{metric}", test.conditions["noisy"].by_file[metric].value
+    for baseline in verdict.confounders.tests if verdict.confounders else ():
+        if baseline.condition == "noisy":
+            yield "confounders.auroc", baseline.by_file["auroc"].value
+            yield "confounders.auroc_difference", baseline.difference["auroc"].value
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow.entities import Experiment
+from mlflow.entities import Experiment, Run, ViewType
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -125,6 +125,16 @@ class ModelStore:
     def at(self, alias: str) -> ModelVersion | None:
         """Return the version that an alias points to."""
         return next((entity for entity in self.search() if alias in entity.aliases), None)
+
+    def runs(self, condition: str) -> Iterator[Run]:
+        """Yield the runs of the experiment that fulfil a condition, deleted ones too."""
+        token = None
+        while True:
+            page = self.client.search_runs([self.experiment_id], condition, ViewType.ALL, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
 
     def create_version(self, uri: str, run_id: str, tags: Mapping[str, str]) -> ModelVersion:
         """Create the next version from uploaded artifacts."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from spira.evaluation.evaluate import ChampionPredictor
     from spira.evaluation.gate import Gate
     from spira.evaluation.verdict import Verdict
+    from spira.registry import Registry
 
 log = logging.getLogger(__name__)
 
@@ -112,8 +113,12 @@ def evaluate(
     from spira.models import checkpoint
 
     opened = Corpus.open(corpus)
-    with open_champion(registry_uri) as champion:
-        verdict = evaluation.evaluate(opened, checkpoints, gate, out, champion)
+    registry = _existing_registry(registry_uri)
+    earlier = 0
+    if registry:
+        earlier = registry.evaluations(evaluation.test_digest(opened.split("test")), opened.digest, pipeline_run)
+    with open_champion(registry) as champion:
+        verdict = evaluation.evaluate(opened, checkpoints, gate, out, champion, earlier)
     by_seed = {checkpoint.read_info(path).seed: path for path in checkpoints}
     link_files(by_seed[verdict.candidate.seed], checkpoint.FILES, chosen)
     tags = lineage.tags(opened.digest, verdict.config, pipeline_run)
@@ -122,6 +127,7 @@ def evaluate(
     shared_names = pseudonyms.from_environment()
     sharing.write(out, chosen, shared_names)
     report_page.write(out, chosen, opened, report, tags, report_page.Content(shared_names))
+    log.info("evaluate: evaluations of this test set so far, this one included: %d", earlier + 1)
     log.info("evaluate: the candidate is %s", "approved" if verdict.approved else "NOT approved")
     for reason in verdict.reasons:
         log.info("evaluate: %s", reason)
@@ -143,19 +149,22 @@ def write_local_report(verdict: Path, chosen: Path, corpus: Path, out: Path, *, 
     report.write(verdict, chosen, Corpus.open(corpus), out, read_json(verdict / LINEAGE), content)
 
 
+def _existing_registry(registry_uri: str) -> Registry | None:
+    """Return the model repository, or None for a folder without one."""
+    if "://" not in registry_uri and not (Path(registry_uri) / "mlflow.db").exists():
+        return None  # an empty folder has no champion and no runs; to import MLflow would take seconds
+    from spira.registry import open_at
+
+    return open_at(registry_uri)
+
+
 @contextmanager
-def open_champion(registry_uri: str) -> Iterator[ChampionPredictor | None]:
+def open_champion(registry: Registry | None) -> Iterator[ChampionPredictor | None]:
     """Provide the champion, computed from its package by our own code; None before the first promotion."""
     from spira.evaluation.evaluate import ChampionPredictor
 
-    if "://" not in registry_uri and not (Path(registry_uri) / "mlflow.db").exists():
-        yield None  # an empty folder has no champion; to import MLflow would take seconds
-        return
-    from spira.registry import open_at
-
-    registry = open_at(registry_uri)
-    version = registry.champion()
-    if version is None:
+    version = registry.champion() if registry else None
+    if registry is None or version is None:
         yield None
         return
     with temporary.folder() as folder:

@@ -79,7 +79,7 @@ def preprocess(
         )
     for warning in quality.warnings:
         log.warning("%s", warning)
-    files = {split: len(corpus.split(split)) for split in SPLITS}
+    files = {split: len(corpus.split(split)) for split in (*SPLITS, *corpus.external)}
     log.info("preprocess: %s recordings", ", ".join(f"{count} {split}" for split, count in files.items()))
     return PreprocessResult(
         uri=data, digest=corpus.digest, files=files, noises=len(corpus.noises), skipped=len(quality.skipped)

@@ -135,6 +135,7 @@ def _log_run(registry: Registry, corpus: Path, candidate: Path, verdict: Path, d
     from spira.data.corpus import Corpus
     from spira.evaluation import sharing
     from spira.models import checkpoint
+    from spira.registry.registry import TEST_TAG
 
     tags, shared = read_json(verdict / LINEAGE), verdict / sharing.FOLDER
     with temporary.folder() as parent:
@@ -147,6 +148,6 @@ def _log_run(registry: Registry, corpus: Path, candidate: Path, verdict: Path, d
             histories=read_json(verdict / HISTORIES),
             verdict=verdicts.read(shared / VERDICT),
             artifacts={"report.html": report, PREDICTIONS: shared / PREDICTIONS, "checkpoint": folder},
-            tags=tags,
+            tags=tags | ({TEST_TAG: decision.data.digest} if decision.conditions and decision.data.digest else {}),
             dataset_uri=Corpus.open(corpus).manifest.uri,
         )

@@ -64,6 +64,17 @@ def test_a_rejected_model_changes_neither_champion_nor_serving(runs):
     assert Local(runs.work / "serving").status().version == "1"
 
 
+def test_the_evaluations_of_the_test_are_counted(runs):
+    """The second run of the work folder is the second evaluation, whatever the verdicts; MLflow has the number."""
+    assert (runs.approved.test_evaluations, runs.rejected.test_evaluations) == (1, 2)
+    registry = Registry(local_uri(runs.work))
+    digest = runs.rejected.data.digest
+    assert digest
+    assert registry.evaluations(digest, runs.rejected.lineage["data_fingerprint"]) == 2
+    assert registry.champion().metrics["test_evaluations"] == 1
+    assert "Evaluations of this test set so far, this one included: <b>2</b>" in (runs.work / "report.html").read_text()
+
+
 def test_the_work_folder_has_the_summary_of_the_last_run(runs):
     """summary.json and report.html are those of the second run; the first run keeps its own in its folder."""
     assert RunSummary.model_validate_json((runs.work / "summary.json").read_text()) == runs.rejected

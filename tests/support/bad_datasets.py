@@ -46,6 +46,18 @@ def make(root: Path) -> Path:
     return root
 
 
+def add_external(root: Path, name: str = "north", first_seed: int = 50) -> Path:
+    """Add an external test set to a data set of :func:`make`: 2 speakers of each class, 1 s each."""
+    lines = ["file_path,class,speaker,age"]
+    for number in range(2 * SPEAKERS):
+        label, speaker = divmod(number, SPEAKERS)
+        path = f"{name}/{label}{speaker}.wav"
+        write(root, path, wav_bytes(voice(first_seed + number)))
+        lines.append(f"{path},{label},{name}{label}{speaker},{60 + number}")
+    write(root, f"metadata_test_{name}.csv", "\n".join(lines) + "\n")
+    return root
+
+
 def write(root: Path, path: str, content: bytes | str) -> None:
     """Write a file and its folders."""
     file = root / path

@@ -26,17 +26,25 @@ MAX_REASONS = 10
 
 def show(summary: RunSummary, work: str, console: Console) -> None:
     """Print the summary of :func:`pipelines.local.run`."""
-    parts: list[Any] = [_verdict(summary), _trained(summary)]
+    parts: list[Any] = [*_finding(summary), _verdict(summary), _trained(summary)]
     if summary.metrics:
         parts += [_metrics(summary), _methods(summary)]
+    if summary.external:
+        parts.append(_external(summary))
     console.print(Panel(Group(*parts, _places(summary)), title="SPIRA", expand=False))
     console.print(Text("Next:"))
     for command in next_commands(summary, work):
         console.print(Text(f"  {command}"), soft_wrap=True)
 
 
+def _finding(summary: RunSummary) -> list[Text]:
+    """Return the finding about confounders, which stands before the decision, if there is one."""
+    return [Text(f"Finding: {summary.finding}\n", "bold yellow")] if summary.finding else []
+
+
 def _verdict(summary: RunSummary) -> Text:
-    warnings = "".join(f"warning: {warning}\n" for warning in summary.warnings)
+    others = [warning for warning in summary.warnings if warning != summary.finding]
+    warnings = "".join(f"warning: {warning}\n" for warning in others)
     if summary.approved:
         headline = f"APPROVED: version {summary.model_version} serves and is champion\n"
         return Text.assemble((headline, "bold green"), warnings)
@@ -55,8 +63,14 @@ def _trained(summary: RunSummary) -> Text:
     return Text(
         f"Trained: {config.model.architecture}, seeds {seeds}; the candidate is seed "
         f"{summary.candidate.seed} (lowest validation loss, epoch {epochs.best_epoch} of {epochs.epochs})\n"
-        f"Tested on {data.files} recordings: {classes}\n"
+        f"Tested on {data.files} recordings: {classes}{_evaluations(summary)}\n"
     )
+
+
+def _evaluations(summary: RunSummary) -> str:
+    """Return how often the test set was evaluated: each look at it makes a good result by luck more likely."""
+    count = summary.test_evaluations
+    return f"; evaluations of this test set so far: {count}" if count else ""
 
 
 def _metrics(summary: RunSummary) -> Table:
@@ -78,6 +92,18 @@ def _methods(summary: RunSummary) -> Text:
 
     methods = interval_methods({name: summary.metrics[name] for name in METRICS_SHOWN})
     return Text(f"Intervals by {methods}", style="dim") if methods else Text("")
+
+
+def _external(summary: RunSummary) -> Table:
+    """Return the metrics of the external test sets, one column a set."""
+    table = Table(title="External test sets, noisy test by file (not used for the decision)", title_justify="left")
+    for heading in ("", *summary.external):
+        table.add_column(heading)
+    for name in METRICS_SHOWN:
+        estimates = [metrics[name] for metrics in summary.external.values()]
+        values = [f"{_number(each.value)} ({_number(each.low)} to {_number(each.high)})" for each in estimates]
+        table.add_row(name, *values)
+    return table
 
 
 def _number(value: float | None) -> str:

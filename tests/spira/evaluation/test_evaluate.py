@@ -128,6 +128,82 @@ def test_the_worst_mistakes_come_first() -> None:
     assert [(mistake.file_path, mistake.probability) for mistake in worst] == [("b", 0.1), ("a", 0.6), ("c", 0.45)]
 
 
+def test_external_sets_are_measured_and_decide_nothing(corpus: Corpus, seeds: list[Path], tmp_path: Path) -> None:
+    """Candidate, checks, reasons and predictions are those of the same corpus without them."""
+    moved = corpus.index.copy()
+    moved.loc[moved["speaker"].isin(["test2", "test3"]), "split"] = "test_north"
+    outside = dataclasses.replace(corpus, index=moved)
+    alone = dataclasses.replace(corpus, index=moved[moved["split"] != "test_north"])
+    verdict, without = (
+        evaluate.evaluate(data, seeds, gate.load(), tmp_path / name)
+        for name, data in (("with", outside), ("without", alone))
+    )
+    (north,) = verdict.external
+    assert (north.name, north.data.files, north.problem) == ("north", 4, "")
+    assert north.data.classes == {"control": {"files": 2, "speakers": 1}, "patient": {"files": 2, "speakers": 1}}
+    assert set(north.conditions) == {"noisy", "clean"}
+    candidate = checkpoint.load(next(path for path in seeds if int(path.name) == verdict.candidate.seed))
+    of_all = evaluate.TestSetEvaluator(corpus, candidate.config, gate.load()).predictions(candidate, ("clean",))
+    rows = of_all[of_all["speaker"].isin(["test2", "test3"])]
+    assert north.conditions["clean"].by_file["accuracy"].value == pytest.approx(
+        np.mean((rows["probability"] >= 0.5) == rows["label"])
+    )
+    assert without.external == ()
+    assert verdict.model_copy(update={"external": (), "flow": ()}) == without.model_copy(update={"flow": ()})
+    written, expected = (pd.read_parquet(tmp_path / name / "predictions.parquet") for name in ("with", "without"))
+    pd.testing.assert_frame_equal(written, expected)
+
+
+def test_an_external_set_that_was_trained_on_is_not_measured(corpus: Corpus, seeds: list[Path], tmp_path: Path) -> None:
+    """Its recordings and its speakers are recognised; the verdict warns with the numbers, and decides as without it."""
+    moved = corpus.index.copy()
+    moved.loc[moved["speaker"].isin(["train0", "train1"]), "split"] = "test_north"
+    verdict = evaluate.evaluate(dataclasses.replace(corpus, index=moved), seeds[:1], gate.load(), tmp_path)
+    (north,) = verdict.external
+    assert north.conditions == {}
+    assert north.problem == (
+        "4 test recordings were used in training: leakage; 2 test speakers were used in training: leakage"
+    )
+    assert f"external test set north: {north.problem}" in verdict.warnings
+    assert not any("leakage" in reason for reason in verdict.reasons)
+
+
+def test_the_digest_of_a_test_set_is_that_of_its_recordings_and_classes(corpus: Corpus) -> None:
+    """Order, names, speakers and the other splits do not matter."""
+    digest = evaluate.test_digest(corpus.split("test"))
+    shuffled = corpus.index.sample(frac=1, random_state=1).assign(speaker="x", file_path="y")
+    others = shuffled[shuffled["split"] != "train"]
+    assert evaluate.test_digest(dataclasses.replace(corpus, index=others).split("test")) == digest
+    swapped = corpus.index.assign(label=1 - corpus.index["label"])
+    fewer = corpus.index.drop(index=corpus.index.index[corpus.index["split"] == "test"][0])
+    for index in (swapped, fewer):
+        assert evaluate.test_digest(dataclasses.replace(corpus, index=index).split("test")) != digest
+
+
+def test_evaluations_of_the_test_are_counted(corpus: Corpus, seeds: list[Path], tmp_path: Path) -> None:
+    """This one included; the number is not known if the earlier ones are not."""
+    for earlier, expected in ((None, None), (0, 1), (6, 7)):
+        verdict = evaluate.evaluate(corpus, seeds[:1], gate.load(), tmp_path, earlier_evaluations=earlier)
+        assert verdict.test_evaluations == expected
+    assert verdict.data.digest == evaluate.test_digest(corpus.split("test"))
+
+
+def test_the_finding_on_confounders_comes_first(corpus: Corpus, seeds: list[Path], tmp_path: Path) -> None:
+    """Before every other check and warning, whatever the gate says about the rest."""
+    twice = pd.concat([corpus.index, corpus.index[corpus.index["split"] == "test"].assign(speaker=COPIES)])
+    wide = dataclasses.replace(corpus, index=twice)
+    verdict = evaluate.evaluate(wide, seeds[:1], gate.load(), tmp_path)
+    assert verdict.checks[0].name == "better_than_confounders"
+    assert verdict.confounders is not None
+    assert [test.condition for test in verdict.confounders.tests] == ["noisy", "clean"]
+    assert verdict.checks[0].is_warning
+    assert verdict.warnings[0].startswith("the network is not shown to be better than length, level and noise level")
+
+
+COPIES = [f"copy{number}" for number in range(8)]
+"""Speakers of the second copy of the test recordings, so that there are enough speakers to judge by."""
+
+
 def test_missing_speakers_are_not_invented(corpus: Corpus, seeds: list[Path], tmp_path: Path) -> None:
     """Without the column there is no metric by speaker, and no minimum number of speakers is checked."""
     unknown = dataclasses.replace(corpus, index=corpus.index.drop(columns="speaker"))

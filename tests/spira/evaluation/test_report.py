@@ -39,7 +39,7 @@ HOSTILE = "\"><script>alert('x')</script><img src=x onerror=alert(1)>&amp;{{ 7 *
 WITH_VOICES = Content(has_voices=True)
 LINEAGE = {"data_fingerprint": "d" * 64, "git_commit": "abc123-dirty", "pipeline_run": "spira-20"}
 ORDER = ["checks", "card", "metrics", "training", "curves", "confusion", "slices", "mistakes"]
-ORDER += ["data", "champion", "configuration", "lineage"]
+ORDER += ["confounders", "external", "flow", "data", "champion", "configuration", "lineage"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spira.evaluation.verdict import Check, CheckKind, Condition, Estimate
+from spira.evaluation.verdict import CONFOUNDER_CHECK, Check, CheckKind, Condition, Estimate, ExternalTest
 from spira.evaluation.verdict_text import MAX_HEADLINE_LENGTH, headline, interval_methods, markdown
 from tests.support.verdicts import condition, make_verdict
 
@@ -80,3 +80,31 @@ def test_a_message_is_neither_markup_nor_a_new_cell(message: str):
     assert "<" not in text
     assert len(headline(verdict)) <= MAX_HEADLINE_LENGTH
     assert len(headline(verdict).splitlines()) == 1
+
+
+def test_a_finding_on_confounders_comes_first():
+    """In the headline, and in the first paragraph of the summary; a check that passed is no finding."""
+    message = "the network is not shown to be better than age alone: their AUROC is 0.900"
+    finding = Check(name=CONFOUNDER_CHECK, title="", kind=CheckKind.LOW_AT_LEAST, passed=True, message=message)
+    suspected = finding.model_copy(update={"is_warning": True})
+    verdict = make_verdict().model_copy(update={"checks": (suspected,)})
+    approved = "approved, but not shown to be better than the confounders alone: accuracy 0.900 (0.850 to 0.950)"
+    assert headline(verdict) == approved
+    assert markdown(verdict).splitlines()[:3] == [f"# {approved}", "", f"**Finding:** {message}"]
+    sound = make_verdict().model_copy(update={"checks": (finding,)})
+    assert headline(sound) == headline(make_verdict())
+    assert "Finding" not in markdown(sound)
+
+
+def test_the_summary_has_external_sets_and_the_number_of_evaluations():
+    """A set that was not measured has no row; neither is shown if it is not known."""
+    data = make_verdict().data
+    north = ExternalTest(name="north_1", data=data, conditions={"noisy": condition(accuracy=0.75)})
+    leaky = ExternalTest(name="leaky", data=data, conditions={}, problem="leakage")
+    verdict = make_verdict().model_copy(update={"external": (north, leaky), "test_evaluations": 4})
+    text = markdown(verdict)
+    assert "| north\\_1 | 8 | 0.750 (0.700 to 0.800) | - | - | - | - |" in text
+    assert "leaky" not in text
+    assert "Evaluations of this test set so far: 4." in text
+    assert "xternal" not in markdown(make_verdict())
+    assert "so far" not in markdown(make_verdict())

@@ -108,3 +108,23 @@ def test_a_number_that_is_none_is_a_dash(finished: RunSummary):
     """A metric that isn't defined on the data, such as AUROC of one class."""
     undefined = {"value": None, "low": None, "high": None}
     assert " - " in shown(changed(finished, metrics={**finished.model_dump()["metrics"], "ece": undefined}))
+
+
+def test_a_finding_on_confounders_stands_before_the_decision(finished: RunSummary):
+    """It is said once, and other warnings follow the decision."""
+    finding = "the network is not shown to be better than age alone"
+    text = shown(changed(finished, finding=finding, warnings=[finding, "the training data are not known"]))
+    assert text.count(finding) == 1
+    assert text.index(f"Finding: {finding}") < text.index("APPROVED") < text.index("warning: the training data")
+    assert "Finding" not in shown(finished)
+
+
+def test_external_sets_and_the_number_of_evaluations_are_shown(finished: RunSummary):
+    """Each set has a column with intervals; nothing is shown where nothing is known."""
+    metrics = finished.model_dump()["metrics"] | {"auroc": {"value": 0.61, "low": 0.4, "high": 0.8}}
+    text = shown(changed(finished, external={"north": metrics}, test_evaluations=3))
+    assert "not used for the decision" in text
+    assert "0.610 (0.400 to 0.800)" in text
+    assert "evaluations of this test set so far: 3" in text
+    assert "External" not in shown(finished)
+    assert "so far" not in shown(finished)
