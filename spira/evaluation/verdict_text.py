@@ -9,6 +9,8 @@ from spira.evaluation.verdict import CONDITIONS, PROBES, Condition, Estimate, Ve
 
 MAX_HEADLINE_LENGTH = 160
 """Length of a headline in characters; a dashboard shows it as the name of an artifact."""
+MAX_DESCRIPTION_LENGTH = 5000
+"""Length of a description in characters, of which MLflow's databases take no more."""
 SHOWN_METRICS = ("accuracy", "sensitivity", "specificity", "balanced_accuracy", "auroc")
 
 
@@ -35,6 +37,41 @@ def markdown(verdict: Verdict) -> str:
         rows = [(check.title, "passed" if check.passed else "**FAILED**", check.message) for check in verdict.checks]
         parts.append(_table(("check", "result", "details"), rows))
     return "\n\n".join(parts) + "\n"
+
+
+def description(verdict: Verdict, notice: str) -> str:
+    """Return the decision with the headline table, for the page of a run or version in MLflow, as Markdown.
+
+    Args:
+        notice: the words by which the data set calls itself synthetic; empty for recordings of patients.
+    """
+    parts = [f"**{_escaped(headline(verdict))}**"]
+    if notice:
+        parts.append(synthetic_notice(notice))
+    if table := metrics_table(verdict):
+        parts.append(table)
+    parts.append(_candidate(verdict))
+    if problems := [*verdict.reasons, *verdict.warnings]:
+        parts.append("\n".join(f"- {_escaped(problem)}" for problem in problems))
+    return shortened("\n\n".join(parts), MAX_DESCRIPTION_LENGTH)
+
+
+def synthetic_notice(notice: str) -> str:
+    """Return the warning that the data are synthetic, with the data set's own words, as a quotation in Markdown."""
+    return f"> **Synthetic data: the numbers say nothing about patients.** {_escaped(notice)}"
+
+
+def metrics_table(verdict: Verdict) -> str:
+    """Return the metrics of the noisy and clean tests with intervals as Markdown; empty if nothing was measured."""
+    tests = {name: verdict.conditions[name] for name in CONDITIONS if name in verdict.conditions}
+    return _metrics({name: test for name, test in tests.items() if name not in PROBES}) if tests else ""
+
+
+def shortened(text: str, limit: int) -> str:
+    """Return a text of at most ``limit`` characters; of a longer one whole lines are left out at the end."""
+    if len(text) <= limit:
+        return text
+    return text[: limit - 2].rpartition("\n")[0] + "\n…"
 
 
 def _candidate(verdict: Verdict) -> str:

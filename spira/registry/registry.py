@@ -22,10 +22,11 @@ from mlflow.entities.model_registry import ModelVersion
 
 from spira import lineage
 from spira.evaluation.verdict import Verdict
+from spira.evaluation.work_times import WorkTimes
 from spira.packaging import attestation
 from spira.packaging.verify import check_files, package_digest
 from spira.registry import artifacts as package_artifacts
-from spira.registry import runs
+from spira.registry import headlines, runs
 from spira.registry.store import ModelStore, RegistryError, explained, local_uri
 
 RUN_TAG = "pipeline_run"
@@ -76,7 +77,7 @@ class Outcome:
     reasons: tuple[str, ...]
     model_version: int | None
     metrics: dict[str, float]
-    """As logged; those of the paper's noisy test are named ``noisy.by_file.…``."""
+    """Metrics of the paper's noisy test, without bounds of intervals: ``accuracy`` and others."""
 
 
 class Registry:
@@ -106,6 +107,8 @@ class Registry:
         artifacts: Mapping[str, Path],
         tags: Mapping[str, str],
         dataset_uri: str | None = None,
+        times: WorkTimes | None = None,
+        notice: str = "",
     ) -> str:
         """Log a run, whatever its verdict, and return its id.
 
@@ -114,17 +117,19 @@ class Registry:
         Args:
             name: name of the run.
             params: the resolved configuration; nested keys are joined by dots.
-            histories: the epochs of each seed, logged as ``seed_42.train_loss`` with the epoch as step.
-            verdict: its numbers become metrics (``noisy.by_file.accuracy``), its gate parameters; it is logged
-                as ``verdict.json`` too.
+            histories: the epochs of each seed, logged to a child run as ``train/loss`` with the epoch as step.
+            verdict: its headline numbers become metrics (``noisy/accuracy``), its gate parameters; it is logged as
+                ``verdict.json`` too.
             artifacts: path in the run -> the file or folder to log there.
             tags: lineage of the run.
             dataset_uri: location of the data set; its digest is the tag ``data_fingerprint``.
+            times: when the work was done; the run starts and ends now if it is not known.
+            notice: the words by which the data set calls itself synthetic; empty for recordings of patients.
 
         Raises:
             RegistryError: an artifact is missing, or the store fails.
         """
-        content = runs.RunContent(name, params, histories, verdict, artifacts, tags, dataset_uri)
+        content = runs.RunContent(name, params, histories, verdict, artifacts, tags, dataset_uri, times, notice)
         return runs.log(self._store, content)
 
     @explained("the outcome of the run cannot be looked up")
@@ -141,7 +146,7 @@ class Registry:
             raise RegistryError(f"the run {pipeline_run} cannot be looked up: its name has ' and \"; rename it")
         store = self._store
         query = f"tags.{RUN_TAG} = {quote}{pipeline_run}{quote} and attributes.status = 'FINISHED'"
-        logged = store.client.search_runs([store.experiment_id], query, max_results=1, order_by=["start_time DESC"])
+        logged = store.client.search_runs([store.experiment_id], query, max_results=1, order_by=["end_time DESC"])
         if not logged:
             return None
         (run,) = logged
@@ -152,7 +157,7 @@ class Registry:
             approved=verdict.approved,
             reasons=verdict.reasons,
             model_version=int(version) if verdict.approved and version else None,
-            metrics=dict(run.data.metrics),
+            metrics=headlines.of_noisy_test(run.data.metrics),
         )
 
     def run_page(self, run_id: str) -> str:
@@ -306,7 +311,7 @@ class Registry:
         """Return the metrics, then the parameters, that differ between two versions, by name."""
         first, second = (self._run_data(self.show(version)) for version in (a, b))
         return [
-            *_differences("metric", first.metrics, second.metrics),
+            *_differences("metric", *(headlines.comparable(data.metrics) for data in (first, second))),
             *_differences("parameter", first.params, second.params),
         ]
 
@@ -352,7 +357,7 @@ class Registry:
             aliases=tuple(sorted(entity.aliases)),
             created=datetime.fromtimestamp(entity.creation_timestamp / 1000, UTC),
             approved=entity.tags.get("approved") == "true",
-            metrics=self._store.client.get_run(run_id).data.metrics if run_id else {},
+            metrics=headlines.readable(self._store.client.get_run(run_id).data.metrics) if run_id else {},
             tags=dict(entity.tags),
             run_id=run_id,
             uri=self._store.uri(entity),
