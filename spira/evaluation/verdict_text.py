@@ -27,15 +27,15 @@ def markdown(verdict: Verdict) -> str:
     """Return the decision, the metrics of the noisy and clean tests with intervals, and every check, as Markdown."""
     tests = {name: verdict.conditions[name] for name in CONDITIONS if name in verdict.conditions}
     tests = {name: condition for name, condition in tests.items() if name not in PROBES}
-    parts = [f"# {_escaped(headline(verdict))}"]
+    parts = [f"# {escaped(headline(verdict))}"]
     if len(verdict.reasons) > 1:
-        parts.append("\n".join(f"- {_escaped(reason)}" for reason in verdict.reasons))
+        parts.append("\n".join(f"- {escaped(reason)}" for reason in verdict.reasons))
     parts.append(_candidate(verdict))
     if tests:
         parts.append(_metrics(tests))
     if verdict.checks:
         rows = [(check.title, "passed" if check.passed else "**FAILED**", check.message) for check in verdict.checks]
-        parts.append(_table(("check", "result", "details"), rows))
+        parts.append(table(("check", "result", "details"), rows))
     return "\n\n".join(parts) + "\n"
 
 
@@ -45,20 +45,20 @@ def description(verdict: Verdict, notice: str) -> str:
     Args:
         notice: the words by which the data set calls itself synthetic; empty for recordings of patients.
     """
-    parts = [f"**{_escaped(headline(verdict))}**"]
+    parts = [f"**{escaped(headline(verdict))}**"]
     if notice:
         parts.append(synthetic_notice(notice))
-    if table := metrics_table(verdict):
-        parts.append(table)
+    if measured := metrics_table(verdict):
+        parts.append(measured)
     parts.append(_candidate(verdict))
     if problems := [*verdict.reasons, *verdict.warnings]:
-        parts.append("\n".join(f"- {_escaped(problem)}" for problem in problems))
+        parts.append("\n".join(f"- {escaped(problem)}" for problem in problems))
     return shortened("\n\n".join(parts), MAX_DESCRIPTION_LENGTH)
 
 
 def synthetic_notice(notice: str) -> str:
     """Return the warning that the data are synthetic, with the data set's own words, as a quotation in Markdown."""
-    return f"> **Synthetic data: the numbers say nothing about patients.** {_escaped(notice)}"
+    return f"> **Synthetic data: the numbers say nothing about patients.** {escaped(notice)}"
 
 
 def metrics_table(verdict: Verdict) -> str:
@@ -82,7 +82,7 @@ def _candidate(verdict: Verdict) -> str:
         f"{', '.join(verdict.training)}. Test: {verdict.data.files} recordings, {classes}. "
         f"Intervals: {level:.0%}, by file."
     )
-    return _escaped(text)
+    return escaped(text)
 
 
 def _metrics(tests: dict[str, Condition]) -> str:
@@ -91,19 +91,20 @@ def _metrics(tests: dict[str, Condition]) -> str:
         for name in SHOWN_METRICS
         if any(name in condition.by_file for condition in tests.values())
     ]
-    return _table(("metric", *(CONDITIONS[name] for name in tests)), rows)
+    return table(("metric", *(CONDITIONS[name] for name in tests)), rows)
 
 
-def _table(heading: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+def table(heading: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """Return a table in Markdown."""
     lines = [heading, tuple("---" for _ in heading), *(tuple(_cell(cell) for cell in row) for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _cell(text: str) -> str:
-    return text if text == "**FAILED**" else _escaped(text)
+    return text if text == "**FAILED**" else escaped(text)
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Return a text as one line in which a dashboard finds neither markup nor the end of a cell."""
     line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return "".join(f"\\{letter}" if letter in "\\`*_[]|#" else letter for letter in line)

@@ -22,8 +22,9 @@ from mlflow.entities.model_registry import ModelVersion
 
 from spira import lineage
 from spira.evaluation.verdict import Verdict
+from spira.evaluation.verdict_text import MAX_DESCRIPTION_LENGTH, shortened
 from spira.evaluation.work_times import WorkTimes
-from spira.packaging import attestation
+from spira.packaging import attestation, card
 from spira.packaging.verify import check_files, package_digest
 from spira.registry import artifacts as package_artifacts
 from spira.registry import headlines, runs
@@ -173,11 +174,17 @@ class Registry:
         return f"{self.tracking_uri.rstrip('/')}/#/{path}" if is_server else ""
 
     @explained("the package cannot be registered")
-    def register(self, package: Path, run_id: str, verdict: Verdict, tags: Mapping[str, str]) -> int:
+    def register(
+        self, package: Path, run_id: str, verdict: Verdict, tags: Mapping[str, str], sections: str = ""
+    ) -> int:
         """Make a package the next version, alias ``challenger``, and return its number.
 
         The same package (by :func:`spira.packaging.verify.package_digest`) is the same version: its tags get the
         latest verdict and lineage. A champion does not become its own challenger.
+
+        Args:
+            sections: what the model card says of the model (:func:`spira.evaluation.model_card.markdown`). The card
+                stands beside the package, and is the version's description.
 
         Raises:
             PackageError: the package is incomplete, or a file in it was changed or added.
@@ -193,18 +200,27 @@ class Registry:
         with tempfile.TemporaryDirectory() as beside:
             content = attestation.statement(digest, tags, verdict, lineage.image_digest())
             attestation.write(Path(beside), package_artifacts.PACKAGE, content)  # first: the signing key may be refused
+            key_ids = attestation.signers(Path(beside, package_artifacts.PACKAGE + attestation.ENVELOPE))
             if same:
                 entity, owner = same[0], same[0].run_id or run_id
                 package_artifacts.upload_attestation(self._store, self._store.uri(entity), owner, Path(beside))
             else:
                 uri = package_artifacts.upload(self._store, package, run_id, digest)
                 package_artifacts.upload_attestation(self._store, uri, run_id, Path(beside))
-                entity = self._store.create_version(uri, run_id, tags)
+                entity, owner = self._store.create_version(uri, run_id, tags), run_id
         self._store.tag(entity, tags)
+        self._write_card(entity, owner, card.compose(sections, content, int(entity.version), key_ids))
         if "champion" not in entity.aliases:
             self._store.point("challenger", entity.version)
         self._store.client.set_tag(run_id, VERSION_TAG, str(entity.version))
         return int(entity.version)
+
+    def _write_card(self, entity: ModelVersion, run_id: str, text: str) -> None:
+        """Upload the model card beside the package, and make it the description; the last sections may not fit."""
+        with tempfile.TemporaryDirectory() as beside:
+            Path(beside, package_artifacts.PACKAGE + card.SUFFIX).write_text(text, "utf-8")
+            package_artifacts.upload_attestation(self._store, self._store.uri(entity), run_id, Path(beside))
+        self._store.describe(entity, shortened(text, MAX_DESCRIPTION_LENGTH))
 
     @explained("the version cannot be promoted")
     def promote(self, version: int | str, force_reason: str | None = None) -> RegisteredVersion:

@@ -359,6 +359,27 @@ def test_the_same_package_is_the_same_version(registry: Registry, tmp_path: Path
     assert add_version(registry, tmp_path, 0.8) == number + 1
 
 
+def test_the_model_card_is_the_description_unless_a_person_wrote_one(registry: Registry, tmp_path: Path) -> None:
+    """A later verdict replaces the card. A card that is too long for MLflow's database loses its last sections."""
+    number = add_version(registry, tmp_path, 0.7)
+    package, run_id = tmp_path / "package-0.7", registry.show(number).run_id
+    client = registry._store.client
+
+    def description(sections: str) -> str:
+        registry.register(package, run_id, make_verdict(accuracy=0.7), LINEAGE, sections)
+        return client.get_model_version("spira", str(number)).description
+
+    assert "## Numbers\n\n0.70" in description("## Numbers\n\n0.70")
+    assert "## Numbers\n\n0.75" in description("## Numbers\n\n0.75")
+    long = description("\n".join(f"- line {line}" for line in range(1000)))
+    assert len(long) <= 5000
+    assert long.endswith("\n…")
+    card = Path(registry.show(number).uri).with_name("package.model-card.md").read_text()
+    assert "- line 999" in card
+    client.update_model_version("spira", str(number), "Our notes.")
+    assert description("## Numbers") == "Our notes."
+
+
 def test_a_champion_registered_again_is_not_a_challenger(registry: Registry, tmp_path: Path) -> None:
     """A pipeline run with unchanged inputs changes no alias."""
     registry.promote(add_version(registry, tmp_path, 0.7))
