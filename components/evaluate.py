@@ -11,6 +11,7 @@ def evaluate(
     corpus: Input[Dataset],
     checkpoints: Input[list[Model]],
     gate: str,
+    project: str,
     registry_uri: str,
     pipeline_run: str,
     verdict: Output[Artifact],
@@ -26,6 +27,7 @@ def evaluate(
         corpus: Corpus, an output of preprocess.
         checkpoints: Checkpoints, one per seed; the candidate is the one with the lowest validation loss.
         gate: Gate, JSON, with all of its keys; empty for the project's own.
+        project: Owner, contact and licence for the model card, JSON, with the keys of project.yaml; empty for none.
         registry_uri: URL of the MLflow server, or a folder for SQLite. Its champion is compared with the candidate.
         pipeline_run: Name of this run, for the lineage and MLflow.
 
@@ -42,7 +44,7 @@ def evaluate(
     from pathlib import Path
 
     from spira.stages.evaluate import evaluate
-    from spira.stages.inputs import read_gate
+    from spira.stages.inputs import read_gate, read_project
 
     result = evaluate(
         Path(corpus.path),
@@ -53,6 +55,7 @@ def evaluate(
         Path(candidate.path),
         registry_uri=registry_uri,
         pipeline_run=pipeline_run,
+        project=read_project(project),
     )
     verdict.metadata.update(result.verdict_metadata())
     candidate.metadata.update(result.candidate_metadata())

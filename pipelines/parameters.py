@@ -31,6 +31,8 @@ REGISTRY_URI = "http://mlflow.mlflow:5000"
 """Address in the cluster of the MLflow server of manifests/base/mlflow."""
 OPTIONAL = ("target", "notify_url")
 """Parameters that a compiled pipeline has only if its compile-time options use them."""
+ADDED = ("project",)
+"""Parameters with a default that a pipeline compiled by an earlier program may lack."""
 MAX_DESCRIPTION_LENGTH = 400
 
 
@@ -50,6 +52,8 @@ class Parameters(FrozenModel):
     tolerations: tuple[dict[str, Any], ...] = ()
     state_uri: str
     registry_uri: str
+    project: str | None = None
+    """None without a project file: the compiled pipeline of an earlier version has no such parameter."""
     target: str | None = None
     """None if the compiled pipeline has no such parameter."""
     notify_url: str | None = None
@@ -80,6 +84,7 @@ class Parameters(FrozenModel):
         check_path("data", Path("" if "://" in request.data else request.data))
         return cls(
             **_of_request(request),
+            project=_project(request) or None,
             device=device,
             require_gpu=require_gpu,
             state_uri=str(work / "state"),
@@ -95,13 +100,15 @@ class Parameters(FrozenModel):
             RunnerError: The settings have a value that the version has no parameter for.
         """
         optional = {
+            "project": _project(request) or None,
             "target": settings.target.model_dump_json() if settings.target else "",
             "notify_url": settings.notify_url,
         }
         for name, value in optional.items():
             if value and name not in version.parameters:
+                owner = "project file" if name in ADDED else "cluster"
                 raise RunnerError(
-                    f"version {version.name} was compiled without {name}, and the cluster has one: upload a version "
+                    f"version {version.name} was compiled without {name}, and the {owner} has one: upload a version "
                     "for this cluster with --image"
                 )
         return cls(
@@ -150,6 +157,11 @@ def check_path(name: str, path: Path) -> None:
     """
     if "{{$" in str(path.resolve()):
         raise SpiraError(f"{name} {path.resolve()}: Kubeflow's runner replaces {{{{$...}}}}; use a path without {{{{$")
+
+
+def _project(request: TrainingRequest) -> str:
+    """Return the project as JSON; empty if there is none."""
+    return "" if request.project.is_empty else request.project.model_dump_json()
 
 
 def _of_request(request: TrainingRequest) -> dict[str, Any]:

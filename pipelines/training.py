@@ -154,6 +154,7 @@ def pipeline(options: CompileOptions, code_digest: str = "") -> GraphComponent:
         preprocess_config: str = "{}",
         config: str = "{}",
         gate: str = "",
+        project: str = "",
         seeds: list[int] = SEEDS,
         skip_bad: bool = False,
         device: str = "cuda" if has_gpu else "auto",
@@ -178,6 +179,7 @@ def pipeline(options: CompileOptions, code_digest: str = "") -> GraphComponent:
                 defaults.
             config: Configuration without its section preprocess, JSON; keys that are missing have their defaults.
             gate: Gate, JSON, with all of its keys; empty for the project's own.
+            project: Owner, contact and licence for the model card, JSON, with the keys of project.yaml; empty for none.
             seeds: Seeds, such as [1, 2]; one network is trained for each.
             skip_bad: Leave bad recordings out, instead of refusing the data set.
             device: Device of the training: auto, cpu, cuda or cuda:N.
@@ -229,6 +231,7 @@ def pipeline(options: CompileOptions, code_digest: str = "") -> GraphComponent:
                     # collected here, outside of the branches: inside of them it does not compile
                     checkpoints=dsl.Collected(train_task.outputs["checkpoint"]),
                     gate=gate,
+                    project=project,
                     registry_uri=registry_uri,
                     pipeline_run=pipeline_run,
                 )

@@ -15,6 +15,7 @@ The map, top to bottom. A folder imports only what stands below it (``lint-impor
     models       the networks and their checkpoints
     features     noise, windows, MFCC, batches
     lineage      fingerprints of data, settings and code
+    project      who answers for the models: owner, contact, licence
     config       every setting, once
     serving      the KServe server of a package
     signature    the signature beside a package, checked where a public key is configured

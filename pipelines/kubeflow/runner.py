@@ -36,8 +36,6 @@ ORPHAN = (
 """Note on a run that lost its workflow; Kubeflow leaves it RUNNING."""
 MAX_START = timedelta(minutes=5)
 """Time in which a new run gets its first pod."""
-METRIC_PREFIX = "noisy.by_file."
-"""Prefix of the metrics of the paper's test."""
 
 FindOutcome = Callable[[str], "Outcome | None"]
 """A function that returns the outcome of a run by its name, such as :meth:`spira.registry.Registry.outcome`."""
@@ -180,16 +178,10 @@ def _with_outcome(name: str, find_outcome: FindOutcome) -> Run:
         raise RunnerError(f"the verdict of run {name} cannot be read: {error}") from error
     if outcome is None:  # Kubeflow skips a branch whose condition it cannot read, and reports success
         return Run("failed", f"Kubeflow reports that {name} succeeded, but MLflow has no verdict of it: it has failed")
-    metrics = {
-        metric.removeprefix(METRIC_PREFIX): value
-        for metric, value in outcome.metrics.items()
-        if METRIC_PREFIX in metric
-    }
     return Run(
         "succeeded",
         approved=outcome.approved,
         reasons=outcome.reasons,
         model_version=outcome.model_version,
-        # without bounds of intervals, such as accuracy.low
-        metrics={metric: value for metric, value in metrics.items() if "." not in metric},
+        metrics=outcome.metrics,
     )

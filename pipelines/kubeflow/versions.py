@@ -20,7 +20,7 @@ from kfp_server_api import ApiException
 from pipelines.kubeflow import delivery
 from pipelines.kubeflow.delivery import DeliveryCompileOptions
 from pipelines.kubeflow.server import SECONDS, Server
-from pipelines.parameters import OPTIONAL
+from pipelines.parameters import ADDED, OPTIONAL
 from pipelines.training import NAME, CompileOptions
 from spira import lineage, temporary
 from spira.delivery.runner import RunnerError
@@ -67,7 +67,7 @@ class PipelineVersion:
     code_digest: str = ""
     """Digest of the code with which the version trains; empty if unknown."""
     parameters: frozenset[str] = frozenset()
-    """Those of the optional parameters that the version has."""
+    """Those of the parameters that not every version has, which this one has."""
     cached: bool = True
     """Whether the cache may answer its tasks."""
 
@@ -231,7 +231,7 @@ def _to_version(version: Any, pipeline_id: str) -> PipelineVersion:
         sizes=_sizes(spec, version.pipeline_spec.get("platform_spec", {})) if "train" in tasks else None,
         is_ours={"preprocess", "train", "evaluate"} <= set(tasks),
         code_digest=code if isinstance(code, str) else "",
-        parameters=frozenset(OPTIONAL) & set(_at(spec, "root", "inputDefinitions", "parameters") or {}),
+        parameters=frozenset((*OPTIONAL, *ADDED)) & set(_at(spec, "root", "inputDefinitions", "parameters") or {}),
         cached=_at(tasks, "preprocess", "cachingOptions", "enableCache") is True,
     )
 

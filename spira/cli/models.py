@@ -84,7 +84,7 @@ def _print_table(versions: list[RegisteredVersion]) -> None:
 
     table = Table("version", "aliases", "approved", "noisy accuracy", "created")
     for version in versions:
-        accuracy = version.metrics.get("noisy.by_file.accuracy")
+        accuracy = version.metrics.get("noisy/accuracy")
         table.add_row(
             str(version.version),
             ", ".join(version.aliases),

@@ -26,7 +26,16 @@ from rich.text import Text
 from components import IMAGE
 from pipelines.training import COMPILED, CompileOptions, compile_pipeline
 from spira.cli.common.console import out, print_json, say
-from spira.cli.common.options import ConfigFile, ConfigValues, GateFile, Json, Seeds, SkipBad, resolve_config
+from spira.cli.common.options import (
+    ConfigFile,
+    ConfigValues,
+    GateFile,
+    Json,
+    Seeds,
+    SkipBad,
+    resolve_config,
+    resolve_project,
+)
 from spira.errors import SpiraError
 
 if TYPE_CHECKING:
@@ -40,6 +49,13 @@ if TYPE_CHECKING:
     from spira.delivery.training_request import TrainingRequest
     from spira.registry import Outcome
 
+ClusterProject = Annotated[
+    Path | None,
+    typer.Option(
+        "--project",
+        help="Owner, contact and licence; project.yaml beside --config or in the current folder by default.",
+    ),
+]
 MAX_DATA_NAME = 30
 """Number of characters of a data set's name in the name of a run."""
 
@@ -156,6 +172,7 @@ def submit(
     setting: ConfigValues = [],  # noqa: B006
     seed: Seeds = [],  # noqa: B006
     gate: GateFile = None,
+    project: ClusterProject = None,
     skip_bad: SkipBad = False,
     image: Image = "",
     tag_ok: TagOk = False,
@@ -165,6 +182,7 @@ def submit(
     from pipelines.kubeflow.runner import Kubeflow, list_runs
 
     request = request_of(name, data, data_digest, resolve_config(config, setting, seed), gate, skip_bad)
+    request = request.model_copy(update={"project": resolve_project(project, config, Path())})
     loaded, server = connected(cluster, on, host)
     version = version_of(server, image, tag_ok, loaded.compile_options(cached=bool(data_digest)))
     request = named(request, version)
@@ -202,6 +220,7 @@ def schedule(
     setting: ConfigValues = [],  # noqa: B006
     seed: Seeds = [],  # noqa: B006
     gate: GateFile = None,
+    project: ClusterProject = None,
     skip_bad: SkipBad = False,
     image: Image = "",
     tag_ok: TagOk = False,
@@ -218,6 +237,7 @@ def schedule(
         say(f"deleted {change.deleted} schedule(s) of name {name}{retained(change)}")
         return
     request = request_of("", data, data_digest, resolve_config(config, setting, seed), gate, skip_bad)
+    request = request.model_copy(update={"project": resolve_project(project, config, Path())})
     options = loaded.compile_options()
     if not check:
         version_of(server, image, tag_ok, options)  # uploads that of the image

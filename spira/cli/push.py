@@ -17,10 +17,12 @@ from spira.cli.common.options import (
     Data,
     GateFile,
     MLflow,
+    ProjectFile,
     SkipBad,
     WithAudio,
     Work,
     absolute,
+    resolve_project,
 )
 from spira.errors import SpiraError
 
@@ -31,6 +33,7 @@ def push(
     setting: ConfigValues = [],  # noqa: B006 (typer makes a new list)
     work: Work = DEFAULT_WORK,
     gate: GateFile = None,
+    project: ProjectFile = None,
     skip_bad: SkipBad = False,
     mlflow: MLflow = "",
     with_audio: WithAudio = False,
@@ -44,7 +47,7 @@ def push(
     from spira.stages.push import push as register
     from spira.stages.push import reject
 
-    rules = load(gate)
+    rules, owner = load(gate), resolve_project(project, None, work)
     preflight.check_run(data, work, "auto", False, mlflow)
     began = datetime.now().strftime("%Y-%m-%d-%H-%M-%S-%f")
     folder = work.resolve() / "pushed" / began
@@ -65,6 +68,7 @@ def push(
             candidate,
             registry_uri=registry,
             pipeline_run=f"spira-push-{began}",
+            project=owner,
         ).verdict
     if decision.approved:
         version = register(corpus, candidate, verdict, report, folder / "package", registry_uri=registry)

@@ -17,6 +17,7 @@ from spira.cli.common.options import (
     Device,
     GateFile,
     MLflow,
+    ProjectFile,
     RequireGpu,
     Seeds,
     SkipBad,
@@ -24,6 +25,7 @@ from spira.cli.common.options import (
     Work,
     absolute,
     resolve_config,
+    resolve_project,
 )
 from spira.errors import SpiraError
 
@@ -38,6 +40,7 @@ def run(
     seed: Seeds = [],  # noqa: B006
     work: Work = DEFAULT_WORK,
     gate: GateFile = None,
+    project: ProjectFile = None,
     skip_bad: SkipBad = False,
     mlflow: MLflow = "",
     device: Device = "auto",
@@ -50,6 +53,7 @@ def run(
     from spira.evaluation.gate import load
 
     resolved, rules = resolve_config(config, setting, seed), load(gate)
+    owner = resolve_project(project, config, work)
     if demo == bool(data):
         raise SpiraError("give --data DIR, or --demo: one of the two")
     preflight.check_run(data, work, device, require_gpu, mlflow)
@@ -62,6 +66,7 @@ def run(
                 config=resolved,
                 gate=rules,
                 skip_bad=skip_bad,
+                project=owner,
             ),
             work,
             device=device,

@@ -14,13 +14,14 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError, field_validator
 
+from spira import project as projects
 from spira.config import ConfigError, FrozenModel, explain, read_yaml
 from spira.delivery.decide import Policy
 from spira.delivery.links import Links
 from spira.deployment.targets import AnyTarget, InferenceServiceTarget, LocalTarget
 
 DEFAULT = Path("delivery.yaml")
-PATHS = ("data", "config", "gate", "work", "ledger", "registry", "kubeflow", "verify_key")
+PATHS = ("data", "config", "gate", "project", "work", "ledger", "registry", "kubeflow", "verify_key")
 """Settings that hold a path or a URI."""
 
 
@@ -53,6 +54,8 @@ class Settings(FrozenModel):
     """Training settings ``section.key=value``, applied after the file."""
     gate: str = ""
     """Gate file; empty for ``spira/evaluation/gate.yaml``."""
+    project: str = ""
+    """File with owner, contact and licence; empty for ``project.yaml`` beside the settings or in the work folder."""
     skip_bad: bool = False
     """Leave bad recordings out instead of refusing the data set."""
     work: str = "work"
@@ -126,7 +129,8 @@ def load(path: Path = DEFAULT) -> Settings:
 def absolute(settings: Settings, folder: Path) -> Settings:
     """Return the settings with absolute paths, and with the defaults of empty ones."""
     work = _absolute_path(settings.work, folder)
-    defaults = {"ledger": f"{work}/ledger", "registry": work}
+    project_file = projects.find(None, folder, Path(work))
+    defaults = {"ledger": f"{work}/ledger", "registry": work, "project": str(project_file or "")}
     paths = {name: _absolute_path(getattr(settings, name) or defaults.get(name, ""), folder) for name in PATHS}
     targets = tuple(_absolute_target(target, folder, work) for target in settings.targets)
     notices = settings.notices.model_copy(update={"urls_file": _absolute_path(settings.notices.urls_file, folder)})
@@ -154,6 +158,7 @@ def example(data: str) -> str:
 data: {json.dumps(data, ensure_ascii=False)}
 # config: model.yaml        # training settings that differ from the defaults (spira config prints the defaults)
 # gate: gate.yaml           # criteria for approval; default: spira/evaluation/gate.yaml
+# project: project.yaml     # owner, contact and licence for model cards; default: project.yaml beside this file
 work: work                  # runs, models, MLflow, the ledger and the served model
 # registry: http://mlflow:5000
 # kubeflow: cluster.yaml    # cluster that trains; default: this machine

@@ -8,6 +8,7 @@ from pydantic import JsonValue, ValidationError
 
 from spira.config import Config, ConfigError, FrozenModel, JsonObject, explain
 from spira.evaluation.gate import Gate
+from spira.project import UNKNOWN, Project
 
 
 class TrainingRequest(FrozenModel):
@@ -28,14 +29,21 @@ class TrainingRequest(FrozenModel):
     differ. Empty: no check."""
     git_commit: str = ""
     """Commit of the code, for people; it is not compared."""
+    project: Project = UNKNOWN
+    """Owner, contact and licence, for people; a change of them is no reason to train."""
 
     def named(self, name: str) -> TrainingRequest:
         """Return this request under the name of a run."""
         return self.model_copy(update={"name": name})
 
     def to_record(self) -> JsonObject:
-        """Return the JSON form of the ledger, without the name; ``config`` and ``gate`` are JSON texts."""
-        body = {field: getattr(self, field) for field in type(self).model_fields if field != "name"}
+        """Return the JSON form of the ledger, without the name; ``config`` and ``gate`` are JSON texts.
+
+        An empty ``project`` is left out, as earlier versions had none.
+        """
+        body = {field: getattr(self, field) for field in type(self).model_fields if field not in ("name", "project")}
+        if not self.project.is_empty:
+            body["project"] = self.project.model_dump()
         return body | {"config": self.config.model_dump_json(), "gate": self.gate.model_dump_json()}
 
     @classmethod

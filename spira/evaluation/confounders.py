@@ -28,6 +28,7 @@ from spira.data.corpus import Corpus, Split
 from spira.evaluation import metrics
 from spira.evaluation.checks import MIN_RANKED
 from spira.evaluation.gate import Gate
+from spira.evaluation.intervals import Interval, Method
 from spira.evaluation.metrics import METRICS, Scores
 from spira.evaluation.verdict import (
     CONFOUNDER_CHECK,
@@ -50,6 +51,8 @@ GROUPS = ("sex", "site", "sample rate")
 """Confounders that are groups; the others are numbers."""
 METRICS_COMPARED = ("auroc", "accuracy")
 CONDITIONS_COMPARED = ("noisy", "clean")
+PAIRED_BOOTSTRAP = Method("paired bootstrap percentile", "Efron and Tibshirani 1993, chapter 13")
+"""Method of the interval of a difference in AUROC. Two perfect rankings have no width: then the network is not better."""
 DECIDING = ("noisy", "auroc")
 """Condition and metric of the check. A ranking does not depend on a threshold, which the network and the baseline can
 have at different places."""
@@ -208,11 +211,17 @@ def _compare(condition: str, evaluator: TestSetEvaluator, candidate: Scores, oth
 
 
 def _difference(candidate: Scores, other: Scores, metric: str, config: Config) -> Estimate:
+    """Return candidate minus baseline in a metric, with its paired interval."""
     settings, compared = config.evaluation, METRICS[metric]
+    if metric == "accuracy":
+        return metrics.difference(candidate, other, settings.confidence)
     weights = metrics.resamples(candidate, settings.bootstrap_samples, settings.seed)
     gaps = compared.compute(candidate, weights) - compared.compute(other, weights)
-    low, high = metrics.bounds(gaps, settings.confidence)
-    return Estimate(value=compared.value(candidate) - compared.value(other), low=low, high=high)
+    tail = (1 - settings.confidence) / 2
+    low, high = np.nanquantile(gaps, [tail, 1 - tail])  # a replicate without one of the classes has no AUROC
+    return metrics.as_estimate(
+        compared.value(candidate) - compared.value(other), Interval(float(low), float(high)), PAIRED_BOOTSTRAP
+    )
 
 
 def _number(value: float | None) -> str:

@@ -284,13 +284,6 @@ def audio(waveform: np.ndarray) -> str:
     return "data:audio/flac;base64," + base64.b64encode(target.getvalue()).decode()
 
 
-def model_card(verdict: Verdict, trained: Checkpoint, corpus: Corpus) -> str:
-    """Return the model card in Markdown."""
-    sections = card(verdict, trained, corpus).items()
-    parts = [f"## {title}\n\n" + "\n".join(f"- {line}" for line in lines) for title, lines in sections]
-    return "# Model card\n\n" + "\n\n".join(parts) + "\n"
-
-
 def card(verdict: Verdict, trained: Checkpoint, corpus: Corpus) -> dict[str, list[str]]:
     """Return the model card (Mitchell and others, 2019): heading -> sentences."""
     return {

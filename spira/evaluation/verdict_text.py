@@ -10,6 +10,8 @@ from spira.evaluation.verdict import CONDITIONS, PROBES, Condition, Estimate, Ve
 
 MAX_HEADLINE_LENGTH = 160
 """Length of a headline in characters; a dashboard shows it as the name of an artifact."""
+MAX_DESCRIPTION_LENGTH = 5000
+"""Length of a description in characters, of which MLflow's databases take no more."""
 SHOWN_METRICS = ("accuracy", "sensitivity", "specificity", "balanced_accuracy", "auroc")
 
 
@@ -27,11 +29,11 @@ def markdown(verdict: Verdict) -> str:
     """Return the decision, the metrics of the noisy and clean tests with intervals, and every check, as Markdown."""
     tests = {name: verdict.conditions[name] for name in CONDITIONS if name in verdict.conditions}
     tests = {name: condition for name, condition in tests.items() if name not in PROBES}
-    parts = [f"# {_escaped(headline(verdict))}"]
+    parts = [f"# {escaped(headline(verdict))}"]
     if verdict.finding:
-        parts.append(f"**Finding:** {_escaped(verdict.finding)}")
+        parts.append(f"**Finding:** {escaped(verdict.finding)}")
     if len(verdict.reasons) > 1:
-        parts.append("\n".join(f"- {_escaped(reason)}" for reason in verdict.reasons))
+        parts.append("\n".join(f"- {escaped(reason)}" for reason in verdict.reasons))
     parts.append(_candidate(verdict))
     if tests:
         parts.append(_metrics(tests))
@@ -39,8 +41,43 @@ def markdown(verdict: Verdict) -> str:
         parts.append(_external(verdict))
     if verdict.checks:
         rows = [(check.title, "passed" if check.passed else "**FAILED**", check.message) for check in verdict.checks]
-        parts.append(_table(("check", "result", "details"), rows))
+        parts.append(table(("check", "result", "details"), rows))
     return "\n\n".join(parts) + "\n"
+
+
+def description(verdict: Verdict, notice: str) -> str:
+    """Return the decision with the headline table, for the page of a run or version in MLflow, as Markdown.
+
+    Args:
+        notice: the words by which the data set calls itself synthetic; empty for recordings of patients.
+    """
+    parts = [f"**{escaped(headline(verdict))}**"]
+    if notice:
+        parts.append(synthetic_notice(notice))
+    if measured := metrics_table(verdict):
+        parts.append(measured)
+    parts.append(_candidate(verdict))
+    if problems := [*verdict.reasons, *verdict.warnings]:
+        parts.append("\n".join(f"- {escaped(problem)}" for problem in problems))
+    return shortened("\n\n".join(parts), MAX_DESCRIPTION_LENGTH)
+
+
+def synthetic_notice(notice: str) -> str:
+    """Return the warning that the data are synthetic, with the data set's own words, as a quotation in Markdown."""
+    return f"> **Synthetic data: the numbers say nothing about patients.** {escaped(notice)}"
+
+
+def metrics_table(verdict: Verdict) -> str:
+    """Return the metrics of the noisy and clean tests with intervals as Markdown; empty if nothing was measured."""
+    tests = {name: verdict.conditions[name] for name in CONDITIONS if name in verdict.conditions}
+    return _metrics({name: test for name, test in tests.items() if name not in PROBES}) if tests else ""
+
+
+def shortened(text: str, limit: int) -> str:
+    """Return a text of at most ``limit`` characters; of a longer one whole lines are left out at the end."""
+    if len(text) <= limit:
+        return text
+    return text[: limit - 2].rpartition("\n")[0] + "\n…"
 
 
 def _candidate(verdict: Verdict) -> str:
@@ -53,7 +90,7 @@ def _candidate(verdict: Verdict) -> str:
     )
     if verdict.test_evaluations:
         text += f" Evaluations of this test set so far: {verdict.test_evaluations}."
-    return _escaped(text)
+    return escaped(text)
 
 
 def _methods(verdict: Verdict) -> str:
@@ -83,7 +120,7 @@ def _metrics(tests: dict[str, Condition]) -> str:
         for name in SHOWN_METRICS
         if any(name in condition.by_file for condition in tests.values())
     ]
-    return _table(("metric", *(CONDITIONS[name] for name in tests)), rows)
+    return table(("metric", *(CONDITIONS[name] for name in tests)), rows)
 
 
 def _external(verdict: Verdict) -> str:
@@ -97,19 +134,20 @@ def _external(verdict: Verdict) -> str:
         for test in verdict.external
         if "noisy" in test.conditions
     ]
-    return _table(("external test set", "recordings", *(METRICS[name].heading for name in SHOWN_METRICS)), rows)
+    return table(("external test set", "recordings", *(METRICS[name].heading for name in SHOWN_METRICS)), rows)
 
 
-def _table(heading: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+def table(heading: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """Return a table in Markdown."""
     lines = [heading, tuple("---" for _ in heading), *(tuple(_cell(cell) for cell in row) for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _cell(text: str) -> str:
-    return text if text == "**FAILED**" else _escaped(text)
+    return text if text == "**FAILED**" else escaped(text)
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Return a text as one line in which a dashboard finds neither markup nor the end of a cell."""
     line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return "".join(f"\\{letter}" if letter in "\\`*_[]|#" else letter for letter in line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -56,6 +57,8 @@ class CheckpointInfo(FrozenModel):
     """Length of the training."""
     seconds: float | None = None
     """Duration of the training."""
+    ended_at: datetime | None = None
+    """End of the training; None for an imported network, and for one of an earlier version."""
     device: str = ""
     train_files: tuple[str, ...] = ()
     """SHA-256 of each training recording."""

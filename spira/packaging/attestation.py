@@ -1,7 +1,7 @@
-"""What stands beside a package and does not change its digest: signed provenance, and a model card.
+"""Signed provenance beside a package, which does not change its digest.
 
     package.dsse.json        DSSE envelope around an in-toto statement: digest of the package, origin, verdict
-    package.model-card.md    the same for readers
+    package.model-card.md    the same for readers (:mod:`spira.packaging.card`)
 
 The statement is signed when a version is registered, if ``SPIRA_SIGNING_KEY`` names a private key (Ed25519, PEM).
 Without the key the envelope has no signature, and is a record only. :mod:`spira.signature` checks it, where a public
@@ -30,9 +30,6 @@ __all__ = ["ENVELOPE", "VERIFY_KEY", "Statement", "envelope_of"]  # with the nam
 
 SIGNING_KEY = "SPIRA_SIGNING_KEY"
 """Environment variable with the path of the private key."""
-
-MODEL_CARD = ".model-card.md"
-"""Suffix of the model card's file, after the name of the package's folder."""
 
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 
@@ -70,27 +67,8 @@ def statement(digest: str, tags: Mapping[str, str], verdict: Verdict, image: str
     }
 
 
-def model_card(content: Statement) -> str:
-    """Return the model card of a statement, Markdown."""
-    build, run = content["predicate"]["buildDefinition"], content["predicate"]["runDetails"]
-    verdict = run["byproducts"][0]["annotations"]
-    decision = "approved by its gate" if verdict["approved"] else "NOT approved: " + "; ".join(verdict["reasons"])
-    inputs = [f"- {entry['name']}: `{entry['digest']['sha256']}`" for entry in build["resolvedDependencies"]]
-    lines = [
-        "# Detector of respiratory insufficiency in speech",
-        "",
-        "Intended use: research on the SPIRA data; input is a recording of the read sentence. It is no medical device.",
-        "",
-        f"- package: `{content['subject'][0]['digest']['sha256']}`",
-        f"- verdict: {decision}",
-        f"- run: {run['metadata']['invocationId'] or 'outside a pipeline'}",
-        *inputs,
-    ]
-    return "\n".join(lines) + "\n"
-
-
 def write(folder: Path, name: str, content: Statement) -> None:
-    """Write envelope and model card for a package of a name into a folder; sign if a key is configured.
+    """Write the envelope for a package of a name into a folder; sign if a key is configured.
 
     Raises:
         PackageError: the configured key cannot be used.
@@ -106,7 +84,6 @@ def write(folder: Path, name: str, content: Statement) -> None:
         "signatures": signatures,
     }
     (folder / f"{name}{ENVELOPE}").write_text(json.dumps(envelope, indent=1), "utf-8")
-    (folder / f"{name}{MODEL_CARD}").write_text(model_card(content), "utf-8")
 
 
 def check(package: Path, key: str = "") -> None:
@@ -149,6 +126,18 @@ def is_approved(package: Path) -> bool:
         return provenance(package)["predicate"]["runDetails"]["byproducts"][0]["annotations"]["approved"] is True
     except (LookupError, TypeError) as error:
         raise PackageError(f"the provenance of {package} has no verdict: {error}; fetch the version again") from error
+
+
+def signers(file: Path) -> list[str]:
+    """Return the ids of the keys by which an envelope is signed, as it names them, without a check.
+
+    Raises:
+        PackageError: the file is no envelope.
+    """
+    try:
+        return [str(entry["keyid"]) for entry in json.loads(file.read_text("utf-8"))["signatures"]]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise PackageError(f"{file} is no DSSE envelope: {error}; fetch the version again") from error
 
 
 def inputs(content: Statement) -> dict[str, str]:

@@ -12,7 +12,7 @@ Layout::
 
 The same checkpoint, band and lineage give the same bytes on the same machine, so a package holds no time. By its
 bytes the model repository recognises a package that it has already. The folder that is registered is the package, file
-by file. Signature, provenance and model card stand beside it (:mod:`spira.packaging.attestation`).
+by file. Beside it stand signed provenance (:mod:`spira.packaging.attestation`) and a model card.
 """
 
 from __future__ import annotations

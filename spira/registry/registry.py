@@ -22,10 +22,12 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from spira import lineage, signature, temporary
 from spira.evaluation.verdict import Verdict
-from spira.packaging import attestation
+from spira.evaluation.verdict_text import MAX_DESCRIPTION_LENGTH, shortened
+from spira.evaluation.work_times import WorkTimes
+from spira.packaging import attestation, card
 from spira.packaging.verify import PackageError, check_files, package_digest
 from spira.registry import artifacts as package_artifacts
-from spira.registry import runs
+from spira.registry import headlines, runs
 from spira.registry.store import ModelStore, RegistryError, explained, local_uri
 
 RUN_TAG = "pipeline_run"
@@ -79,7 +81,7 @@ class Outcome:
     reasons: tuple[str, ...]
     model_version: int | None
     metrics: dict[str, float]
-    """As logged; those of the paper's noisy test are named ``noisy.by_file.…``."""
+    """Metrics of the paper's noisy test, without bounds of intervals: ``accuracy`` and others."""
 
 
 class Registry:
@@ -109,6 +111,8 @@ class Registry:
         artifacts: Mapping[str, Path],
         tags: Mapping[str, str],
         dataset_uri: str | None = None,
+        times: WorkTimes | None = None,
+        notice: str = "",
     ) -> str:
         """Log a run, whatever its verdict, and return its id.
 
@@ -117,17 +121,19 @@ class Registry:
         Args:
             name: name of the run.
             params: the resolved configuration; nested keys are joined by dots.
-            histories: the epochs of each seed, logged as ``seed_42.train_loss`` with the epoch as step.
-            verdict: its numbers become metrics (``noisy.by_file.accuracy``), its gate parameters; it is logged
-                as ``verdict.json`` too.
+            histories: the epochs of each seed, logged to a child run as ``train/loss`` with the epoch as step.
+            verdict: its headline numbers become metrics (``noisy/accuracy``), its gate parameters; it is logged as
+                ``verdict.json`` too.
             artifacts: path in the run -> the file or folder to log there.
             tags: lineage of the run.
             dataset_uri: location of the data set; its digest is the tag ``data_fingerprint``.
+            times: when the work was done; the run starts and ends now if it is not known.
+            notice: the words by which the data set calls itself synthetic; empty for recordings of patients.
 
         Raises:
             RegistryError: an artifact is missing, or the store fails.
         """
-        content = runs.RunContent(name, params, histories, verdict, artifacts, tags, dataset_uri)
+        content = runs.RunContent(name, params, histories, verdict, artifacts, tags, dataset_uri, times, notice)
         return runs.log(self._store, content)
 
     @explained("the outcome of the run cannot be looked up")
@@ -149,7 +155,7 @@ class Registry:
             approved=verdict.approved,
             reasons=verdict.reasons,
             model_version=int(version) if verdict.approved and version else None,
-            metrics=dict(run.data.metrics),
+            metrics=headlines.of_noisy_test(run.data.metrics),
         )
 
     def _finished(self, pipeline_run: str) -> Run | None:
@@ -159,7 +165,7 @@ class Registry:
             raise RegistryError(f"the run {pipeline_run} cannot be looked up: its name has ' and \"; rename it")
         store = self._store
         query = f"tags.{RUN_TAG} = {quote}{pipeline_run}{quote} and attributes.status = 'FINISHED'"
-        logged = store.client.search_runs([store.experiment_id], query, max_results=1, order_by=["start_time DESC"])
+        logged = store.client.search_runs([store.experiment_id], query, max_results=1, order_by=["end_time DESC"])
         return logged[0] if logged else None
 
     @explained("the page of the run cannot be looked up")
@@ -213,11 +219,17 @@ class Registry:
         return f"{self.tracking_uri.rstrip('/')}/#/{path}" if is_server else ""
 
     @explained("the package cannot be registered")
-    def register(self, package: Path, run_id: str, verdict: Verdict, tags: Mapping[str, str]) -> int:
+    def register(
+        self, package: Path, run_id: str, verdict: Verdict, tags: Mapping[str, str], sections: str = ""
+    ) -> int:
         """Make a package the next version, alias ``challenger``, and return its number.
 
         The same package (by :func:`spira.packaging.verify.package_digest`) is the same version: its tags get the
         latest verdict and lineage. A champion does not become its own challenger.
+
+        Args:
+            sections: what the model card says of the model (:func:`spira.evaluation.model_card.markdown`). The card
+                stands beside the package, and is the version's description.
 
         Raises:
             PackageError: the package is incomplete, or a file in it was changed or added.
@@ -233,18 +245,27 @@ class Registry:
         with temporary.folder() as beside:
             content = attestation.statement(digest, tags, verdict, lineage.image_digest())
             attestation.write(beside, package_artifacts.PACKAGE, content)  # first: the signing key may be refused
+            key_ids = attestation.signers(beside / (package_artifacts.PACKAGE + attestation.ENVELOPE))
             if same:
                 entity, owner = same[0], same[0].run_id or run_id
                 package_artifacts.upload_attestation(self._store, self._store.uri(entity), owner, beside)
             else:
                 uri = package_artifacts.upload(self._store, package, run_id, digest)
                 package_artifacts.upload_attestation(self._store, uri, run_id, beside)
-                entity = self._store.create_version(uri, run_id, tags)
+                entity, owner = self._store.create_version(uri, run_id, tags), run_id
         self._store.tag(entity, tags)
+        self._write_card(entity, owner, card.compose(sections, content, int(entity.version), key_ids))
         if "champion" not in entity.aliases:
             self._store.point("challenger", entity.version)
         self._store.client.set_tag(run_id, VERSION_TAG, str(entity.version))
         return int(entity.version)
+
+    def _write_card(self, entity: ModelVersion, run_id: str, text: str) -> None:
+        """Upload the model card beside the package, and make it the description; the last sections may not fit."""
+        with temporary.folder() as beside:
+            (beside / (package_artifacts.PACKAGE + card.SUFFIX)).write_text(text, "utf-8")
+            package_artifacts.upload_attestation(self._store, self._store.uri(entity), run_id, beside)
+        self._store.describe(entity, shortened(text, MAX_DESCRIPTION_LENGTH))
 
     @explained("the version cannot be promoted")
     def promote(self, version: int | str, force_reason: str | None = None) -> RegisteredVersion:
@@ -351,7 +372,7 @@ class Registry:
         """Return the metrics, then the parameters, that differ between two versions, by name."""
         first, second = (self._run_data(self.show(version)) for version in (a, b))
         return [
-            *_differences("metric", first.metrics, second.metrics),
+            *_differences("metric", *(headlines.comparable(data.metrics) for data in (first, second))),
             *_differences("parameter", first.params, second.params),
         ]
 
@@ -403,7 +424,7 @@ class Registry:
             aliases=tuple(sorted(entity.aliases)),
             created=datetime.fromtimestamp(entity.creation_timestamp / 1000, UTC),
             approved=_is_approved(entity),
-            metrics=self._store.client.get_run(run_id).data.metrics if run_id else {},
+            metrics=headlines.readable(self._store.client.get_run(run_id).data.metrics) if run_id else {},
             tags=dict(entity.tags),
             run_id=run_id,
             uri=self._store.uri(entity),

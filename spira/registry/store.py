@@ -17,6 +17,15 @@ from sqlalchemy.exc import SQLAlchemyError
 from spira.errors import SpiraError
 from spira.registry import database, server
 
+EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.note.content": (
+        "Trainings of SPIRA's detector of respiratory insufficiency in speech. A run has the headline numbers of its "
+        "verdict, the report, and one child run a seed with the curves of the training."
+    ),
+}
+"""Tags of the experiment: the view in which MLflow opens it, and its description."""
+
 
 class RegistryError(SpiraError):
     """The model repository refused or failed; the message gives the reason and the remedy."""
@@ -87,6 +96,16 @@ class ModelStore:
             if is_server(tracking_uri):
                 server.check_artifacts(tracking_uri, experiment)
             return cls(client, tracking_uri, model_name, experiment.experiment_id)
+
+    def mark_experiment(self) -> None:
+        """Set the kind of the experiment, so that MLflow opens it as a training, and its description, if absent.
+
+        Servers older than MLflow 3 keep the kind as a tag without a meaning.
+        """
+        tags = self.client.get_experiment(self.experiment_id).tags
+        for key, value in EXPERIMENT_TAGS.items():
+            if key not in tags:  # a person may have chosen another
+                self.client.set_experiment_tag(self.experiment_id, key, value)
 
     def search(self, condition: str | None = None) -> list[ModelVersion]:
         """Return versions, newest first, with their aliases (MLflow's own search leaves them out)."""
@@ -159,6 +178,13 @@ class ModelStore:
         for key, value in tags.items():
             if entity.tags.get(key) != str(value):
                 self.client.set_model_version_tag(self.model_name, str(entity.version), key, str(value))
+
+    def describe(self, entity: ModelVersion, description: str) -> None:
+        """Write the description of a version, unless a person has written another."""
+        current = (entity.description or "").strip()
+        beginning = description.split(maxsplit=3)[:3]
+        if not current or current.split(maxsplit=3)[:3] == beginning:
+            self.client.update_model_version(self.model_name, str(entity.version), description)
 
     def untag(self, entity: ModelVersion, *keys: str) -> None:
         """Remove tags from the version."""

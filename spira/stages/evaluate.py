@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +17,16 @@ from spira import lineage, temporary
 from spira.config import SAMPLE_RATE_HZ
 from spira.errors import SpiraError
 from spira.files import link_files, read_json, write_json
+from spira.project import UNKNOWN, Project
 from spira.stage_logging import StageResult, stage
-from spira.stages.verdict_folder import HISTORIES, LINEAGE
+from spira.stages.verdict_folder import HISTORIES, LINEAGE, PROJECT, WORK_TIMES
 
 if TYPE_CHECKING:
     from spira.evaluation.evaluate import ChampionPredictor
     from spira.evaluation.gate import Gate
     from spira.evaluation.verdict import Verdict
+    from spira.evaluation.work_times import WorkTimes
+    from spira.models.checkpoint import CheckpointInfo
     from spira.registry import Registry
 
 log = logging.getLogger(__name__)
@@ -93,6 +97,7 @@ def evaluate(
     *,
     registry_uri: str,
     pipeline_run: str,
+    project: Project = UNKNOWN,
 ) -> EvaluateResult:
     """Measure the checkpoints, decide on the candidate, write the verdict folder and the report.
 
@@ -104,6 +109,7 @@ def evaluate(
         chosen: the folder to create for the candidate's checkpoint.
         registry_uri: MLflow URL, or a folder for SQLite. The candidate is compared with its champion.
         pipeline_run: name of the run, for the lineage; empty outside a pipeline.
+        project: owner, contact and licence, for the model card.
     """
     from spira.data import pseudonyms
     from spira.data.corpus import Corpus
@@ -112,6 +118,7 @@ def evaluate(
     from spira.evaluation import sharing
     from spira.models import checkpoint
 
+    began = datetime.now(UTC)
     opened = Corpus.open(corpus)
     registry = _existing_registry(registry_uri)
     earlier = 0
@@ -119,21 +126,41 @@ def evaluate(
         earlier = registry.evaluations(evaluation.test_digest(opened.split("test")), opened.digest, pipeline_run)
     with open_champion(registry) as champion:
         verdict = evaluation.evaluate(opened, checkpoints, gate, out, champion, earlier)
-    by_seed = {checkpoint.read_info(path).seed: path for path in checkpoints}
+    infos = {path: checkpoint.read_info(path) for path in checkpoints}
+    by_seed = {info.seed: path for path, info in infos.items()}
     link_files(by_seed[verdict.candidate.seed], checkpoint.FILES, chosen)
     tags = lineage.tags(opened.digest, verdict.config, pipeline_run)
     write_json(out / LINEAGE, tags)
     write_json(out / HISTORIES, {seed: read_json(path / checkpoint.HISTORY) for seed, path in by_seed.items()})
+    write_json(out / PROJECT, project.model_dump())
     shared_names = pseudonyms.from_environment()
     sharing.write(out, chosen, shared_names)
     report_page.write(out, chosen, opened, report, tags, report_page.Content(shared_names))
     log.info("evaluate: evaluations of this test set so far, this one included: %d", earlier + 1)
+    write_json(out / WORK_TIMES, work_times(infos.values(), began).model_dump(mode="json"))
     log.info("evaluate: the candidate is %s", "approved" if verdict.approved else "NOT approved")
     for reason in verdict.reasons:
         log.info("evaluate: %s", reason)
     for warning in verdict.warnings:
         log.warning("evaluate: %s", warning)
     return EvaluateResult(verdict=verdict, lineage=tags)
+
+
+def work_times(trained: Iterable[CheckpointInfo], began: datetime) -> WorkTimes:
+    """Return the times of a run whose evaluation ends now.
+
+    Args:
+        trained: origins of the networks.
+        began: start of the evaluation.
+    """
+    from spira.evaluation.work_times import Span, WorkTimes
+
+    trainings = {
+        info.seed: Span(start=info.ended_at - timedelta(seconds=info.seconds or 0), end=info.ended_at)
+        for info in trained
+        if info.ended_at
+    }
+    return WorkTimes(trainings=trainings, evaluation=Span(start=began, end=datetime.now(UTC)))
 
 
 def write_local_report(verdict: Path, chosen: Path, corpus: Path, out: Path, *, with_audio: bool) -> None:

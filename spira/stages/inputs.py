@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from spira.config import Config, ConfigError, Preprocess, explain, from_dict
 from spira.errors import SpiraError
+from spira.project import Project
 
 if TYPE_CHECKING:
     from spira.evaluation.gate import Gate
@@ -58,6 +59,18 @@ def read_gate(text: str) -> Gate:
         return Gate.model_validate(_read_object("gate", text))
     except ValidationError as error:
         raise ConfigError(f"gate: {explain(error)}") from None
+
+
+def read_project(text: str) -> Project:
+    """Return the project of a JSON object; an empty text is a project of which nothing is known.
+
+    Raises:
+        ConfigError: the text is no JSON object, or a key is unknown or its value refused.
+    """
+    try:
+        return Project.model_validate(_read_object("project", text))
+    except ValidationError as error:
+        raise ConfigError(f"project: {explain(error)}") from None
 
 
 def _read_object(name: str, text: str) -> dict[str, Any]:

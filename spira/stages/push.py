@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from spira import temporary
 from spira.errors import SpiraError
 from spira.evaluation import verdict as verdicts
-from spira.files import link_files, read_json
+from spira.files import link_files, read_json, write_json
 from spira.stage_logging import StageResult, stage
-from spira.stages.verdict_folder import HISTORIES, LINEAGE, PREDICTIONS, VERDICT
+from spira.stages.verdict_folder import HISTORIES, LINEAGE, PREDICTIONS, PROJECT, VERDICT, WORK_TIMES
 
 if TYPE_CHECKING:
+    from spira.data.corpus import Corpus
     from spira.evaluation.verdict import Verdict
     from spira.registry import Registry
 
@@ -88,6 +89,7 @@ def push(corpus: Path, candidate: Path, verdict: Path, report: Path, out: Path, 
         SpiraError: the candidate is not approved, or the package's probabilities differ from torch's.
     """
     from spira.data.corpus import Corpus
+    from spira.evaluation.report import notice
     from spira.packaging import build
     from spira.packaging.verify import package_digest
     from spira.registry import open_at
@@ -97,10 +99,13 @@ def push(corpus: Path, candidate: Path, verdict: Path, report: Path, out: Path, 
         raise SpiraError(f"{verdict / VERDICT} is not an approval: a candidate that failed its gate is not registered")
     tags = read_json(verdict / LINEAGE)
     origin = {name: tag for name, tag in tags.items() if name != "pipeline_run"}  # so a repeated run, same version
-    build.package(candidate, Corpus.open(corpus), decision.gate.abstention.band, out, origin)
+    opened = Corpus.open(corpus)
+    build.package(candidate, opened, decision.gate.abstention.band, out, origin)
     registry = open_at(registry_uri)
-    run_id = _log_run(registry, corpus, candidate, verdict, decision, report)
-    version = registry.register(out, run_id, decision, tags)
+    run_id = _log_run(registry, opened, candidate, verdict, decision, report)
+    if notice(opened):
+        tags["synthetic"] = "true"
+    version = registry.register(out, run_id, decision, tags, _card(verdict, candidate, opened))
     log.info("push: registered version %d of %s", version, registry.model_name)
     return PushResult(
         model_version=version,
@@ -119,21 +124,24 @@ def reject(corpus: Path, candidate: Path, verdict: Path, report: Path, *, regist
     Raises:
         SpiraError: the candidate is approved.
     """
+    from spira.data.corpus import Corpus
     from spira.registry import open_at
 
     decision = verdicts.read(verdict / VERDICT)
     if decision.approved:
         raise SpiraError(f"{verdict / VERDICT} is an approval: push the candidate instead")
     registry = open_at(registry_uri)
-    run_id = _log_run(registry, corpus, candidate, verdict, decision, report)
+    run_id = _log_run(registry, Corpus.open(corpus), candidate, verdict, decision, report)
     log.info("reject: logged the run, registered no version")
     return RejectResult(run_id=run_id, run_page=registry.run_page(run_id))
 
 
-def _log_run(registry: Registry, corpus: Path, candidate: Path, verdict: Path, decision: Verdict, report: Path) -> str:
+def _log_run(
+    registry: Registry, corpus: Corpus, candidate: Path, verdict: Path, decision: Verdict, report: Path
+) -> str:
     """Log everything about a run that may leave the pipeline in MLflow, and return the run's id."""
-    from spira.data.corpus import Corpus
-    from spira.evaluation import sharing
+    from spira.evaluation import data_summary, sharing
+    from spira.evaluation.work_times import WorkTimes
     from spira.models import checkpoint
     from spira.registry.registry import TEST_TAG
 
@@ -142,12 +150,35 @@ def _log_run(registry: Registry, corpus: Path, candidate: Path, verdict: Path, d
         folder = parent / "checkpoint"
         link_files(candidate, [name for name in checkpoint.FILES if name != checkpoint.INFO], folder)
         shutil.copyfile(shared / checkpoint.INFO, folder / checkpoint.INFO)
+        data = data_summary.summarize(corpus)
+        write_json(parent / data_summary.FILE, data.model_dump(mode="json"))
+        times = verdict / WORK_TIMES  # an earlier version wrote none
         return registry.log_run(
             name=tags["pipeline_run"] or "spira",
             params=decision.config.model_dump(mode="json"),
             histories=read_json(verdict / HISTORIES),
             verdict=verdicts.read(shared / VERDICT),
-            artifacts={"report.html": report, PREDICTIONS: shared / PREDICTIONS, "checkpoint": folder},
+            artifacts={
+                "report.html": report,
+                PREDICTIONS: shared / PREDICTIONS,
+                "checkpoint": folder,
+                data_summary.FILE: parent / data_summary.FILE,
+            },
             tags=tags | ({TEST_TAG: decision.data.digest} if decision.conditions and decision.data.digest else {}),
-            dataset_uri=Corpus.open(corpus).manifest.uri,
+            dataset_uri=corpus.manifest.uri,
+            times=WorkTimes.model_validate(read_json(times)) if times.is_file() else None,
+            notice=data.notice,
         )
+
+
+def _card(verdict: Path, candidate: Path, corpus: Corpus) -> str:
+    """Return what the model card says of the candidate, with pseudonyms."""
+    from spira.evaluation import model_card, sharing
+    from spira.models import checkpoint
+    from spira.project import UNKNOWN, Project
+
+    file = verdict / PROJECT  # an earlier version wrote none
+    project = Project.model_validate(read_json(file)) if file.is_file() else UNKNOWN
+    return model_card.markdown(
+        verdicts.read(verdict / sharing.FOLDER / VERDICT), checkpoint.load(candidate), corpus, project
+    )

@@ -2,6 +2,6 @@
 
 from spira.evaluation.verdict import HISTORIES, PREDICTIONS, VERDICT
 
-__all__ = ["HISTORIES", "LINEAGE", "PREDICTIONS", "VERDICT"]
+__all__ = ["HISTORIES", "LINEAGE", "PREDICTIONS", "PROJECT", "VERDICT", "WORK_TIMES"]
 
-LINEAGE = "lineage.json"
+LINEAGE, PROJECT, WORK_TIMES = "lineage.json", "project.json", "work-times.json"

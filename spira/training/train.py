@@ -12,6 +12,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -283,6 +284,7 @@ def training_info(
         best_eval_loss=state.best_epoch["eval_loss"],
         epochs=len(state.history),
         seconds=sum(entry["seconds"] for entry in state.history),
+        ended_at=datetime.now(UTC),
         device=str(device),
         train_files=tuple(sorted(table["sha256"])),
         train_speakers=None if speakers is None else tuple(speakers),

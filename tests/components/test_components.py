@@ -184,7 +184,7 @@ def test_push_registers_the_approved_candidate(
     assert outputs["package"]["display_name"] == "package of version 1"
     assert outputs["package"]["package_digest"] == package_digest(outputs / "package")
     assert outputs["package"]["data_fingerprint"] == version.tags["data_fingerprint"]
-    assert version.metrics["noisy.by_file.accuracy"] == pytest.approx(_accuracy(folder))
+    assert version.metrics["noisy/accuracy"] == pytest.approx(_accuracy(folder))
 
 
 def test_reject_logs_the_run_and_registers_nothing(

@@ -32,7 +32,7 @@ from spira.data.pseudonyms import KEY_VARIABLE
 from spira.delivery.training_request import TrainingRequest
 from spira.evaluation import gate as gates
 from spira.packaging import attestation
-from spira.stages.inputs import read_config, read_gate
+from spira.stages.inputs import read_config, read_gate, read_project
 from tests.support import ROOT
 from tests.support.gatefiles import LENIENT
 
@@ -171,6 +171,7 @@ def test_the_defaults_are_those_of_the_cluster(tmp_path: Path):
         "preprocess_config": "{}",
         "config": "{}",
         "gate": "",
+        "project": "",
         "seeds": [42, 43, 46],
         "skip_bad": False,
         "device": "auto",
@@ -200,6 +201,7 @@ def test_the_default_texts_are_the_defaults_of_the_project():
     values = defaults(spec)
     assert read_config(values["config"], values["preprocess_config"]) == Config()
     assert read_gate(values["gate"]) == gates.load()
+    assert read_project(values["project"]).is_empty
 
 
 def required(spec: dict[str, Any]) -> set[str]:

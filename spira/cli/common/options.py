@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from spira.config import Config
+    from spira.project import Project
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Partial YAML file over the default settings.")]
 ConfigValues = Annotated[
@@ -17,6 +18,10 @@ ConfigValues = Annotated[
 Seeds = Annotated[list[int], typer.Option("--seed", help="Train one network for this seed; repeatable.")]
 Work = Annotated[Path, typer.Option("--work", help="Folder of runs, models and MLflow's database.")]
 GateFile = Annotated[Path | None, typer.Option("--gate", help="Gate file; the project's own by default.")]
+ProjectFile = Annotated[
+    Path | None,
+    typer.Option("--project", help="Owner, contact and licence; project.yaml beside --config or in --work by default."),
+]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave bad recordings out and list them.")]
 MLflow = Annotated[str, typer.Option("--mlflow", metavar="URL", help="MLflow server; SQLite in --work by default.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
@@ -40,6 +45,18 @@ def resolve_config(file: Path | None, values: list[str], seeds: list[int]) -> Co
     from spira import config
 
     return config.load(file, [*values, *([f"training.seeds={seeds}"] if seeds else [])])
+
+
+def resolve_project(given: Path | None, config: Path | None, work: Path | None = None) -> Project:
+    """Return the content of the project file: the given one, that beside the settings, or that in the work folder.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key or value is refused.
+    """
+    from spira import project
+
+    folders = [*([config.parent] if config else []), *([work] if work else [])]
+    return project.load(project.find(given, *folders))
 
 
 def absolute(data: str) -> str:

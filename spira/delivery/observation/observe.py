@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from spira import config, files, lineage
+from spira import config, files, lineage, project
 from spira.data import content_hash
 from spira.data.content_hash import Hashed
 from spira.data.metadata import DataError, read_dataset
@@ -38,6 +38,7 @@ def observe(
     """
     try:
         training_config, training_gate = resolve(settings)
+        owner = project.load(Path(settings.project) if settings.project else None)
     except SpiraError as error:
         return Observation(InvalidInput(f"settings: {error}"))
     try:
@@ -54,6 +55,7 @@ def observe(
         skip_bad=settings.skip_bad,
         code_digest=axes.code.digest,
         git_commit=lineage.git_commit(),
+        project=owner,
     )
     return Observation(axes, request)
 

@@ -14,6 +14,7 @@ from spira import config
 from spira.delivery.runner import RunnerError
 from spira.delivery.training_request import TrainingRequest
 from spira.evaluation import gate
+from spira.project import Project
 from tests.support.kfp_server import ServerState
 
 pytestmark = pytest.mark.integration
@@ -63,7 +64,7 @@ def test_a_version_tells_sizes_code_and_optional_parameters(server: Server, stat
     version = versions.upload(server, IMAGE, CLUSTER.compile_options())
     assert version.sizes == Sizes("spira-state", "500m", "8Gi", 2)
     assert version.code_digest == DIGEST
-    assert version.parameters == {"notify_url"}
+    assert version.parameters == {"notify_url", "project"}
     assert CLUSTER.arguments(REQUEST, version)["notify_url"] == "http://chat/hook"
     (uploaded,) = state.versions.values()
     assert f"Image {IMAGE}; " in uploaded["description"]
@@ -98,6 +99,15 @@ def test_a_version_for_other_sizes_is_refused(server: Server, change: dict, mess
     version = versions.upload(server, IMAGE, CLUSTER.compile_options())
     with pytest.raises(RunnerError, match=message):
         CLUSTER.model_copy(update=change).arguments(REQUEST, version)
+
+
+def test_a_version_without_the_parameter_of_a_project_is_refused(server: Server):
+    """A version of an earlier program has none. A request without a project needs none."""
+    version = replace(versions.upload(server, IMAGE, CLUSTER.compile_options()), parameters=frozenset({"notify_url"}))
+    owned = REQUEST.model_copy(update={"project": Project(owner="A")})
+    with pytest.raises(RunnerError, match="compiled without project, and the project file has one: upload a version"):
+        CLUSTER.arguments(owned, version)
+    assert "project" not in CLUSTER.arguments(REQUEST, version)
 
 
 def test_a_pipeline_of_another_tool_is_refused(server: Server, state: ServerState):

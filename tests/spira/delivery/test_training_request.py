@@ -10,6 +10,7 @@ from spira import config
 from spira.config import ConfigError
 from spira.delivery.training_request import TrainingRequest
 from spira.evaluation import gate
+from spira.project import Project
 
 REQUEST = TrainingRequest(
     data="gs://voices",
@@ -25,6 +26,12 @@ REQUEST = TrainingRequest(
 def test_a_recorded_request_is_read_back() -> None:
     body = json.loads(json.dumps(REQUEST.to_record()))
     assert TrainingRequest.from_record("run-1", body) == REQUEST.named("run-1")
+
+
+def test_the_project_is_recorded_with_the_request() -> None:
+    request = REQUEST.model_copy(update={"project": Project(owner="A", licence="MIT")})
+    body = json.loads(json.dumps(request.to_record()))
+    assert TrainingRequest.from_record("run-1", body) == request.named("run-1")
 
 
 def test_the_recorded_form_is_that_of_earlier_versions() -> None:

@@ -351,22 +351,6 @@ def test_synthetic_data_has_a_notice(case: Case) -> None:
     assert report.notice(corpus) == "A stand-in, no patients."
 
 
-def test_the_model_card_depends_on_the_verdict(case: Case) -> None:
-    """A model that failed has no use; one that passed has its band; synthetic data allow only a demonstration."""
-    trained, verdict = checkpoint.load(case.checkpoint), case.verdict()
-    assert "None: the model did not pass its gate" in report.model_card(verdict, trained, case.corpus)
-    approved = verdict.model_copy(update={"approved": True})
-    card = report.model_card(approved, trained, case.corpus)
-    assert "Research on respiratory insufficiency" in card
-    assert "Strictly between 0.4 and 0.6" in card
-    synthetic = dataclasses.replace(
-        case.corpus, quality=case.corpus.quality.model_copy(update={"about": "synthetic voices"})
-    )
-    card = report.model_card(approved, trained, synthetic)
-    assert "Research on" not in card
-    assert "by its own description: synthetic voices" in card
-
-
 def without_speakers(conditions: dict[str, Condition]) -> dict[str, Any]:
     """Return conditions as JSON, without metrics by speaker."""
     return {name: measured.model_dump(mode="json") | {"by_speaker": None} for name, measured in conditions.items()}

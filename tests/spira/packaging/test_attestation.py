@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -90,10 +90,22 @@ def test_what_stands_beside_a_package_does_not_change_its_digest(signed: Path, p
     assert "1" * 64 not in (signed / "package.json").read_text()
 
 
-def test_a_version_has_a_model_card(registry: Registry) -> None:
+def public_key(file: Path) -> Ed25519PublicKey:
+    key = serialization.load_pem_public_key(file.read_bytes())
+    assert isinstance(key, Ed25519PublicKey)
+    return key
+
+
+def test_a_version_has_a_model_card(registry: Registry, keys: Path) -> None:
+    """It stands beside the package and is the description of the version; it names the key that signed."""
     card = Path(registry.show(1).uri).with_name("package.model-card.md").read_text()
     assert "approved by its gate" in card
     assert LINEAGE["data_fingerprint"] in card
+    assert card.startswith("# Detector of respiratory insufficiency in speech, version 1\n")
+    assert attestation.key_id(public_key(keys / "ours.pub")) in card
+    assert registry._store.client.get_model_version("spira", "1").description == card
+    unsigned = Path(registry.show(2).uri).with_name("package.model-card.md").read_text()
+    assert "signature: none" in unsigned
 
 
 def test_a_version_without_a_signature_is_refused(registry: Registry, required: None, tmp_path: Path) -> None:

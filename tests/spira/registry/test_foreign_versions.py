@@ -93,7 +93,7 @@ def test_a_version_without_a_run_is_not_compared(new_mlflow: Path, tmp_path: Pat
     """A run that was deleted still has its numbers."""
     for kind, exit_code, text in (
         (without_run, 2, "error: version 2 has no run: it was registered by hand"),
-        (with_deleted_run, 0, "noisy.by_file.accuracy"),
+        (with_deleted_run, 0, "noisy/accuracy"),
     ):
         (tmp_path / kind.__name__).mkdir()
         work = with_foreign_champion(kind, new_mlflow, tmp_path / kind.__name__)

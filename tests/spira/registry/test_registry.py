@@ -14,16 +14,21 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import mlflow.pyfunc
 import pytest
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
 
 from spira.errors import SpiraError
+from spira.evaluation.work_times import Span, WorkTimes
 from spira.packaging import mlflow_model
 from spira.packaging.verify import PackageError, digests, package_digest
 from spira.registry import Registry, RegistryError, local_uri
@@ -159,10 +164,11 @@ def test_a_rejected_run_is_logged_with_its_numbers_and_reasons(registry: Registr
         "model.channels": "8",
         "training.seeds": "[42, 43]",
     }
-    assert run.data.metrics["noisy.by_file.accuracy"] == 0.4
-    assert run.data.metrics["noisy.by_file.accuracy.low"] == pytest.approx(0.35)
-    assert run.data.metrics["approved"] == 0
-    curve = client.get_metric_history(run_id, "seed_43.train_loss")
+    assert run.data.metrics["noisy/accuracy"] == 0.4
+    assert run.data.metrics["noisy/accuracy_low"] == pytest.approx(0.35)
+    assert not [name for name in run.data.metrics if "." in name or "/" not in name]
+    assert run.data.tags["mlflow.note.content"].startswith("**rejected: too noisy**")
+    curve = client.get_metric_history(child_runs(registry, run_id)[43], "train/loss")
     assert {point.step: point.value for point in curve} == {epoch: 1 / (epoch + 43) for epoch in range(3)}
     assert run.data.tags.items() >= {**LINEAGE, "approved": "false"}.items()
     [data] = run.inputs.dataset_inputs
@@ -172,12 +178,131 @@ def test_a_rejected_run_is_logged_with_its_numbers_and_reasons(registry: Registr
     assert client.list_artifacts(run_id, "checkpoints/42")[0].path == "checkpoints/42/history.json"
 
 
+def child_runs(registry: Registry, run_id: str) -> dict[int, str]:
+    """Return seed -> id of its child run."""
+    store = registry._store
+    runs = store.client.search_runs([store.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'")
+    assert {run.info.status for run in runs} <= {"FINISHED"}
+    return {int(run.data.tags["seed"]): run.info.run_id for run in runs}
+
+
+def test_the_curves_of_seeds_have_the_same_names(registry: Registry) -> None:
+    """So their child runs overlay. Only the candidate is marked, and a seed has its numbers of the test."""
+    run_id = registry.log_run("demo", PARAMS, HISTORIES, make_verdict(accuracy=0.4), {}, LINEAGE)
+    client = registry._store.client
+    children = {seed: client.get_run(child) for seed, child in child_runs(registry, run_id).items()}
+    assert children[42].info.run_name == "seed 42"
+    assert {frozenset(run.data.metrics) for run in children.values()} == {
+        frozenset({"train/loss", "validation/loss", "noisy/accuracy"}),
+        frozenset({"train/loss", "validation/loss"}),
+    }
+    assert {seed: run.data.tags["candidate"] for seed, run in children.items()} == {42: "true", 43: "false"}
+    assert children[42].data.metrics["noisy/accuracy"] == 0.4
+    assert "pipeline_run" not in children[42].data.tags  # else it would be an outcome of its own
+
+
+def test_a_run_lasts_as_long_as_its_work(registry: Registry) -> None:
+    """Run and children start and end when the work did, and the points of a curve lie between."""
+    begin = datetime(2026, 11, 1, 12, tzinfo=UTC)
+    training = Span(start=begin, end=begin + timedelta(minutes=30))
+    evaluation = Span(start=begin + timedelta(minutes=31), end=begin + timedelta(minutes=40))
+    times = WorkTimes(trainings={42: training}, evaluation=evaluation)
+    histories = {42: [{"epoch": epoch, "train_loss": 1.0, "seconds": 600.0} for epoch in (1, 2, 3)]}
+    run_id = registry.log_run("timed", {}, histories, make_verdict(), {}, {}, times=times)
+    client = registry._store.client
+    start = begin.timestamp() * 1000
+    run = client.get_run(run_id).info
+    assert (run.start_time, run.end_time) == (start, start + 40 * 60_000)
+    child = client.get_run(child_runs(registry, run_id)[42]).info
+    assert (child.start_time, child.end_time) == (start, start + 30 * 60_000)
+    curve = client.get_metric_history(child.run_id, "train/loss")
+    assert [point.timestamp - start for point in curve] == [600_000, 1_200_000, 1_800_000]
+
+
+def test_synthetic_data_is_named_where_the_data_is(registry: Registry) -> None:
+    run_id = registry.log_run("demo", {}, {}, make_verdict(), {}, LINEAGE, "x/digits", notice="Made by a computer.")
+    run = registry._store.client.get_run(run_id)
+    assert run.data.tags["synthetic"] == "true"
+    assert "Synthetic data: the numbers say nothing about patients.** Made by a computer." in _note(run)
+    [data] = run.inputs.dataset_inputs
+    assert data.dataset.name == "digits (synthetic)"
+    assert {tag.key: tag.value for tag in data.tags}["synthetic"] == "true"
+
+
+def _note(run: Run) -> str:
+    return run.data.tags["mlflow.note.content"]
+
+
+def test_the_experiment_opens_as_a_training(registry: Registry) -> None:
+    """A kind and a description that a person chose stay."""
+    client, experiment = registry._store.client, registry._store.experiment_id
+    registry.log_run("demo", {}, {}, make_verdict(), {}, {})
+    assert client.get_experiment(experiment).tags["mlflow.experimentKind"] == "custom_model_development"
+    client.set_experiment_tag(experiment, "mlflow.experimentKind", "finetuning")
+    registry.log_run("again", {}, {}, make_verdict(), {}, {})
+    assert client.get_experiment(experiment).tags["mlflow.experimentKind"] == "finetuning"
+
+
+class Interrupted(BaseException):
+    """A kill, which no handler of errors catches."""
+
+
+WRITES = ("create_run", "log_batch", "log_inputs", "log_artifacts", "log_dict", "set_terminated", "set_experiment_tag")
+
+
+def test_a_run_that_was_killed_before_any_write_is_completed(registry: Registry, tmp_path: Path) -> None:
+    """The repeated call makes no second run and no second child, and no number twice."""
+    client, artifact = registry._store.client, tmp_path / "report.html"
+    artifact.write_text("<p>")
+
+    def log(name: str) -> str:
+        return registry.log_run(name, PARAMS, HISTORIES, make_verdict(), {"report.html": artifact}, LINEAGE, "x/digits")
+
+    for writes in range(40):
+        with pytest.MonkeyPatch.context() as patch:
+            done = _limit_writes(patch, client, writes)
+            try:
+                log(f"run {writes}")
+            except Interrupted:
+                pass
+            else:
+                break
+        assert len(done) == writes
+        run_id = log(f"run {writes}")
+        runs = client.search_runs([registry._store.experiment_id], f"attributes.run_name = 'run {writes}'")
+        assert [(run.info.run_id, run.info.status) for run in runs] == [(run_id, "FINISHED")]
+        assert sorted(child_runs(registry, run_id)) == [42, 43]
+        for seed, child in child_runs(registry, run_id).items():
+            assert len(client.get_metric_history(child, "train/loss")) == len(HISTORIES[seed])
+    assert writes > 12
+
+
+def _limit_writes(patch: pytest.MonkeyPatch, client: MlflowClient, writes: int) -> list[str]:
+    """Interrupt a client before the write of a number; return the writes that it has done."""
+    done: list[str] = []
+
+    def limited(name: str, write: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            if len(done) == writes:
+                raise Interrupted
+            done.append(name)
+            return write(*arguments, **options)
+
+        return call
+
+    for name in WRITES:
+        patch.setattr(client, name, limited(name, getattr(client, name)))
+    return done
+
+
 def test_the_same_run_again_is_the_same_run(registry: Registry) -> None:
     """Logging can be repeated, even for an unfinished run; other content is another run."""
     first = registry.log_run("demo", PARAMS, HISTORIES, make_verdict(), {}, LINEAGE)
     registry._store.client.update_run(first, status="RUNNING")  # as a kill leaves it
     assert registry.log_run("demo", PARAMS, HISTORIES, make_verdict(), {}, LINEAGE) == first
-    assert len(registry._store.client.get_metric_history(first, "seed_42.eval_loss")) == 3
+    child = child_runs(registry, first)[42]
+    assert len(registry._store.client.get_metric_history(child, "validation/loss")) == 3
+    assert len(child_runs(registry, first)) == 2
     assert registry._store.client.get_run(first).info.status == "FINISHED"
     assert registry.log_run("demo", PARAMS, HISTORIES, make_verdict(accuracy=0.8), {}, LINEAGE) != first
 
@@ -189,8 +314,9 @@ def test_long_trainings_and_nan_losses_are_logged(registry: Registry) -> None:
     params = {f"key {number}": number for number in range(250)}
     run_id = registry.log_run("long", params, {1: epochs}, make_verdict(), {}, {})
     run = registry._store.client.get_run(run_id)
-    assert run.data.metrics["seed_1.eval_loss"] == 1099
-    assert math.isnan(run.data.metrics["seed_1.train_loss"])
+    child = registry._store.client.get_run(child_runs(registry, run_id)[1])
+    assert child.data.metrics["validation/loss"] == 1099
+    assert math.isnan(child.data.metrics["train/loss"])
     assert len([name for name in run.data.params if not name.startswith("gate.")]) == 250
 
 
@@ -207,7 +333,7 @@ def test_a_registered_package_is_a_challenger_with_lineage(registry: Registry, t
     version = registry.show("challenger")
     assert (number, version.version, version.aliases, version.approved) == (1, 1, ("challenger",), True)
     assert version.tags.items() >= LINEAGE.items()
-    assert version.metrics["noisy.by_file.accuracy"] == 0.7
+    assert version.metrics["noisy/accuracy"] == 0.7
     assert registry.list_versions() == [version]
     assert registry.champion() is None
 
@@ -231,6 +357,27 @@ def test_the_same_package_is_the_same_version(registry: Registry, tmp_path: Path
     again = registry.show(number)
     assert (again.approved, again.run_id, again.tags["reasons"]) == (True, run_id, "")
     assert add_version(registry, tmp_path, 0.8) == number + 1
+
+
+def test_the_model_card_is_the_description_unless_a_person_wrote_one(registry: Registry, tmp_path: Path) -> None:
+    """A later verdict replaces the card. A card that is too long for MLflow's database loses its last sections."""
+    number = add_version(registry, tmp_path, 0.7)
+    package, run_id = tmp_path / "package-0.7", registry.show(number).run_id
+    client = registry._store.client
+
+    def description(sections: str) -> str:
+        registry.register(package, run_id, make_verdict(accuracy=0.7), LINEAGE, sections)
+        return client.get_model_version("spira", str(number)).description
+
+    assert "## Numbers\n\n0.70" in description("## Numbers\n\n0.70")
+    assert "## Numbers\n\n0.75" in description("## Numbers\n\n0.75")
+    long = description("\n".join(f"- line {line}" for line in range(1000)))
+    assert len(long) <= 5000
+    assert long.endswith("\n…")
+    card = Path(registry.show(number).uri).with_name("package.model-card.md").read_text()
+    assert "- line 999" in card
+    client.update_model_version("spira", str(number), "Our notes.")
+    assert description("## Numbers") == "Our notes."
 
 
 def test_a_champion_registered_again_is_not_a_challenger(registry: Registry, tmp_path: Path) -> None:
@@ -404,15 +551,15 @@ def test_compare_lists_only_differences(registry: Registry, tmp_path: Path) -> N
     rows = {row.name: (row.kind, row.a, row.b) for row in registry.compare(first, second)}
     assert rows["model.channels"] == ("parameter", "8", "16")
     assert rows["extra"] == ("parameter", None, "1")
-    assert rows["spread.noisy.accuracy.mean"] == ("metric", 0.7, 0.8)
-    assert "spread.noisy.accuracy.std" not in rows
+    assert rows["seeds/noisy_accuracy_mean"] == ("metric", 0.7, 0.8)
+    assert "seeds/noisy_accuracy_std" not in rows
     assert registry.compare(first, first) == []
 
 
 def test_a_metric_without_a_value_is_not_logged(registry: Registry) -> None:
     """An undefined metric of a verdict is null, and MLflow has no null."""
     run_id = registry.log_run("undefined", PARAMS, {}, make_verdict(accuracy=math.nan), {}, LINEAGE)
-    assert "noisy.by_file.accuracy" not in registry._store.client.get_run(run_id).data.metrics
+    assert "noisy/accuracy" not in registry._store.client.get_run(run_id).data.metrics
 
 
 def test_an_unknown_version_is_refused_with_a_list_of_all(registry: Registry, tmp_path: Path) -> None:
@@ -500,7 +647,8 @@ def test_everything_works_on_an_mlflow_server(server: str, tmp_path: Path) -> No
     assert add_version(registry, tmp_path, 0.7) == 2
     histories = {42: [{"epoch": 1, "train_loss": math.nan}]}
     run_id = registry.log_run("nan", PARAMS, histories, make_verdict(), {}, LINEAGE, "data/digits")
-    assert math.isnan(registry._store.client.get_run(run_id).data.metrics["seed_42.train_loss"])
+    child = child_runs(registry, run_id)[42]
+    assert math.isnan(registry._store.client.get_run(child).data.metrics["train/loss"])
     for number in (1, 2):
         registry.promote(number)
     assert aliases(registry) == {"champion": 2, "previous": 1}

@@ -10,7 +10,7 @@ from spira import config
 from spira.config import ConfigError
 from spira.errors import SpiraError
 from spira.evaluation import gate
-from spira.stages.inputs import read_config, read_gate, read_preprocess, state_folder
+from spira.stages.inputs import read_config, read_gate, read_preprocess, read_project, state_folder
 from tests.support.gatefiles import LENIENT
 
 
@@ -43,6 +43,8 @@ def test_empty_texts_are_the_defaults(empty: str):
         (lambda: read_preprocess('{"max_seconds": -1}'), "preprocess.max_seconds: "),
         (lambda: read_preprocess("null"), "preprocess_config: give a JSON object"),
         (lambda: read_gate("lenient"), "gate is not JSON"),
+        (lambda: read_project("MIT"), "project is not JSON"),
+        (lambda: read_project('{"license": "MIT"}'), "project: license: unknown key"),
         (lambda: read_gate("{}"), "gate: minimum: Field required"),
     ],
 )

@@ -1,0 +1,114 @@
+"""The model card: sections for readers outside the team, from a real training and evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from spira import config
+from spira.data.corpus import Corpus
+from spira.evaluation import data_summary, evaluate, gate, model_card
+from spira.evaluation.verdict import Verdict
+from spira.models import checkpoint
+from spira.models.checkpoint import Checkpoint
+from spira.project import UNKNOWN, Project
+from spira.training import train
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[3]
+ORDER = ["Numbers", "Intended use", "Not for", "Owner, contact and licence", "Data", "Limits", "Gate", "Model"]
+ORDER += ["How to use", "How to cite", "Ethics"]
+
+
+@dataclass(frozen=True)
+class Case:
+    verdict: Verdict
+    trained: Checkpoint
+    corpus: Corpus
+
+    def card(self, project: Project = UNKNOWN) -> str:
+        return model_card.markdown(self.verdict, self.trained, self.corpus, project)
+
+    def approved(self) -> Case:
+        return dataclasses.replace(self, verdict=self.verdict.model_copy(update={"approved": True}))
+
+    def described(self, readme: str) -> Case:
+        quality = self.corpus.quality.model_copy(update={"about": readme})
+        return dataclasses.replace(self, corpus=dataclasses.replace(self.corpus, quality=quality))
+
+
+@pytest.fixture(scope="module")
+def case(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """A network of one epoch, evaluated on 8 recordings."""
+    folder = tmp_path_factory.mktemp("card")
+    train.train(corpus, config.smoke(), 42, folder / "42", device="cpu")
+    verdict = evaluate.evaluate(corpus, [folder / "42"], gate.load(), folder / "verdict", None)
+    return Case(verdict, checkpoint.load(folder / "42"), corpus)
+
+
+def section(card: str, title: str) -> str:
+    return card.split(f"## {title}\n\n")[1].split("\n\n## ")[0]
+
+
+def test_the_card_has_every_section_in_order(case: Case) -> None:
+    """The description in MLflow is cut at the end, so the sections that matter most come first."""
+    card = case.card()
+    assert [line.removeprefix("## ") for line in card.splitlines() if line.startswith("## ")] == ORDER
+    counts = case.verdict.data.classes
+    assert f"{counts['patient']['files']} of patients by {counts['patient']['speakers']} speakers" in card
+    assert "| Accuracy |" in section(card, "Numbers")
+    assert all(check.title.split(",")[0] in section(card, "Gate") for check in case.verdict.checks)
+    assert "train: " in section(card, "Data")
+
+
+def test_the_use_depends_on_the_verdict(case: Case) -> None:
+    """A model that failed has no use; one that passed has its band; synthetic data allow only a demonstration."""
+    assert "None: the model did not pass its gate" in case.card()
+    card = case.approved().card()
+    assert "Research on respiratory insufficiency" in card
+    assert "Strictly between 0.4 and 0.6" in card
+    card = case.approved().described("synthetic voices").card()
+    assert "Research on" not in card
+    assert "by its own description: synthetic voices" in card
+    assert card.startswith("> **Synthetic data: the numbers say nothing about patients.** synthetic voices")
+
+
+def test_owner_contact_and_licence_come_from_the_project(case: Case) -> None:
+    """Without a project file the card says where to write them; what is on the card cannot be markup."""
+    project = Project(owner="A <b>group</b>", contact="a@example.org", licence="CC BY-NC 4.0", ethics_approval="CAAE 1")
+    lines = section(case.card(project), "Owner, contact and licence")
+    assert "A &lt;b&gt;group&lt;/b&gt;" in lines
+    assert "CC BY-NC 4.0" in lines
+    assert "CAAE 1" in lines
+    assert "project.yaml" in section(case.card(), "Owner, contact and licence")
+
+
+def test_the_card_cites_what_the_repository_cites(case: Case) -> None:
+    """A project may have its own citation."""
+    paper = yaml.safe_load((ROOT / "CITATION.cff").read_text())["preferred-citation"]
+    assert paper["title"] in model_card.PAPER
+    assert model_card.PAPER.endswith(paper["doi"])
+    assert "Ours 2026" in section(
+        case.card(Project(citation="Ours (2026)")).replace("(", "").replace(")", ""), "How to cite"
+    )
+
+
+def test_the_card_names_no_recording_and_no_speaker(case: Case) -> None:
+    card = case.card()
+    for split in ("train", "eval", "test"):
+        table = case.corpus.split(split).table
+        assert not [name for name in (*table["file_path"], *table["speaker"].astype(str)) if str(name) in card]
+
+
+def test_the_data_are_summarized_in_counts(case: Case) -> None:
+    """The counts are those of the corpus; nothing names a recording or a speaker."""
+    summary = data_summary.summarize(case.described("synthetic voices").corpus)
+    assert summary.splits["test"].controls + summary.splits["test"].patients == len(case.corpus.split("test"))
+    assert summary.splits["train"].speakers == case.corpus.split("train").table["speaker"].nunique()
+    assert (summary.digest, summary.notice, summary.left_out) == (case.corpus.digest, "synthetic voices", 0)
+    assert summary.noises == len(case.corpus.noises)
