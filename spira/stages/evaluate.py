@@ -17,7 +17,7 @@ from spira import lineage
 from spira.config import SAMPLE_RATE_HZ
 from spira.errors import SpiraError
 from spira.files import link_files, read_json, write_json
-from spira.stage_logging import StageResult, stage
+from spira.stage_logging import DETAIL, StageResult, stage
 from spira.stages.verdict_folder import HISTORIES, LINEAGE
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def evaluate(
     report_page.write(out, chosen, opened, report, tags, report_page.Content(shared_names))
     log.info("evaluate: the candidate is %s", "approved" if verdict.approved else "NOT approved")
     for reason in verdict.reasons:
-        log.info("evaluate: %s", reason)
+        log.info("evaluate: %s", reason, extra=DETAIL)
     for warning in verdict.warnings:
         log.warning("evaluate: %s", warning)
     return EvaluateResult(verdict=verdict, lineage=tags)
