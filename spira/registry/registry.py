@@ -25,11 +25,15 @@ from spira.evaluation.verdict import Verdict
 from spira.packaging import attestation
 from spira.packaging.verify import check_files, package_digest
 from spira.registry import artifacts as package_artifacts
-from spira.registry import runs
+from spira.registry import evaluations, runs
+from spira.registry.evaluations import Evaluation
 from spira.registry.store import ModelStore, RegistryError, explained, local_uri
 
 RUN_TAG = "pipeline_run"
 """Tag of a run: name of the pipeline run."""
+
+TEST_TAG = "test_fingerprint"
+"""Tag of a run and a version: :attr:`spira.data.corpus.Corpus.test_digest` of the data that it was tested on."""
 
 VERSION_TAG = "model_version"
 """Tag of a run: version that its package became."""
@@ -282,6 +286,15 @@ class Registry:
             RegistryError: the store fails.
         """
         return runs.training_files(self._store, version.run_id)
+
+    @explained("the evaluation cannot be read")
+    def evaluation(self, version: RegisteredVersion) -> Evaluation | None:
+        """Return the latest evaluation of a version; None if it has no run, or a run without a verdict.
+
+        Raises:
+            RegistryError: the verdict is damaged, or the store fails.
+        """
+        return evaluations.read(self._store, version.run_id) if version.run_id else None
 
     @explained("the champion cannot be looked up")
     def champion(self) -> RegisteredVersion | None:

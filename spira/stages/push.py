@@ -90,7 +90,7 @@ def push(corpus: Path, candidate: Path, verdict: Path, report: Path, out: Path, 
     from spira.data.corpus import Corpus
     from spira.packaging import build
     from spira.packaging.verify import package_digest
-    from spira.registry import open_at
+    from spira.registry import TEST_TAG, open_at
 
     decision = verdicts.read(verdict / VERDICT)
     if not decision.approved:
@@ -100,7 +100,7 @@ def push(corpus: Path, candidate: Path, verdict: Path, report: Path, out: Path, 
     build.package(candidate, Corpus.open(corpus), decision.gate.abstention.band, out, origin)
     registry = open_at(registry_uri)
     run_id = _log_run(registry, corpus, candidate, verdict, decision, report)
-    version = registry.register(out, run_id, decision, tags)
+    version = registry.register(out, run_id, decision, tags | {TEST_TAG: Corpus.open(corpus).test_digest})
     log.info("push: registered version %d of %s", version, registry.model_name)
     return PushResult(
         model_version=version,

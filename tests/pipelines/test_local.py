@@ -253,7 +253,7 @@ def test_models_are_listed_shown_and_fetched(spira, tmp_path: Path):
     """The commands read the model repository."""
     (listed,) = json.loads(spira("models", "list", "--json").stdout)
     assert (listed["version"], listed["aliases"]) == (1, ["champion"])
-    assert json.loads(spira("models", "show", "champion").stdout)["tags"]["approved"] == "true"
+    assert json.loads(spira("models", "show", "champion", "--json").stdout)["tags"]["approved"] == "true"
     assert spira("models", "fetch", "1", "--out", tmp_path / "package").exit_code == 0
     assert (tmp_path / "package" / "package.json").exists()
 
