@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,7 +61,6 @@ def run(
     resolved, rules = resolve_config(config, setting, seed), load(gate)
     if demo == bool(data):
         raise SpiraError("give --data DIR, or --demo: one of the two")
-    preflight.check_run(data, work, device, require_gpu, mlflow)
     advice = "finished stages and epochs are kept: run the same command again to resume"
     with ExitStack() as stack:
         display = None
@@ -69,6 +68,8 @@ def run(
             display = stack.enter_context(RunDisplay(err, RunState.new(resolved.training.seeds, makes_data=demo)))
         stack.enter_context(ending_everything(advice, display.stop if display else None))
         receive = display.receive if display else None
+        with _shown_stage("check", receive):
+            preflight.check_run(data, work, device, require_gpu, mlflow)
         source = str(make_demo(work / "demo-data", receive)) if demo else absolute(data)
         from pipelines import local  # takes seconds, which the display shows
 
@@ -94,7 +95,7 @@ def make_demo(folder: Path, receive: Callable[[Record], None] | None = None) -> 
         receive: function of a display that gets the progress; without it, lines are printed.
     """
     from spira.data import demo
-    from spira.progress import StageBegan, StageEnded, Steps, Throttle
+    from spira.progress import Steps, Throttle
 
     say(f"demo: {DEMO_NOTICE}")
     throttle = Throttle(PROGRESS_SECONDS)
@@ -105,12 +106,23 @@ def make_demo(folder: Path, receive: Callable[[Record], None] | None = None) -> 
         elif throttle.is_due():
             say(f"demo: {done} of {total} files")
 
-    if receive is None:
+    with _shown_stage("data", receive):
         return demo.make_demo(folder, progress=report)
-    receive(StageBegan(stage="data"))
-    made = demo.make_demo(folder, progress=report)
-    receive(StageEnded(stage="data"))
-    return made
+
+
+@contextmanager
+def _shown_stage(name: str, receive: Callable[[Record], None] | None) -> Iterator[None]:
+    """Show work of this process as a stage, where there is a display."""
+    from spira.progress import StageBegan, StageEnded
+
+    show = receive or (lambda record: None)
+    show(StageBegan(stage=name))
+    try:
+        yield
+    except BaseException:
+        show(StageEnded(stage=name, failed=True))
+        raise
+    show(StageEnded(stage=name))
 
 
 def _ignore(line: str) -> None:

@@ -45,6 +45,8 @@ class RunDisplay:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.ended = time.monotonic()
+        has_results = any(stage.ended is not None and not stage.failed for stage in self.state.stages)
+        self._live.transient = error is not None and not has_results  # then the line with the error stands alone
         self._live.stop()
 
     def receive(self, record: Record) -> None:

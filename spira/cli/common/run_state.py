@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from spira.progress import Line, Record, StageBegan, StageEnded, Steps, Training
 
 PURPOSES = {
+    "check": "check folders, space and the model repository",
     "data": "make the synthetic recordings",
     "preprocess": "read and check the recordings",
     "train": "fit one network for each seed",
@@ -52,7 +53,7 @@ class RunState:
     @classmethod
     def new(cls, seeds: Sequence[int], *, makes_data: bool = False) -> RunState:
         """Return the state before the first stage."""
-        first = ("data",) if makes_data else ()
+        first = ("check", "data") if makes_data else ("check",)
         names = (*first, "preprocess", "train", "evaluate", "push", "deploy", "report")
         return cls(tuple(StageState(name) for name in names), tuple(seeds))
 

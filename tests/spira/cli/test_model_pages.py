@@ -110,7 +110,7 @@ def test_a_version_is_a_page(work: Path) -> None:
 def test_a_page_fits_a_terminal_and_its_files_are_links(work: Path) -> None:
     """No line of the page is longer than 80 columns; a path is one line, and a link."""
     terminal = Terminal("models", "show", "1", "--work", str(work), folder=work.parent, columns=80)
-    assert terminal.wait(60) == 0
+    assert terminal.wait(200) == 0
     assert "]8;id=" in terminal.output
     assert f"file://{work.as_posix().replace(' ', '%20')}" in terminal.output
     assert "accuracy     0.900 [0.850, 0.950]" in terminal.screen()

@@ -174,7 +174,7 @@ def test_a_name_that_is_not_utf8_is_written(package: Path, tmp_path: Path) -> No
 def test_a_terminal_sees_progress_and_a_pipe_no_control_characters(package: Path, folder: Path) -> None:
     """The bar disappears at the end; the last line says what was written."""
     terminal = Terminal("predict", str(folder), "--model", str(package), "--csv", "out.csv", folder=folder.parent)
-    assert terminal.wait(60) == 2
+    assert terminal.wait(200) == 2
     assert "100%" in terminal.output
     assert terminal.screen().splitlines()[-1].startswith("wrote out.csv: 4 rows, ")
     result = spira(folder, "--model", package, "--csv", folder.parent / "out.csv")

@@ -13,11 +13,14 @@ from rich.console import Console
 from spira.cli.common import run_display
 from spira.cli.common.run_display import RunDisplay, clock
 from spira.cli.common.run_state import RunState
+from spira.errors import SpiraError
 from spira.progress import Line, Record, StageBegan, StageEnded, Steps, Training
 from tests.support.terminal import screen_of
 
 WARNING = "train, eval, test: background noise of patients differs by +22.2 to +23.5 dB from that of controls (medians)"
 RECORDS: list[Record] = [
+    StageBegan(stage="check"),
+    StageEnded(stage="check"),
     StageBegan(stage="data"),
     StageEnded(stage="data"),
     StageBegan(stage="preprocess"),
@@ -58,9 +61,9 @@ def test_the_screen_of_a_training(columns: int) -> None:
     lines = screen_after(RECORDS, columns).splitlines()
     assert lines[0].startswith("SPIRA  0:0")
     words = [line.split() for line in lines]
-    assert " ".join(words[2]) == "✔ preprocess 116 train, 28 eval, 48 test recordings 0:00"
-    assert " ".join(words[3]) == "● train 1 of 3 seeds are done 0:00"
-    assert words[4][:2] == ["·", "evaluate"]
+    assert " ".join(words[3]) == "✔ preprocess 116 train, 28 eval, 48 test recordings 0:00"
+    assert " ".join(words[4]) == "● train 1 of 3 seeds are done 0:00"
+    assert words[5][:2] == ["·", "evaluate"]
     rows = {line[0]: line for line in words if line and line[0] in ("1", "22", "333")}
     assert rows["1"][2:] == ["60/60", "0.204", "0.893", "done,", "best:", "59"]
     assert rows["22"][-6:] == ["12/60", "0.600", "0.750", "1:02:05", "or", "more"]
@@ -87,7 +90,19 @@ def test_a_terminal_without_unicode_gets_other_marks() -> None:
 def test_a_failed_stage_is_seen() -> None:
     """Its mark is another one, and the stages after it wait."""
     failed = [StageBegan(stage="preprocess"), StageEnded(stage="preprocess", failed=True)]
-    assert "✘  preprocess" in screen_after([*RECORDS[:2], *failed], 80)
+    assert "✘  preprocess" in screen_after([*RECORDS[:4], *failed], 80)
+
+
+def test_what_is_refused_at_once_leaves_no_stages_on_the_screen() -> None:
+    """The line with the error stands alone; after a stage that ended, the stages stay."""
+    for records, is_empty in (([], True), (RECORDS[:2], False)):
+        terminal = console(80)
+        display = RunDisplay(terminal, RunState.new([1]))
+        for record in records:
+            display.receive(record)
+        with pytest.raises(SpiraError), display:
+            raise SpiraError("no such folder")
+        assert (screen_of(output_of(terminal), 80, 50) == "") is is_empty
 
 
 def test_steps_are_seen_within_two_seconds() -> None:

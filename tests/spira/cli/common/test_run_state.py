@@ -7,6 +7,8 @@ import logging
 from spira.cli.common.run_state import RunState
 from spira.progress import Line, Record, StageBegan, StageEnded, Steps, Training
 
+FIRST = ("preprocess", "train", "evaluate")
+
 
 def after(state: RunState, *records: Record) -> RunState:
     """Return the state after some records, one second apart."""
@@ -21,7 +23,8 @@ def names(state: RunState) -> list[str]:
 
 def test_a_stage_runs_from_its_begin_to_its_end() -> None:
     """The next one is then the one that runs, as its process is starting."""
-    state = after(RunState.new([1]), StageBegan(stage="preprocess"))
+    checked = after(RunState.new([1]), StageBegan(stage="check"), StageEnded(stage="check"))
+    state = after(checked, StageBegan(stage="preprocess"))
     assert state.running is not None
     assert (state.running.name, state.running.began) == ("preprocess", 0.0)
     state = state.after(StageEnded(stage="preprocess"), 5.0)
@@ -42,11 +45,11 @@ def test_training_ends_with_its_last_seed() -> None:
 
 def test_the_branch_that_does_not_run_disappears() -> None:
     """A rejected run has neither push nor deploy, and reject stands before the report."""
-    assert names(RunState.new([1])) == ["preprocess", "train", "evaluate", "push", "deploy", "report"]
+    assert names(RunState.new([1])) == ["check", *FIRST, "push", "deploy", "report"]
     rejected = after(RunState.new([1]), StageBegan(stage="reject"))
-    assert names(rejected) == ["preprocess", "train", "evaluate", "reject", "report"]
+    assert names(rejected) == ["check", *FIRST, "reject", "report"]
     approved = after(RunState.new([1]), StageBegan(stage="push"))
-    assert names(approved) == ["preprocess", "train", "evaluate", "push", "deploy", "report"]
+    assert names(approved) == ["check", *FIRST, "push", "deploy", "report"]
 
 
 def test_a_stage_that_is_not_known_is_shown_at_the_end() -> None:
@@ -57,17 +60,17 @@ def test_a_stage_that_is_not_known_is_shown_at_the_end() -> None:
 def test_a_failed_stage_is_marked() -> None:
     """The stages after it never run."""
     state = after(RunState.new([1]), StageBegan(stage="preprocess"), StageEnded(stage="preprocess", failed=True))
-    assert state.stages[0].failed
+    assert [stage.name for stage in state.stages if stage.failed] == ["preprocess"]
 
 
 def test_lines_and_steps_are_the_detail_of_their_stage() -> None:
     """The stage's own name before a line is left out; the lines of seeds have rows of their own."""
     state = after(RunState.new([1]), Steps(stage="preprocess", done=3, total=8, unit="recordings"))
-    assert state.stages[0].detail == "3 of 8 recordings"
+    assert state.stages[1].detail == "3 of 8 recordings"
     state = after(state, Line(stage="preprocess", level=logging.INFO, text="preprocess: 8 test recordings"))
-    assert state.stages[0].detail == "8 test recordings"
+    assert state.stages[1].detail == "8 test recordings"
     state = after(state, Line(stage="train", level=logging.INFO, text="seed 1: epoch 2"))
-    assert state.stages[1].detail == ""
+    assert state.stages[2].detail == ""
 
 
 def test_a_warning_is_kept_once() -> None:
