@@ -29,6 +29,7 @@ from pipelines.parameters import Parameters
 from pipelines.summary import RunPaths, RunSummary
 from pipelines.training import NAME, CompileOptions, compile_pipeline
 from spira import files, temporary
+from spira import progress as progress_records
 from spira.data import pseudonyms
 from spira.delivery.training_request import TrainingRequest
 from spira.errors import SpiraError
@@ -38,11 +39,12 @@ from spira.stage_logging import MARKS
 from spira.stages.evaluate import write_local_report
 from spira.stages.verdict_folder import LINEAGE, PREDICTIONS, VERDICT
 
-SUMMARY, REPORT = "summary.json", "report.html"
+SUMMARY, REPORT, PROGRESS = "summary.json", "report.html", "progress.jsonl"
 OUTPUTS = "executor_output.json"
 """File that kfp writes for a task that succeeded: parameters, artifacts and their metadata."""
 APPROVED, REJECTED = {"push", "deploy"}, {"reject"}
 """Tasks after the gate, by approval. Nothing deploys where continuous delivery does."""
+STAGES = ("preprocess", "train", "evaluate", "reject", "push", "deploy")
 MAX_PARALLEL_TASKS = 2
 """kfp's limit for a loop."""
 
@@ -61,6 +63,7 @@ def run(
     serve: bool = True,
     with_audio: bool = False,
     progress: Callable[[str], None],
+    records: Callable[[progress_records.Record], None] | None = None,
 ) -> RunSummary:
     """Run the pipeline, write ``report.html`` and ``summary.json`` into ``work``, and return the summary.
 
@@ -73,6 +76,7 @@ def run(
         with_audio: Whether the local report has audio and spectrograms of mistakes; the report in MLflow never has.
         progress: Function that gets the progress line by line, from one thread at a time; it must not use ``print``,
             which kfp replaces during the run.
+        records: Function that gets the same progress as records for a display, from a thread of its own.
 
     Raises:
         RunError: A stage failed, or another run works in this folder.
@@ -96,11 +100,13 @@ def run(
         options = CompileOptions(target=parameters.target or "", run_name=request.name or f"{NAME}-{folder.name}")
         compile_pipeline(folder / "training.yaml", options=options)
         began = time.monotonic()
-        with pseudonyms.exported(work):
-            execute(folder, parameters.arguments(), progress)
-        seconds = round(time.monotonic() - began, 3)
-        summary = gather(folder, work, seconds, registry_uri or local_uri(work), deploys=serve)
-        _publish(summary, folder, work, with_audio)
+        with progress_records.followed(folder / PROGRESS, records):
+            with pseudonyms.exported(work):
+                execute(folder, parameters.arguments(), progress)
+            seconds = round(time.monotonic() - began, 3)
+            summary = gather(folder, work, seconds, registry_uri or local_uri(work), deploys=serve)
+            with progress_records.stage("report"):
+                _publish(summary, folder, work, with_audio)
         _remove_unfinished(work)  # also of a stage that has just ended, whose run was killed
     return summary
 
@@ -237,7 +243,7 @@ def gather(folder: Path, work: Path, seconds: float, mlflow: str, *, deploys: bo
         verdict,
         model_version=metrics["push"]["model_version"] if verdict.approved else None,
         lineage=read_json(folders["evaluate"] / "verdict" / LINEAGE),
-        stages={_label(name, _metrics(outputs)): _metrics(outputs)["seconds"] for name, _, outputs in tasks}
+        stages=_in_order({_label(name, _metrics(outputs)): _metrics(outputs)["seconds"] for name, _, outputs in tasks})
         | {"pipeline": seconds},
         paths=RunPaths(
             verdict=str(folders["evaluate"] / "verdict" / VERDICT),
@@ -270,6 +276,16 @@ def check_branch(approved: bool | None, ran: set[str], deploys: bool = True) -> 
 
 def _metrics(outputs: dict[str, Any]) -> dict[str, Any]:
     return outputs["artifacts"]["metrics"]["artifacts"][0]["metadata"]
+
+
+def _in_order(stages: dict[str, float]) -> dict[str, float]:
+    """Return the stages in the order of the pipeline; kfp's folders are in no order."""
+
+    def position(label: str) -> tuple[int, int]:
+        stage, _, seed = label.partition(" seed ")
+        return STAGES.index(stage) if stage in STAGES else len(STAGES), int(seed or 0)
+
+    return {label: stages[label] for label in sorted(stages, key=position)}
 
 
 def _label(task: str, metrics: dict[str, Any]) -> str:

@@ -7,7 +7,16 @@ from typing import Literal
 from pydantic import Field, StrictBool
 
 from spira.config import Config, FrozenModel
-from spira.evaluation.verdict import Candidate, Estimate, Number, SeedSpread, SeedTraining, TestData, Verdict
+from spira.evaluation.verdict import (
+    Candidate,
+    ChampionComparison,
+    Estimate,
+    Number,
+    SeedSpread,
+    SeedTraining,
+    TestData,
+    Verdict,
+)
 
 
 class RunPaths(FrozenModel):
@@ -43,6 +52,8 @@ class RunSummary(FrozenModel):
     metrics_of: Literal["the noisy test, by file"] = "the noisy test, by file"
     model_version: int | None
     """Registered version; None after a rejection."""
+    champion: ChampionComparison | None = None
+    """Comparison with the champion at that time; None if there was none."""
     candidate: Candidate
     training: dict[str, SeedTraining]
     """Seed -> its training."""
@@ -83,6 +94,7 @@ class RunSummary(FrozenModel):
             },
             metrics=noisy.by_file if noisy else {},
             model_version=model_version,
+            champion=verdict.champion,
             candidate=verdict.candidate,
             training=verdict.training,
             seeds=verdict.seeds,

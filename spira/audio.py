@@ -161,8 +161,13 @@ def as_wav(file: BinaryIO, max_seconds: float) -> bytes:
     Raises:
         AudioError: see :func:`decode`.
     """
+    return to_wav(decode(file, max_seconds))
+
+
+def to_wav(recording: DecodedAudio) -> bytes:
+    """Return a decoded recording as a WAV file that every package reads: 16 kHz, mono, float32."""
     content = io.BytesIO()
-    wavfile.write(content, SAMPLE_RATE_HZ, decode(file, max_seconds).samples)
+    wavfile.write(content, SAMPLE_RATE_HZ, recording.samples)
     return content.getvalue()
 
 

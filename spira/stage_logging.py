@@ -12,6 +12,7 @@ from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from spira import progress
 from spira.errors import SpiraError
 from spira.files import disk_problem
 
@@ -19,6 +20,9 @@ log = logging.getLogger(__name__)
 
 MARKS = {logging.INFO: "spira: ", logging.WARNING: "spira warning: ", logging.ERROR: "spira error: "}
 """Prefix of each line by level, by which a runner tells the lines of ``spira`` from those of libraries."""
+DETAIL = {"is_detail": True}
+"""The ``extra`` of a log line that a runner keeps in its log and does not show: a summary at the end shows it."""
+DETAIL_MARK = "spira detail: "
 PROGRESS_SECONDS = 5.0
 """Shortest time between two lines of progress."""
 
@@ -39,7 +43,8 @@ class StageLogHandler(logging.StreamHandler):
     """Handler that marks every line by its level, and stops the stage if the lines can no longer be written."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return "\n".join(MARKS[record.levelno] + line for line in super().format(record).splitlines())
+        mark = DETAIL_MARK if hasattr(record, "is_detail") else MARKS[record.levelno]
+        return "\n".join(mark + line for line in super().format(record).splitlines())
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
         raise  # the runner was killed: without it the stage would compete with the next run
@@ -69,7 +74,8 @@ def stage(work: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
         start = time.monotonic()
         with stage_logging():
             try:
-                result = work(*args, **kwargs)
+                with progress.stage(work.__name__):
+                    result = work(*args, **kwargs)
             except SpiraError as error:
                 _log_error(error)
                 raise
@@ -93,11 +99,16 @@ def _log_error(error: SpiraError) -> None:
 
 
 def progress_log(name: str, unit: str, every: float = PROGRESS_SECONDS) -> Callable[[int, int], None]:
-    """Return a function of (done, total) that logs progress, at most once in ``every`` seconds."""
-    last = time.monotonic()
+    """Return a function of (done, total) that logs progress, at most once in ``every`` seconds.
+
+    A display gets it more often: see :mod:`spira.progress`.
+    """
+    last, throttle = time.monotonic(), progress.Throttle()
 
     def report(done: int, total: int) -> None:
         nonlocal last
+        if done == total or throttle.is_due():
+            progress.emit(progress.Steps(stage=name, done=done, total=total, unit=unit))
         if time.monotonic() - last > every:
             last = time.monotonic()
             log.info("%s: %d of %d %s", name, done, total, unit)

@@ -15,7 +15,8 @@ from spira.errors import SpiraError
 from spira.evaluation.numbers import number
 
 if TYPE_CHECKING:
-    from spira.registry import RegisteredVersion, Registry
+    from spira.cli.common.model_pages import Named
+    from spira.registry import Difference, RegisteredVersion, Registry
 
 app = typer.Typer(no_args_is_help=True, help="List, show, compare, fetch and push versions in the model repository.")
 
@@ -101,9 +102,66 @@ def to_json(version: RegisteredVersion) -> dict[str, Any]:
 
 
 @app.command()
-def show(version: VersionName, work: Work = DEFAULT_WORK, mlflow: MLflow = "") -> None:
-    """Print a version's aliases, metrics and lineage as JSON."""
-    print_json(to_json(open_registry(work, mlflow).show(version)))
+def show(version: VersionName, work: Work = DEFAULT_WORK, mlflow: MLflow = "", as_json: Json = False) -> None:
+    """Show a version: verdict, numbers with intervals, origin, where it serves, its history and its pages."""
+    registry = open_registry(work, mlflow)
+    shown = registry.show(version)
+    if as_json:
+        print_json(to_json(shown))
+        return
+    from spira.cli.common import model_pages
+
+    named = model_pages.Named(shown, registry.evaluation(shown))
+    serving, history = ([], []) if mlflow else (_serving(shown, work), _history(shown, work))
+    out.print(model_pages.version_page(named, serving, history), highlight=False)
+    for line in model_pages.link_lines(_links(registry, named)):
+        out.print(line, soft_wrap=True)
+
+
+def _serving(version: RegisteredVersion, work: Path) -> list[tuple[str, str]]:
+    """Return what the local target of a work folder serves; nothing if it has none."""
+    from spira.deployment.local import Local
+
+    folder = work.resolve() / "serving"
+    if not folder.is_dir():
+        return []
+    status = Local(folder).status()
+    is_this = status.version == str(version.version) and status.digest in ("", version.digest)
+    served = "this version" if is_this else f"version {status.version}" if status.version else "nothing"
+    return [("local", f"{served}{'' if status.ready else f', not ready: {status.message}'} ({folder})")]
+
+
+def _history(version: RegisteredVersion, work: Path) -> list[str]:
+    """Return what the ledger of a work folder records of a version, oldest first: times, people and reasons."""
+    from spira.cli.common.compose import ledger
+    from spira.delivery.explain import describe_record
+    from spira.delivery.history.events import Finished, VersionEvent, VersionId
+    from spira.delivery.settings import Settings
+
+    root = work.resolve()
+    if not (root / "ledger").is_dir():
+        return []
+    this = VersionId(str(version.version), version.digest)
+
+    def concerns(event: object) -> bool:
+        found = event.version_id if isinstance(event, VersionEvent) else None
+        found = event.version if isinstance(event, Finished) else found
+        return found is not None and this.is_same(found)
+
+    settings = Settings(data="", work=str(root), ledger=str(root / "ledger"), registry=str(root), targets=())
+    records = ledger(settings).read()
+    return [f"{record.at:%Y-%m-%d %H:%M} {describe_record(record)}" for record in records if concerns(record.event)]
+
+
+def _links(registry: Registry, named: Named) -> dict[str, str]:
+    """Return the pages and files of a version."""
+    version, evaluation = named.version, named.evaluation
+    pages = {"version page": registry.version_page(version.version)}
+    if version.run_id:
+        pages["run page"] = registry.run_page(version.run_id)
+    if evaluation and evaluation.has_report:
+        pages["report"] = f"{evaluation.artifacts}/report.html"
+    return {name: page for name, page in {**pages, "files": version.uri}.items() if page}
 
 
 @app.command()
@@ -118,12 +176,37 @@ def compare(
     b: Annotated[str, typer.Argument(metavar="OTHER", help="Number or alias.")],
     work: Work = DEFAULT_WORK,
     mlflow: MLflow = "",
+    everything: Annotated[
+        bool, typer.Option("--all", help="List every logged metric and parameter that differs.")
+    ] = False,
+    as_json: Json = False,
 ) -> None:
-    """Print the metrics and parameters in which two versions differ."""
+    """Show the numbers that matter of two versions, and a paired test where both answered the same recordings."""
+    registry = open_registry(work, mlflow)
+    from spira.cli.common import model_pages
+
+    first, second = (
+        model_pages.Named(version, None if everything else registry.evaluation(version))
+        for version in (registry.show(a), registry.show(b))
+    )
+    if first.verdict is None or second.verdict is None:  # of another program: only what it logged can be compared
+        _print_differences(registry.compare(a, b), a, b, as_json)
+        return
+    comparison = model_pages.compare(first, second)
+    if as_json:
+        print_json({"a": first.version.version, "b": second.version.version, **comparison.to_json()})
+    else:
+        out.print(model_pages.comparison_page(first, second, comparison), highlight=False)
+
+
+def _print_differences(differences: list[Difference], a: str, b: str, as_json: bool) -> None:
     from rich.table import Table
 
+    if as_json:
+        print_json([vars(difference) for difference in differences])
+        return
     table = Table("", "name", a, b)
-    for difference in open_registry(work, mlflow).compare(a, b):
+    for difference in differences:
         table.add_row(difference.kind, difference.name, str(difference.a), str(difference.b))
     out.print(table if table.row_count else "no differences")
 

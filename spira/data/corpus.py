@@ -143,6 +143,15 @@ class Corpus:
         return self.manifest.digest
 
     @property
+    def test_digest(self) -> str:
+        """SHA-256 over the test recordings in their order, their classes, and the noises: what the frozen test is.
+
+        Two models with the same one answered the same recordings, whatever they were trained on.
+        """
+        rows = self.index.loc[self.index["split"].isin(["test", "noise"]), ["split", "label", "sha256"]]
+        return hashlib.sha256(rows.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
+
+    @property
     def noises(self) -> list[np.ndarray]:
         """Noise recordings, float32 [samples] each, views of the mapped file."""
         noises = Split(self._rows("noise"), self.noise)

@@ -209,6 +209,40 @@ def _shortcuts(control: ClassQuality, patient: ClassQuality) -> Iterator[str]:
             )
 
 
+NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?")
+
+
+def fold(warnings: Sequence[str]) -> list[str]:
+    """Return one line for all warnings of one kind: those of several splits that differ in their numbers alone.
+
+    >>> fold(["train: length differs by +2.7 s", "eval: length differs by +2.6 s"])
+    ['train, eval: length differs by +2.6 to +2.7 s']
+    """
+    kinds: dict[str, list[tuple[str, str]]] = {}
+    for warning in warnings:
+        split, colon, text = warning.partition(": ")
+        if not colon or split not in SPLITS:
+            split, text = "", warning
+        kinds.setdefault(f"{bool(split)} {NUMBER.sub('#', text)}", []).append((split, text))
+    return [_folded(group) for group in kinds.values()]
+
+
+def _folded(group: Sequence[tuple[str, str]]) -> str:
+    """Return one line for warnings of one kind; a number that differs becomes a range."""
+    splits = ", ".join(dict.fromkeys(split for split, _ in group if split))
+    texts = [text for _, text in group]
+    numbers = zip(*(NUMBER.findall(text) for text in texts), strict=True)
+    ranges = iter([_range(values) for values in numbers])
+    line = NUMBER.sub(lambda _: next(ranges), texts[0])
+    return f"{splits}: {line}" if splits else line
+
+
+def _range(numbers: Sequence[str]) -> str:
+    """Return the smallest and the largest of some numbers, as they are written."""
+    low, high = min(numbers, key=float), max(numbers, key=float)
+    return low if low == high else f"{low} to {high}"
+
+
 def _median(quality: ClassQuality, measure: str) -> float:
     distribution: Distribution = getattr(quality, measure)
     return distribution.median

@@ -52,7 +52,7 @@ GROUPS = ("sex", "site", "sample rate")
 METRICS_COMPARED = ("auroc", "accuracy")
 CONDITIONS_COMPARED = ("noisy", "clean")
 PAIRED_BOOTSTRAP = Method("paired bootstrap percentile", "Efron and Tibshirani 1993, chapter 13")
-"""Method of the interval of a difference in AUROC. Two perfect rankings have no width: then the network is not better."""
+"""Method of the interval of a difference in AUROC. It has no width for two perfect rankings: neither is better."""
 DECIDING = ("noisy", "auroc")
 """Condition and metric of the check. A ranking does not depend on a threshold, which the network and the baseline can
 have at different places."""

@@ -19,12 +19,11 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from spira import audio
 from spira.errors import SpiraError
-from spira.inference.golden import golden, predict
+from spira.inference.golden import golden
 from spira.inference.model import FORMATS, Model
-from spira.inference.wav import AudioError
 from spira.packaging.mlflow_model import CODE, ENVIRONMENT, MLMODEL
+from spira.packaging.prediction import Prediction, predict_recording
 
 DESCRIPTION = "package.json"
 """Description of a package, with the SHA-256 of its other files."""
@@ -115,22 +114,20 @@ def predict_with_package(package_dir: Path, files: Sequence[Path]) -> list[dict[
     Raises:
         PackageError: the package cannot be used at all: a file of it was changed or added, or its data is malformed.
     """
+    return [prediction.answer() for prediction in iterate_predictions(package_dir, files)]
+
+
+def iterate_predictions(package_dir: Path, files: Iterable[Path]) -> Iterator[Prediction]:
+    """Yield the answer to each recording, in their order; recordings are decoded as in training and in the server.
+
+    Raises:
+        PackageError: the package cannot be used at all, see :func:`predict_with_package`.
+    """
     check_files(package_dir)
     with _computing(package_dir):
         model = Model.load(package_dir / "data")
-        max_seconds = float(model.limits["max_seconds"])
-        return [{**_predict_file(model, file, max_seconds), "file": str(file)} for file in files]
-
-
-def _predict_file(model: Model, file: Path, max_seconds: float) -> dict[str, Any]:
-    try:
-        with audio.open_recording(file) as recording:
-            content = audio.as_wav(recording, max_seconds)
-    except OSError as error:
-        return {"error": f"cannot be read: {error.strerror}"}
-    except AudioError as error:
-        return {"error": str(error)}
-    return predict(model, content)
+        for file in files:
+            yield predict_recording(model, file)
 
 
 def digests(package_dir: Path) -> dict[str, str]:

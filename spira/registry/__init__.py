@@ -19,11 +19,14 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
-from spira.registry.registry import Difference, Outcome, RegisteredVersion, Registry, open_at
+from spira.registry.evaluations import Evaluation
+from spira.registry.registry import FROZEN_TEST_TAG, Difference, Outcome, RegisteredVersion, Registry, open_at
 from spira.registry.store import RegistryError, local_uri
 
 __all__ = [
+    "FROZEN_TEST_TAG",
     "Difference",
+    "Evaluation",
     "Outcome",
     "RegisteredVersion",
     "Registry",

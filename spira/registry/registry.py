@@ -27,17 +27,22 @@ from spira.evaluation.work_times import WorkTimes
 from spira.packaging import attestation, card
 from spira.packaging.verify import PackageError, check_files, package_digest
 from spira.registry import artifacts as package_artifacts
-from spira.registry import headlines, runs
+from spira.registry import evaluations, headlines, runs
+from spira.registry.evaluations import Evaluation
 from spira.registry.store import ModelStore, RegistryError, explained, local_uri
 
 RUN_TAG = "pipeline_run"
 """Tag of a run: name of the pipeline run."""
 
+FROZEN_TEST_TAG = "test_fingerprint"
+"""Tag of a version: :attr:`spira.data.corpus.Corpus.test_digest`. Two versions with the same one answered the same
+recordings with the same noises, so they can be compared recording by recording."""
+
 VERSION_TAG = "model_version"
 """Tag of a run: version that its package became."""
 
 TEST_TAG = "test_digest"
-"""Tag of a run: digest of the test set on which its candidate was measured."""
+"""Tag of a run: digest of the test recordings on which its candidate was measured, to count their evaluations."""
 
 DIGEST_TAG = "package_digest"
 """Tag of a version: digest of its package, which is its identity. Its number is only a label: a lost database begins
@@ -348,6 +353,15 @@ class Registry:
             RegistryError: the store fails.
         """
         return runs.training_files(self._store, version.run_id)
+
+    @explained("the evaluation cannot be read")
+    def evaluation(self, version: RegisteredVersion) -> Evaluation | None:
+        """Return the latest evaluation of a version; None if it has no run, or a run without a verdict.
+
+        Raises:
+            RegistryError: the verdict is damaged, or the store fails.
+        """
+        return evaluations.read(self._store, version.run_id) if version.run_id else None
 
     @explained("the champion cannot be looked up")
     def champion(self) -> RegisteredVersion | None:

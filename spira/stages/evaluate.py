@@ -18,7 +18,7 @@ from spira.config import SAMPLE_RATE_HZ
 from spira.errors import SpiraError
 from spira.files import link_files, read_json, write_json
 from spira.project import UNKNOWN, Project
-from spira.stage_logging import StageResult, stage
+from spira.stage_logging import DETAIL, StageResult, stage
 from spira.stages.verdict_folder import HISTORIES, LINEAGE, PROJECT, WORK_TIMES
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def evaluate(
     write_json(out / WORK_TIMES, work_times(infos.values(), began).model_dump(mode="json"))
     log.info("evaluate: the candidate is %s", "approved" if verdict.approved else "NOT approved")
     for reason in verdict.reasons:
-        log.info("evaluate: %s", reason)
+        log.info("evaluate: %s", reason, extra=DETAIL)
     for warning in verdict.warnings:
         log.warning("evaluate: %s", warning)
     return EvaluateResult(verdict=verdict, lineage=tags)

@@ -64,6 +64,7 @@ def preprocess(
     """
     from spira.data.corpus import FILES, Corpus, build
     from spira.data.metadata import SPLITS
+    from spira.data.quality import fold
 
     log.info("preprocess: reads %s", data)
     key = cache_key(data, settings.model_dump_json(), str(skip_bad))
@@ -77,7 +78,7 @@ def preprocess(
             f"{data} changed after this run was requested: its digest is {corpus.digest}, not {data_digest}; "
             "request a new run"
         )
-    for warning in quality.warnings:
+    for warning in fold(quality.warnings):
         log.warning("%s", warning)
     files = {split: len(corpus.split(split)) for split in (*SPLITS, *corpus.external)}
     log.info("preprocess: %s recordings", ", ".join(f"{count} {split}" for split, count in files.items()))

@@ -92,7 +92,7 @@ def push(corpus: Path, candidate: Path, verdict: Path, report: Path, out: Path, 
     from spira.evaluation.report import notice
     from spira.packaging import build
     from spira.packaging.verify import package_digest
-    from spira.registry import open_at
+    from spira.registry import FROZEN_TEST_TAG, open_at
 
     decision = verdicts.read(verdict / VERDICT)
     if not decision.approved:
@@ -105,7 +105,9 @@ def push(corpus: Path, candidate: Path, verdict: Path, report: Path, out: Path, 
     run_id = _log_run(registry, opened, candidate, verdict, decision, report)
     if notice(opened):
         tags["synthetic"] = "true"
-    version = registry.register(out, run_id, decision, tags, _card(verdict, candidate, opened))
+    version = registry.register(
+        out, run_id, decision, tags | {FROZEN_TEST_TAG: opened.test_digest}, _card(verdict, candidate, opened)
+    )
     log.info("push: registered version %d of %s", version, registry.model_name)
     return PushResult(
         model_version=version,

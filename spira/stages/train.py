@@ -6,12 +6,16 @@ import logging
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from spira import lineage
+from spira import lineage, progress
 from spira.config import Config
 from spira.files import link_files, lock
 from spira.stage_logging import StageResult, stage
 from spira.stages.inputs import cache_key
+
+if TYPE_CHECKING:
+    from spira.models.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +79,7 @@ def train(
         trained = training.train(opened, config, seed, folder, device=device, require_gpu=require_gpu)
         link_files(folder, checkpoint.FILES, out)
     info = trained.info
+    progress.emit(finished_record(trained))
     log.info("train: seed %d is best at epoch %d of %d", seed, info.best_epoch, len(trained.history))
     return TrainResult(
         seed=seed,
@@ -86,4 +91,19 @@ def train(
         data_digest=opened.digest,
         config_digest=config.digest(),
         code_digest=lineage.code_digest(),
+    )
+
+
+def finished_record(trained: Checkpoint) -> progress.Training:
+    """Return the end of a training for a display, with the loss and accuracy of the best epoch."""
+    info = trained.info
+    best = next((entry for entry in trained.history if entry["epoch"] == info.best_epoch), {})
+    return progress.Training(
+        seed=info.seed,
+        epochs=len(trained.history),
+        max_epochs=trained.config.training.max_epochs,
+        eval_loss=best.get("eval_loss"),
+        eval_accuracy=best.get("eval_accuracy"),
+        best_epoch=info.best_epoch,
+        is_done=True,
     )

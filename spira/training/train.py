@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from spira import progress
 from spira.config import Config
 from spira.data.corpus import Corpus
 from spira.errors import SpiraError
@@ -97,10 +98,12 @@ def train(
     if state_file.exists():
         load_state(state, state_file, identity)
         log.info("seed %d: resumes after epoch %d", seed, len(state.history))
+    progress.emit(progress_record(state, config, seed))
     while not is_done(state, config):
         run_epoch(state, corpus, config, seed, chosen)
         save_state(state, state_file, identity)
         log.info("seed %d: %s", seed, progress_line(state, config))
+        progress.emit(progress_record(state, config, seed))
     info = training_info(state, identity, corpus, chosen)
     result = checkpoint.save(out, state.best, state.history, config, info)
     state_file.unlink(missing_ok=True)
@@ -139,8 +142,11 @@ def run_epoch(state: TrainingState, corpus: Corpus, config: Config, seed: int, d
     start_time = time.monotonic()
     epoch = len(state.history) + 1
     torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))  # dropout
-    batches = training_batches(corpus.split("train"), corpus.noises, config, seed, epoch, device)
-    losses = [train_step(state, batch, config, epoch) for batch in batches]
+    losses, throttle, total = [], progress.Throttle(), batches_of_epoch(corpus, config)
+    for batch in training_batches(corpus.split("train"), corpus.noises, config, seed, epoch, device):
+        losses.append(train_step(state, batch, config, epoch))
+        if throttle.is_due():
+            progress.emit(progress_record(state, config, seed, len(losses) / total))
     eval_loss, eval_accuracy = validate(state.network, corpus, config, device)
     if not math.isfinite(eval_loss):
         raise TrainingError(
@@ -209,18 +215,46 @@ def mean_by_file(values: Tensor, batch: Batch) -> Tensor:
     return sums / torch.bincount(batch.files, minlength=files)
 
 
-def progress_line(state: TrainingState, config: Config) -> str:
-    """Return the log line of the last epoch, with the time left if patience runs out."""
+def batches_of_epoch(corpus: Corpus, config: Config) -> int:
+    """Return the number of batches of an epoch."""
+    files = len(corpus.split("train"))
+    return files // min(config.training.batch_files, files)
+
+
+def seconds_left(state: TrainingState, config: Config) -> float:
+    """Return the time until patience runs out or all epochs are done, from the mean of the last epochs."""
     last, best = state.history[-1], state.best_epoch
     epochs_left = min(
         config.training.max_epochs - last["epoch"],
         config.training.patience_epochs - (last["epoch"] - best["epoch"]),
     )
-    seconds_left = epochs_left * float(np.mean([entry["seconds"] for entry in state.history[-5:]]))
+    return epochs_left * float(np.mean([entry["seconds"] for entry in state.history[-5:]]))
+
+
+def progress_record(state: TrainingState, config: Config, seed: int, share: float = 0.0) -> progress.Training:
+    """Return the state of a training for a display; ``share`` is the part of the running epoch that is done."""
+    record = progress.Training(seed=seed, epochs=len(state.history), max_epochs=config.training.max_epochs, share=share)
+    if not state.history:
+        return record
+    last = state.history[-1]
+    return record.model_copy(
+        update={
+            "eval_loss": last["eval_loss"],
+            "eval_accuracy": last["eval_accuracy"],
+            "best_epoch": int(state.best_epoch["epoch"]),
+            "seconds_left": seconds_left(state, config),
+        }
+    )
+
+
+def progress_line(state: TrainingState, config: Config) -> str:
+    """Return the log line of the last epoch, with the time left if patience runs out."""
+    last, best = state.history[-1], state.best_epoch
     return (
         f"epoch {last['epoch']:3.0f}/{config.training.max_epochs}  train {last['train_loss']:.3f}  "
         f"eval {last['eval_loss']:.3f} (best {best['eval_loss']:.3f} at {best['epoch']:.0f})  "
-        f"accuracy {last['eval_accuracy']:.2f}  {last['seconds']:.1f} s, {seconds_left:.0f} s to go if nothing improves"
+        f"accuracy {last['eval_accuracy']:.2f}  {last['seconds']:.1f} s, "
+        f"{seconds_left(state, config):.0f} s to go if nothing improves"
     )
 
 

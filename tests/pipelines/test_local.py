@@ -25,7 +25,7 @@ from spira.delivery.training_request import TrainingRequest
 from spira.deployment.local import Local
 from spira.evaluation import gate
 from spira.models.checkpoint import WEIGHTS
-from spira.registry import Registry, local_uri
+from spira.registry import FROZEN_TEST_TAG, Registry, local_uri
 from tests.support.gatefiles import LENIENT
 
 pytestmark = pytest.mark.integration
@@ -49,6 +49,7 @@ def test_an_approved_model_is_registered_and_serves(runs):
     assert champion.version == 1
     assert Local(runs.work / "serving").status().version == "1"
     assert champion.tags["data_fingerprint"] == Corpus.open(Path(summary.paths.corpus)).digest
+    assert champion.tags[FROZEN_TEST_TAG] == Corpus.open(Path(summary.paths.corpus)).test_digest
     assert champion.tags["model_fingerprint"] == config.smoke().digest()
     assert champion.tags["pipeline_run"].startswith("spira-training-")
 
@@ -264,7 +265,7 @@ def test_models_are_listed_shown_and_fetched(spira, tmp_path: Path):
     """The commands read the model repository."""
     (listed,) = json.loads(spira("models", "list", "--json").stdout)
     assert (listed["version"], listed["aliases"]) == (1, ["champion"])
-    assert json.loads(spira("models", "show", "champion").stdout)["tags"]["approved"] == "true"
+    assert json.loads(spira("models", "show", "champion", "--json").stdout)["tags"]["approved"] == "true"
     assert spira("models", "fetch", "1", "--out", tmp_path / "package").exit_code == 0
     assert (tmp_path / "package" / "package.json").exists()
 

@@ -51,6 +51,11 @@ class ErrorHandlingGroup(TyperGroup):
             raise typer.Exit(2) from None
 
 
+def is_live(console: Console) -> bool:
+    """Return whether a console can show a display that is drawn again: a terminal that can move its cursor."""
+    return console.file.isatty() and console.is_terminal and not console.is_dumb_terminal
+
+
 def say(line: str) -> None:
     """Print a line for the person, on standard error, so that it never goes into a pipe."""
     err.print(line, markup=False, highlight=False, soft_wrap=True)

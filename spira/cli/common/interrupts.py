@@ -13,16 +13,20 @@ TERMINATION_SECONDS = 2.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+SHOW_CURSOR = b"\x1b[?25h"
+
+
 @contextmanager
-def ending_everything(advice: str) -> Iterator[None]:
+def ending_everything(advice: str, restore: Callable[[], None] | None = None) -> Iterator[None]:
     """End this process and all processes that it has started, on Ctrl-C or SIGTERM in the block.
 
     kfp would otherwise take the death of one training for a failure and start the next one.
 
     Args:
         advice: how to go on; printed at the end.
+        restore: function that ends a display in the terminal; it must return soon.
     """
-    with _ending(advice, end_children):
+    with _ending(advice, end_children, restore):
         yield
 
 
@@ -38,7 +42,7 @@ def ending_only_this(advice: str) -> Iterator[None]:
 
 
 @contextmanager
-def _ending(advice: str, end_others: Callable[[], None]) -> Iterator[None]:
+def _ending(advice: str, end_others: Callable[[], None], restore: Callable[[], None] | None = None) -> Iterator[None]:
     """End this process on a signal in the block, with exit code 130 or 143.
 
     No exception is raised, which a library could swallow, and no clean-up runs: everything can be killed and run again.
@@ -47,6 +51,10 @@ def _ending(advice: str, end_others: Callable[[], None]) -> Iterator[None]:
     def end(number: int, frame: FrameType | None) -> None:
         for each in SIGNALS:
             signal.signal(each, signal.SIG_IGN)
+        if restore:
+            with suppress(Exception):  # whatever happens to the display, the run ends
+                restore()
+            os.write(2, SHOW_CURSOR)
         os.write(2, f"\ninterrupted; {advice}\n".encode())  # not print: kfp has replaced it
         end_others()
         os._exit(128 + number)

@@ -51,7 +51,7 @@ def test_a_pushed_checkpoint_is_registered_and_served(pushed: tuple[Path, str], 
     """`deploy apply` makes it champion, after its golden recordings."""
     work, output = pushed
     assert "APPROVED: version 1 is challenger" in output
-    shown = json.loads(spira("models", "show", "challenger", "--work", work))
+    shown = json.loads(spira("models", "show", "challenger", "--work", work, "--json"))
     assert shown["tags"]["warnings"].startswith(UNKNOWN)
     spira("deploy", "apply", "1", "--work", work)
     (row,) = json.loads(spira("deploy", "status", "--work", work, "--json"))

@@ -10,7 +10,7 @@ import pytest
 
 from spira.config import Preprocess
 from spira.data.corpus import build
-from spira.data.quality import DISTRIBUTIONS, describe, warn
+from spira.data.quality import DISTRIBUTIONS, describe, fold, warn
 from tests.support import bad_datasets
 
 
@@ -87,3 +87,21 @@ def test_plain_wav_needs_no_warning(tmp_path: Path) -> None:
     """Every target reads it."""
     warnings = build(bad_datasets.make(tmp_path / "data"), tmp_path / "corpus").warnings
     assert [warning for warning in warnings if "formats" in warning] == []
+
+
+def test_warnings_of_one_kind_are_one_line() -> None:
+    """Splits are listed and a number that differs becomes a range; other warnings stay as they are."""
+    assert fold(
+        [
+            "train: length of patients differs by +2.7 s from that of controls",
+            "test: the classes are unbalanced, {'0': 30, '1': 7}",
+            "eval: length of patients differs by +12.6 s from that of controls",
+            "no speaker column: whether a voice is in two splits is not known",
+            "test: length of patients differs by -0.5 s from that of controls",
+        ]
+    ) == [
+        "train, eval, test: length of patients differs by -0.5 to +12.6 s from that of controls",
+        "test: the classes are unbalanced, {'0': 30, '1': 7}",
+        "no speaker column: whether a voice is in two splits is not known",
+    ]
+    assert fold([]) == []

@@ -105,7 +105,8 @@ def test_a_version_without_a_run_is_not_compared(new_mlflow: Path, tmp_path: Pat
     ("arguments", "exit_code", "text"),
     [
         (("models", "list"), 0, "2"),
-        (("models", "show", "champion"), 0, '"version": 2'),
+        (("models", "show", "champion", "--json"), 0, '"version": 2'),
+        (("models", "show", "champion"), 0, "version 2 (champion): NOT APPROVED"),
         (("models", "fetch", "champion", "--out", "{out}"), 2, REMEDY),
         (("predict", "{recording}", "--model", "champion"), 2, REMEDY),
         (("deploy", "plan", "champion"), 2, REMEDY),

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.integration
 
 SECONDS = 5
 """Time in which an interrupted command ends."""
+HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 LONG_RUN = ("--config", "long.yaml", "--seed", "1", "--seed", "2", "--seed", "3", "--device", "cpu")
 
 
@@ -41,7 +42,7 @@ def processes_with(text: str) -> list[str]:
 @pytest.mark.parametrize("interrupt", [CTRL_C, signal.SIGTERM])
 def test_one_interrupt_ends_a_run_with_all_trainings(dataset: Path, folder: Path, interrupt: object) -> None:
     """The third seed is not started, nothing goes on in the background, and the same command resumes."""
-    run = Terminal("run", "--data", str(dataset), *LONG_RUN, folder=folder)
+    run = Terminal("run", "--data", str(dataset), *LONG_RUN, folder=folder, TERM="dumb")
     run.wait_for("seed 1: epoch")
     run.wait_for("seed 2: epoch")
     started = time.monotonic()
@@ -57,10 +58,27 @@ def test_one_interrupt_ends_a_run_with_all_trainings(dataset: Path, folder: Path
     assert processes_with(str(folder)) == []
     if interrupt is signal.SIGTERM:
         return
-    again = Terminal("run", "--data", str(dataset), *LONG_RUN, folder=folder)
+    again = Terminal("run", "--data", str(dataset), *LONG_RUN, folder=folder, TERM="dumb")
     again.wait_for("resumes after epoch")
     again.press(CTRL_C)
     assert again.wait(SECONDS) == 130
+
+
+def test_an_interrupt_ends_the_live_display(dataset: Path, folder: Path) -> None:
+    """The display stays as it was, the advice stands below it, and the cursor is there again."""
+    run = Terminal("run", "--data", str(dataset), *LONG_RUN, folder=folder)
+    run.wait_for_screen(r"^ +1 .* \d+/100000")
+    assert run.output.rindex(HIDE_CURSOR) > run.output.rfind(SHOW_CURSOR)
+    started = time.monotonic()
+    run.press(CTRL_C)
+    assert run.wait(SECONDS) == 130
+    assert time.monotonic() - started < SECONDS
+    assert run.output.rindex(SHOW_CURSOR) > run.output.rindex(HIDE_CURSOR)
+    screen = run.screen()
+    assert re.search(r"^ +3  waiting$", screen, re.MULTILINE), screen
+    assert screen.endswith("\ninterrupted; finished stages and epochs are kept: run the same command again to resume")
+    assert "Traceback" not in run.output
+    assert processes_with(str(folder)) == []
 
 
 def test_an_interrupt_of_tick_leaves_the_run_alone_and_cancel_ends_it(dataset: Path, folder: Path) -> None:

@@ -16,6 +16,7 @@ from rich.console import Console
 from pipelines.summary import RunSummary
 from spira import config
 from spira.cli.common import summary
+from tests.support.terminal import screen_of
 
 
 @pytest.fixture
@@ -128,3 +129,65 @@ def test_external_sets_and_the_number_of_evaluations_are_shown(finished: RunSumm
     assert "evaluations of this test set so far: 3" in text
     assert "External" not in shown(finished)
     assert "so far" not in shown(finished)
+
+
+def test_a_reason_stands_there_once(finished: RunSummary):
+    """Its further lines are aligned below the first, on a screen of 80 columns too."""
+    reason = "the accuracy on the noisy test is 0.61, and its lower end must reach 0.70 before a version is registered"
+    console = Console(width=80, record=True, file=io.StringIO())
+    summary.show(changed(finished, approved=False, reasons=[reason, reason], model_version=None), "work", console)
+    lines = [line.strip("│").rstrip() for line in console.export_text().splitlines()]
+    first = next(index for index, line in enumerate(lines) if "the accuracy on" in line)
+    assert " ".join(f"{lines[first]} {lines[first + 1]}".split()) == f"- {reason}"
+    assert lines[first].index("the accuracy") == len(lines[first + 1]) - len(lines[first + 1].lstrip())
+
+
+def test_every_metric_is_explained_on_eighty_columns(finished: RunSummary):
+    """No row of the table is wrapped."""
+    console = Console(width=80, record=True, file=io.StringIO())
+    summary.show(finished, "work", console)
+    text = console.export_text()
+    for name, meaning in summary.METRICS_SHOWN.items():
+        (row,) = [line for line in text.splitlines() if line.startswith(f"│ {name} ")]
+        assert meaning in row
+
+
+@pytest.mark.parametrize(
+    ("difference", "words"),
+    [
+        ({"value": 0.05, "low": 0.01, "high": 0.09}, "version 2: +0.050 (+0.010 to +0.090), better"),
+        ({"value": -0.05, "low": -0.09, "high": -0.01}, "version 2: -0.050 (-0.090 to -0.010), worse"),
+        ({"value": 0.05, "low": -0.01, "high": 0.09}, "version 2: +0.050 (-0.010 to +0.090), no clear difference"),
+        ({"value": None}, "version 2; the difference in accuracy is not defined"),
+    ],
+)
+def test_the_difference_to_the_champion_is_judged(finished: RunSummary, difference: dict[str, Any], words: str):
+    """It is clear if its interval leaves zero out."""
+    assert words in shown(changed(finished, champion={"name": "version 2", "by_file": {}, "difference": difference}))
+
+
+def test_without_a_champion_there_is_no_difference(finished: RunSummary):
+    """The first version has nothing to be compared with."""
+    assert "Champion: none to compare with" in shown(finished)
+
+
+def test_stages_are_in_their_order_with_their_times(finished: RunSummary):
+    """The seeds of a training are one stage."""
+    stages = {"preprocess": 3.2, "train seed 1": 40, "train seed 2": 50, "evaluate": 12, "push": 4, "pipeline": 80}
+    expected = "Stages: preprocess 3 s, train (seed 1 40 s, seed 2 50 s), evaluate 12 s, push 4 s; in all 80 s"
+    assert expected in shown(changed(finished, stages=stages))
+
+
+def test_paths_are_links_and_can_be_read_without_them(finished: RunSummary):
+    """A terminal gets the path with a link (OSC 8); a pipe gets the path and no control character."""
+    paths = {**finished.model_dump()["paths"], "report": "/my work/report.html"}
+    terminal = Console(width=80, force_terminal=True, color_system="standard", file=io.StringIO())
+    summary.show(changed(finished, paths=paths), "work", terminal)
+    output = terminal.file.getvalue()
+    assert ";file:///my%20work/report.html\x1b\\" in output
+    assert screen_of(output, 200, 60).count("/my work/report.html") == 1
+    pipe = Console(width=80, file=io.StringIO())
+    summary.show(changed(finished, paths=paths), "work", pipe)
+    text = pipe.file.getvalue()
+    assert "Report   /my work/report.html\n" in text
+    assert [character for character in text if character < " " and character != "\n"] == []
