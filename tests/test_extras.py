@@ -34,7 +34,7 @@ def names_of(extra: str | None) -> set[str]:
 
 
 def test_the_lock_has_a_version_for_every_requirement():
-    """One that satisfies it. The lock is made with all extras."""
+    """The version satisfies the requirement. The lock is made with all extras."""
     lock = (ROOT / "requirements.lock").read_text()
     assert "--all-extras" in lock.splitlines()[0]
     locked = dict(re.findall(r"^([\w.-]+)(?:\[.*?\])?==([^\s;]+)", lock, re.MULTILINE))
@@ -131,7 +131,7 @@ def test_the_base_alone_shows_help(tmp_path: Path):
 
 @pytest.mark.integration
 def test_a_client_of_kubeflow_has_no_torch(kfp: tuple[str, ServerState], tmp_path: Path):
-    """A wheel with the extra ``kubeflow`` alone, in a new environment: compile, submit, schedule, status."""
+    """A wheel with the extra ``kubeflow`` alone can compile, submit, schedule and give the status."""
     uv, environment = Path(sys.executable).with_name("uv"), tmp_path / "venv"
     source = tmp_path / "source"
     source.mkdir()

@@ -103,7 +103,7 @@ def test_a_dead_microphone_gets_no_diagnosis(package: Path) -> None:
 
 
 def test_recordings_of_telephones_are_predicted(package: Path) -> None:
-    """With PyAV both; without it the first is refused by its format and both remedies."""
+    """Both are read with PyAV; without it the first is refused by its format, with both remedies."""
     folder = case("m4a")
     result = spira("predict", "--model", package, "--json", folder / "iphone.m4a", folder / "whatsapp.opus")
     iphone, whatsapp = json.loads(result.stdout)

@@ -39,7 +39,7 @@ def test_every_page_is_in_the_navigation(site: Path):
 
 
 def test_the_configuration_page_has_every_setting(site: Path):
-    """Each section and key of training, gate and delivery, with a meaning."""
+    """The page has each section and key of training, gate and delivery, with its meaning."""
     page = (site / "configuration.html").read_text()
     keys = {key for section in Config().model_dump().values() for key in section}
     keys |= {key for section in load().model_dump().values() if isinstance(section, dict) for key in section}
@@ -49,7 +49,7 @@ def test_the_configuration_page_has_every_setting(site: Path):
 
 
 def test_the_components_page_has_every_component(site: Path):
-    """With its inputs and outputs."""
+    """The page has the inputs and outputs of each."""
     page = (site / "components.html").read_text()
     for name in catalogue.load():
         spec = catalogue.component(name).component_spec

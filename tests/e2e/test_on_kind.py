@@ -187,7 +187,7 @@ def test_versions_and_artifacts_outlive_every_pod(mlflow: ClusterNamespace, regi
 
 
 def test_a_backup_can_be_restored(mlflow: ClusterNamespace, registered: Registered):
-    """The steps of manifests/README.md: dump, change, restore."""
+    """The steps of manifests/README.md are followed: dump, change, restore."""
     mlflow.kubectl("create", "job", "dump", "--from=cronjob/postgres-backup")
     mlflow.kubectl("wait", "job/dump", "--for=condition=Complete", "--timeout=120s")
     dumped = mlflow.kubectl("logs", "job/dump")  # read now: the CronJob keeps one successful job only

@@ -185,7 +185,7 @@ def test_a_rejected_run_has_its_first_reason(finished_run: dict[str, Any], kubef
 
 
 def test_a_failed_run_has_one_cause(kubeflow: Kubeflow, settings: Path):
-    """The pod's task and the error of its stage, on one line."""
+    """One line gives the pod's task and the error of its stage."""
     run = kubeflow.wait_for_end(kubeflow.submit("/state/absent", LENIENT, settings))
     assert run["state"] == "failed"
     assert run["message"].startswith("preprocess: ")

@@ -132,7 +132,7 @@ def test_the_settings_of_the_example_load():
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl, which renders the manifests, is not installed")
 def test_the_example_renders():
-    """With the pipeline, its version, the schedule and the delivery."""
+    """It has the pipeline, its version, the schedule and the delivery."""
     result = kubectl("kustomize", str(GITOPS))
     assert result.returncode == 0, result.stderr
     kinds = {item["kind"] for item in yaml.safe_load_all(result.stdout)}

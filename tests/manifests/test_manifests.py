@@ -144,7 +144,7 @@ def test_only_the_tick_gets_a_token(overlay: str):
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_container_has_requests_and_limits(overlay: str):
-    """For CPU and memory; requests do not exceed limits."""
+    """Both are given for CPU and memory, and requests do not exceed limits."""
     for item, pod in workloads(overlay):
         for container in containers(pod):
             resources = container["resources"]
@@ -177,7 +177,7 @@ def test_only_kind_has_secrets():
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_namespace_has_guards(overlay: str):
-    """Pod security, a quota, default resources, and a policy that denies all connections."""
+    """Each has pod security, a quota, default resources, and a policy that denies all connections."""
     assert {namespace["metadata"]["name"] for namespace in of_kind(overlay, "Namespace")} == set(NAMESPACES)
     for namespace in of_kind(overlay, "Namespace"):
         assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"

@@ -422,7 +422,7 @@ def test_seeds_are_trained_side_by_side(spec: dict[str, Any]):
     ],
 )
 def test_the_number_of_pods_of_an_approved_run(options: CompileOptions, pods: int, tmp_path: Path):
-    """Three seeds. Before, every run had 25, as it had an exit handler and a task that deploys."""
+    """The run has three seeds. Before, every run had 25, as it had an exit handler and a task that deploys."""
     spec, _ = compiled(options, tmp_path)
     assert count_pods(spec, spec["root"], seeds=3) == pods
     assert f"{pods} pods" in (ROOT / "docs" / "kubernetes.md").read_text()

@@ -130,7 +130,7 @@ def test_formats_of_telephones_and_browsers_are_read_with_pyav(
 def test_without_pyav_the_refusal_names_format_and_remedies(
     container: str, codec: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The extra to install, or the command that converts the recording."""
+    """The remedies are the extra to install, and the command that converts the recording."""
     content = encoded(container, codec, 48_000)
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(AudioError, match=r"is a.* (MPEG-4|WebM|AAC).*install spira\[av\].*ffmpeg -i IN OUT.wav"):

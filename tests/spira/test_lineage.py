@@ -57,7 +57,7 @@ def test_comments_and_docstrings_do_not_change_the_code_digest(checkout: Path, t
 
 
 def test_the_code_digest_is_listed_by_parts(checkout: Path, monkeypatch: pytest.MonkeyPatch):
-    """File by file, with lock file and Python; an image changes nothing."""
+    """It is listed file by file, with lock file and Python; an image changes nothing."""
     lineage.clear_caches()
     parts = lineage.code_parts()
     assert set(parts) == {"spira/noise.py", "requirements.lock", "python"}

@@ -40,7 +40,7 @@ def settings(tmp_path: Path) -> str:
 
 
 def test_compiling_gives_the_golden_file_byte_for_byte(tmp_path: Path):
-    """To renew the golden file: ``spira pipeline compile --delivery``."""
+    """``spira pipeline compile --delivery`` renews the golden file."""
     compile_delivery(tmp_path / "delivery.yaml")
     assert (tmp_path / "delivery.yaml").read_bytes() == COMPILED.read_bytes()
 
@@ -66,7 +66,7 @@ def test_the_public_key_is_mounted(tmp_path: Path):
 
 
 def test_a_claim_is_mounted_at_state(tmp_path: Path):
-    """For a ledger in a folder; a ledger in a bucket needs no claim."""
+    """A ledger in a folder needs it; a ledger in a bucket needs no claim."""
     _, platform = compiled(tmp_path, claim="spira-delivery")
     (executor,) = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values()
     (mount,) = executor["pvcMount"]

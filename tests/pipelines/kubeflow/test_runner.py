@@ -177,7 +177,7 @@ def test_a_run_that_ends_while_it_is_cancelled_keeps_its_end(server: Server, sta
 
 
 def test_the_first_of_several_runs_counts(server: Server, state: ServerState):
-    """The first by creation time, then by id; a repeated start deletes the others."""
+    """It is the first by creation time, then by id; a repeated start deletes the others."""
     first = begun(state, server, state="SUCCEEDED")
     late = state.add("runs", first | {"state": "FAILED"})
     late["created_at"] = "2099-01-01T00:00:00Z"

@@ -414,7 +414,7 @@ def test_a_damaged_package_is_restored_by_the_next_tick(
 def test_a_rollback_to_a_version_that_does_not_load_moves_no_alias(
     deliver: Callable[..., Any], deploy: Callable[..., Any], local_delivery: LocalDelivery, tmp_path: Path
 ) -> None:
-    """By hand and by delivery; the status has the problem until it is solved."""
+    """This holds by hand and by delivery; the status has the problem until it is solved."""
     work = local_delivery.folder / "work"
     (artifact,) = (path for path in work.rglob("weights.npz") if is_of_first_version(path, local_delivery))
     shutil.copy(artifact, tmp_path / "intact")

@@ -91,7 +91,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_an_empty_repository_is_no_error(empty: Path):
-    """No version yet, and what to type."""
+    """The command says that there is no version yet, and what to type."""
     result = spira("models", "list", "--work", empty)
     assert result.exit_code == 0
     assert "spira run" in result.stdout

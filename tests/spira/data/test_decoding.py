@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -56,23 +57,23 @@ def test_levels_are_in_dbfs_for_each_frame() -> None:
 
 
 def test_measures_separate_speech_from_background() -> None:
-    """Half speech, half a background 40 dB below it."""
+    """The recording is half speech and half a background 40 dB below it."""
     sine = np.sin(2 * np.pi * 1_000 * np.arange(16_000) / 16_000).astype(np.float32)
     measures = measure(DecodedAudio(np.concatenate([sine, 0.01 * sine]), 44_100, 2, clipped=0.25))
-    assert (measures["seconds"], measures["sample_rate"], measures["channels"]) == (2.0, 44_100, 2)
-    assert (measures["speech_fraction"], measures["clipped_fraction"]) == (0.5, 0.25)
-    levels = [measures[name] for name in ("peak_dbfs", "rms_dbfs", "background_dbfs")]
+    assert (measures.seconds, measures.sample_rate, measures.channels) == (2.0, 44_100, 2)
+    assert (measures.speech_fraction, measures.clipped_fraction) == (0.5, 0.25)
+    levels = [measures.peak_dbfs, measures.rms_dbfs, measures.background_dbfs]
     np.testing.assert_allclose(levels, [0, -6.02, -43.01], atol=0.01)
 
 
 def test_a_constant_offset_changes_no_level() -> None:
-    """Of the speech, of the background, nor of the whole; the peak is that of the samples."""
+    """The levels of speech, background and the whole stay; the peak is that of the samples."""
     sine = np.sin(2 * np.pi * 1_000 * np.arange(16_000) / 16_000).astype(np.float32)
     voice = np.concatenate([0.5 * sine, 0.005 * sine, np.zeros(1_000, np.float32)])
     plain, offset = (measure(DecodedAudio(voice + add, 16_000, 1, 0.0)) for add in (0.0, np.float32(0.3)))
-    levels = ("rms_dbfs", "background_dbfs", "speech_fraction")
-    np.testing.assert_allclose([offset[name] for name in levels], [plain[name] for name in levels], atol=1e-3)
-    assert offset["peak_dbfs"] > plain["peak_dbfs"]
+    levels = attrgetter("rms_dbfs", "background_dbfs", "speech_fraction")
+    np.testing.assert_allclose(levels(offset), levels(plain), atol=1e-3)
+    assert offset.peak_dbfs > plain.peak_dbfs
 
 
 def test_the_path_of_a_recording_is_not_mistaken_for_an_error(tmp_path: Path) -> None:

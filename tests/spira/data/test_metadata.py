@@ -60,7 +60,7 @@ def test_a_message_lists_at_most_twenty_problems(dataset: Path) -> None:
 
 
 def test_the_published_layout_is_read(dataset: Path) -> None:
-    """CSVs in SPIRA_Dataset_V2, paths relative to the root or to that folder, noises in Ruidos-Hospitalares."""
+    """The CSVs are in SPIRA_Dataset_V2, paths are relative to the root or to that folder."""
     home = dataset / "SPIRA_Dataset_V2"
     home.mkdir()
     for name in ("metadata_train.csv", "metadata_eval.csv", "metadata_test.csv", "train"):

@@ -86,7 +86,7 @@ def test_an_exact_name_comes_first(tmp_path: Path) -> None:
     ],
 )
 def test_near_matches(named: str, nearest: str | None) -> None:
-    """By case, slashes, ending, spaces and folder; nothing if two files are as near."""
+    """Names match by case, slashes, ending, spaces and folder, unless two files are as near."""
     assert NearMatches(["train/a.wav", "b.wav", "old ward.wav", "x/twice.wav", "y/twice.wav"]).nearest(named) == nearest
 
 
@@ -106,7 +106,7 @@ def test_other_names_are_other_speakers(a: str, b: str) -> None:
 
 
 def test_invisible_characters_are_no_part_of_a_speakers_name() -> None:
-    """A space of no width or a byte order mark, left by copying."""
+    """Copying leaves a space of no width or a byte order mark."""
     assert speaker_key("\ufeffAna\u200b") == speaker_key("Ana")
 
 

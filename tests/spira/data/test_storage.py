@@ -75,7 +75,7 @@ def test_a_replaced_generation_is_refused(store: Store, tmp_path: Path) -> None:
 
 
 def test_only_one_of_many_callers_creates_a_file(store: Store) -> None:
-    """Eight callers at once: the content of the one that created the file stays."""
+    """Eight callers write at once: the content of the one that created the file stays."""
     with ThreadPoolExecutor(8) as pool:
         created = list(pool.map(lambda i: store.create("claim", str(i).encode()), range(8)))
     assert sum(created) == 1

@@ -36,7 +36,7 @@ def test_an_upload_is_read_as_the_folder_is(voices: Path, bucket: str, tmp_path:
 
 
 def test_a_second_upload_sends_what_changed(voices: Path, bucket: str) -> None:
-    """Nothing at first; then the new recording and its table."""
+    """It sends nothing at first, then the new recording and its table."""
     upload(voices, bucket)
     assert upload(voices, bucket).uploaded == 0
     bad_datasets.write(voices, "train/new.wav", bad_datasets.wav_bytes(bad_datasets.voice(77)))

@@ -209,7 +209,7 @@ def test_a_cancelled_run_ends_and_is_not_tried_again(world: InMemoryWorld, state
 
 
 def test_a_cancelled_run_may_take_its_time_to_end(world: InMemoryWorld) -> None:
-    """As on a cluster: every tick asks once, and the run has failed when it has ended."""
+    """A cluster behaves like this: every tick asks once, and the run has failed when it has ended."""
     world.runner.ends_late = True
     world.reconciler().tick()
     (name,) = world.runner.runs

@@ -100,7 +100,7 @@ def test_a_call_that_mlflow_signed_wakes(webhook: Listener) -> None:
 
 
 def test_a_push_that_github_signed_wakes(webhook: Listener) -> None:
-    """The example of GitHub's documentation, and a body of this project."""
+    """Both the example of GitHub's documentation and a body of this project wake."""
     expected = "757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"
     assert git_headers(b"Hello, World!", "It's a Secret to Everybody") == {"X-Hub-Signature-256": f"sha256={expected}"}
     assert webhook.post("/wake/git", b"Hello, World!", git_headers(b"Hello, World!")) == 202

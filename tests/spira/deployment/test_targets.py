@@ -108,7 +108,7 @@ def test_the_inference_service_is_connected(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_the_settings_of_the_service_reach_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Model, channels and time limits; the defaults are those of the contract."""
+    """Model, channels and time limits reach it; the defaults are those of the contract."""
     monkeypatch.setenv("MINIO_ACCESS_KEY", "key")
     monkeypatch.setenv("MINIO_SECRET_KEY", "secret")
 

@@ -28,7 +28,7 @@ def failed(conditions: dict[str, Condition]) -> list[str]:
 
 
 def test_a_good_model_passes_every_check() -> None:
-    """The control of the tests below: no check fails by itself."""
+    """No check fails by itself, which the tests below build on."""
     assert failed(good_conditions()) == []
 
 

@@ -80,7 +80,7 @@ def test_fewer_recordings_than_a_batch_make_one_batch(corpus: Corpus) -> None:
 
 @pytest.mark.parametrize("files", [1, 12])
 def test_an_epoch_holds_every_recording_once(corpus: Corpus, files: int) -> None:
-    """With its own label; recordings are matched by the features of the noisy waveform."""
+    """Each has its own label; recordings are matched by the features of the noisy waveform."""
     train = corpus.split("train")
     config = with_batches_of(files)
     recordings = list(by_recording(epoch_of(corpus, config=config)))
@@ -135,7 +135,7 @@ def test_validation_has_the_trainings_number_of_noises(corpus: Corpus) -> None:
 
 
 def test_a_batch_maps_windows_to_files() -> None:
-    """Files of different lengths: windows in order, with the index and label of their file."""
+    """Windows of files of different lengths are in order, with the index and label of their file."""
     waveforms = [np.zeros(int(seconds * 16_000), np.float32) for seconds in (1.2, 3.0, 0.5)]
     batch = make_batch(waveforms, np.array([0, 1, 0]), CONFIG, CPU)
     assert batch.features.shape == (6, 101, 40)

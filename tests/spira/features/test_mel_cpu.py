@@ -30,7 +30,7 @@ def mel_power(spectra: np.ndarray, filters: np.ndarray) -> np.ndarray:
     ],
 )
 def test_mel_power_equals_the_dense_product(filters: np.ndarray) -> None:
-    """``|spectrum|^2 @ filters``, to the rounding of float32."""
+    """It equals ``|spectrum|^2 @ filters`` to the rounding of float32."""
     spectra = RNG.standard_normal((9, len(filters), 2)) @ np.array([1, 1j])
     expected = np.abs(spectra) ** 2 @ filters.astype(float)
     np.testing.assert_allclose(mel_power(spectra, filters), expected, rtol=2e-6, atol=1e-6)

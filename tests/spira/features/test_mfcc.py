@@ -102,7 +102,7 @@ def test_a_window_has_librosas_mfcc(signal: Tensor) -> None:
 
 
 def test_mel_filters_and_dct_equal_those_of_librosa_and_scipy() -> None:
-    """HTK bands without normalisation and the orthonormal DCT-II, to the rounding of float32."""
+    """HTK bands without normalisation and the orthonormal DCT-II are equal to the rounding of float32."""
     bank = librosa.filters.mel(sr=SECOND, n_fft=1200, n_mels=40, htk=True, norm=None, dtype=np.float64)
     np.testing.assert_allclose(MEL, bank, rtol=0, atol=1e-5)
     np.testing.assert_allclose(DCT, scipy.fft.dct(np.eye(40), norm="ortho"), rtol=0, atol=1e-5)
@@ -147,7 +147,7 @@ def test_the_papers_windows_have_torchaudios_mfcc(seconds: float, window_seconds
 
 
 def test_a_window_of_4_seconds_has_401_frames_of_40_coefficients() -> None:
-    """The input size of the paper's network."""
+    """This is the input size of the paper's network."""
     assert mfcc(torch.zeros(2, 4 * SECOND), FEATURES).shape == (2, 401, 40)
 
 

@@ -90,7 +90,7 @@ sizes = st.integers(1, 5)
 def test_conv_equals_torch(
     inputs: int, outputs: int, taps: int, dilation: int, padding: int, columns: tuple[int, ...]
 ) -> None:
-    """Convolution along time, for any kernel, dilation and padding, with and without coefficients."""
+    """It does so for any kernel, dilation and padding, with and without coefficients."""
     rng = np.random.default_rng(inputs)
     maps = rng.standard_normal((inputs, 20, *columns)).astype(np.float32)
     kernel = rng.standard_normal((outputs, inputs, taps)).astype(np.float32)

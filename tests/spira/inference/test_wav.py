@@ -171,7 +171,7 @@ def test_samples_that_fill_no_bytes_are_read(bits: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("subtype", SUBTYPES[1:])
 def test_big_endian_files_are_read(subtype: str, tmp_path: Path) -> None:
-    """RIFX, the form of some studio recorders."""
+    """Some studio recorders write RIFX."""
     content = bad_input.wav_bytes(make_samples(2), subtype=subtype, endian="BIG")
     frames, _ = soundfile.read(save(tmp_path, content), dtype="float32", always_2d=True)
     assert content[:4] == b"RIFX"

@@ -30,7 +30,7 @@ def save(out: Path, config: Config = CONFIG) -> checkpoint.Checkpoint:
 
 @pytest.mark.parametrize("architecture", ["conv1d", "spira_v1", "spira_v2"])
 def test_what_is_saved_is_what_is_loaded(tmp_path: Path, architecture: str) -> None:
-    """Weights bit for bit, configuration, history and the origin of the network."""
+    """Weights are equal bit for bit, as are configuration, history and the origin of the network."""
     config = CONFIG.model_copy(update={"model": CONFIG.model.model_copy(update={"architecture": architecture})})
     saved, loaded = save(tmp_path, config), checkpoint.load(tmp_path)
     torch.manual_seed(0)

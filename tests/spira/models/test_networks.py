@@ -60,7 +60,7 @@ def test_spiraconv_trains_like_the_papers_network() -> None:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("windows", [1, 2, 7])
 def test_a_window_has_one_logit(architecture: str, windows: int) -> None:
-    """``[B, T, 40] -> [B]`` in training and evaluation, for a batch of one too."""
+    """The shape is ``[B, T, 40] -> [B]`` in training and evaluation, for a batch of one too."""
     network = build(Model(architecture=architecture, channels=8), 401, 40)
     for training in (True, False):
         assert network.train(training)(mfcc_like(windows)).shape == (windows,)

@@ -98,7 +98,7 @@ def test_dropout_has_the_same_mask_forward_and_backward(dropout: float) -> None:
 
 @pytest.mark.parametrize("dropout", [0.05, 0.5, 0.7])
 def test_dropout_keeps_its_share_independently_of_neighbours(dropout: float) -> None:
-    """Over positions, windows, and neighbours in time and coefficient, within four standard errors."""
+    """The share holds over positions, windows and neighbours in time and coefficient, within four standard errors."""
     net, features = network(401, 40, dropout), mfcc_like(40, 401, 40)
     is_kept = (spiraconv_cpu.apply_blocks(net.conv, features).detach() != 0).double()  # [B, 4, T', F]
     p = 1 - dropout

@@ -41,7 +41,7 @@ def drop(weights: dict[str, Tensor], name: str) -> dict[str, Tensor]:
 @pytest.mark.parametrize("group_norm", [False, True])
 @pytest.mark.parametrize("frames", [301, 401])
 def test_an_imported_network_has_the_papers_output(tmp_path: Path, group_norm: bool, frames: int) -> None:
-    """V1 and V2, windows of 3 s and 4 s: the same probabilities within 1e-6, loaded from the folder on disk."""
+    """V1 and V2 with windows of 3 s and 4 s have the same probabilities within 1e-6, loaded from the folder on disk."""
     paper = trained_looking(frames, group_norm)
     convert(save(tmp_path / "best_checkpoint.pt", paper), tmp_path / "out")
     imported = checkpoint.load(tmp_path / "out")
@@ -56,7 +56,7 @@ def test_an_imported_network_has_the_papers_output(tmp_path: Path, group_norm: b
 
 
 def test_the_weights_equal_those_of_the_file_bit_for_bit(tmp_path: Path) -> None:
-    """Including batch statistics."""
+    """Batch statistics are equal too."""
     paper = trained_looking(group_norm=False)
     imported = convert(save(tmp_path / "v1.pt", paper), tmp_path / "out")
     assert imported.network.state_dict().keys() == paper.state_dict().keys()
@@ -85,7 +85,7 @@ def test_a_checkpoint_without_configuration_is_imported(tmp_path: Path, config_s
 
 @pytest.mark.parametrize(("max_seq_len", "seconds"), [(1203, 12.02), (None, 12.0)])
 def test_a_network_of_whole_files_has_their_length(tmp_path: Path, max_seq_len: int | None, seconds: float) -> None:
-    """Experiments 1.1 and 2.1: the frames in the file's configuration, or a length that fits the weights."""
+    """Experiments 1.1 and 2.1 have the frames in the file's configuration, or a length that fits the weights."""
     dataset = {"split_wav_using_overlapping": False, "padding_with_max_lenght": True, "max_seq_len": max_seq_len}
     config_str = str({"dataset": dataset})
     imported = convert(save(tmp_path / "1.1.pt", trained_looking(1203), config_str=config_str), tmp_path / "out")

@@ -36,7 +36,7 @@ def finished(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 
 def test_all_18_experiments_of_the_paper_are_defined() -> None:
-    """Three without noise, three with 1/0, and twelve with the pairs of the paper, in order."""
+    """Three have no noise, three have 1/0, and twelve have the pairs of the paper, in order."""
     series = {"1": 3, "2": 3, "3": 12}
     assert list(EXPERIMENTS) == [f"{name}.{n + 1}" for name, length in series.items() for n in range(length)]
     noises = [(c.noise.train_controls, c.noise.train_patients) for c in map(configuration, EXPERIMENTS)]
@@ -149,7 +149,7 @@ def test_results_of_other_settings_are_refused(corpus: Corpus, finished: tuple[P
 
 
 def test_whole_files_are_one_window_each(corpus: Corpus, tmp_path: Path) -> None:
-    """Experiment 1.1 with a smaller network and one epoch. Windows are as long as the longest training recording."""
+    """Experiment 1.1 has a smaller network and one epoch. Windows are as long as the longest training recording."""
     quick = ("model.architecture=conv1d", "model.channels=8", "training.max_epochs=1")
     table = run(corpus, tmp_path, ("1.1",), (42,), quick, "cpu")
     assert table.loc[0, "windows"] == "whole files"

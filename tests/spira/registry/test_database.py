@@ -71,7 +71,7 @@ def locations(work: Path) -> set[str]:
 
 
 def test_a_moved_store_is_used_in_its_new_place(original: Path, tmp_path: Path) -> None:
-    """Fetch, verdict and further versions; no record names the old place."""
+    """Fetch, verdict and further versions work there; no record names the old place."""
     work = tmp_path / "moved"
     shutil.copytree(original, tmp_path / "before")
     Registry(local_uri(tmp_path / "before"))  # its records name this place now

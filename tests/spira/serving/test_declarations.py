@@ -137,7 +137,7 @@ def test_a_request_that_contradicts_itself_is_refused(server: Server, name: str)
 
 @pytest.mark.parametrize("value", ["\xb2", "5\xb9", "٣", "-1", "+5", "5 5", "1e3", "0x10", "9" * 5000, ""])
 def test_a_length_that_is_no_number_is_refused(server: Server, value: str) -> None:
-    """Only ASCII digits: int() accepts others, and isdigit() accepts what int() does not."""
+    """Only ASCII digits count: int() accepts others, and isdigit() accepts what int() does not."""
     for sent in (value.encode(), value.encode("latin-1", "ignore")):
         headers = {"Inference_Header_Content_Length": sent.decode("latin-1")}
         assert refusal(server.post(V2, v2_base64(A), **headers), 400, "whole number")["code"] == "content_length"
@@ -153,7 +153,7 @@ OUTPUTS = [
 
 @pytest.mark.parametrize(("outputs", "names"), OUTPUTS)
 def test_the_outputs_asked_for_are_returned(server: Server, outputs: Any, names: list[str]) -> None:
-    """In their order; all of them if the request names none."""
+    """They are in the order of the request; all of them if the request names none."""
     body, _ = in_json("BYTES", [1], [TEXT_A], outputs=outputs)
     assert [output["name"] for output in server.post(V2, body).json["outputs"]] == names
 
@@ -188,7 +188,7 @@ COMPRESSIONS: list[tuple[str, Callable[[bytes], bytes]]] = [
 def test_a_compressed_body_is_answered(
     server: Server, expected: list[float], encoding: str, compress: Callable
 ) -> None:
-    """Both protocols; the length of the JSON in a binary request is that of the inflated body."""
+    """Both protocols are tried; the length of the JSON in a binary request is that of the inflated body."""
     headers = {"Content_Encoding": encoding}
     first = server.post(V1, compress(v1(A)), **headers)
     assert first.json["predictions"][0]["probability"] == expected[0]
@@ -254,7 +254,7 @@ V1_BODIES = {
 
 @pytest.mark.parametrize("name", V1_BODIES)
 def test_a_v1_request_with_one_bad_instance_is_refused(server: Server, name: str) -> None:
-    """As a whole: the others are not answered in its place."""
+    """It is refused as a whole: the others are not answered in its place."""
     body, code = V1_BODIES[name]
     assert refusal(server.post(V1, json.dumps(body).encode()), 400)["code"] == code
 

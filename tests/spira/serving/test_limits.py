@@ -89,7 +89,7 @@ def test_training_refuses_the_same_rates(tmp_path: Path, rate: int) -> None:
 
 @pytest.mark.parametrize("rate", [8000, 11_025, 22_050, 44_100, 44_101, 47_999, 96_000, 176_400, 352_800, 384_000])
 def test_a_rate_of_a_recorder_is_answered(server: Server, rate: int) -> None:
-    """Every rate up to 48 kHz, and the multiples of 44.1 and 48 kHz."""
+    """This holds for every rate up to 48 kHz, and for the multiples of 44.1 and 48 kHz."""
     samples = np.interp(np.arange(0, 2, 1 / rate), np.arange(5 * 16_000) / 16_000, signal(5))
     assert server.post(V1, v1(wav((samples * 32767).astype(np.int16), rate))).status == 200
 
@@ -213,7 +213,7 @@ def test_large_headers_are_refused(server: Server, head: bytes) -> None:
 
 
 def test_slow_bodies_take_no_place(start: Callable[..., Server], package: Path) -> None:
-    """More slow clients than places: other clients are answered."""
+    """There are more slow clients than places: other clients are answered."""
     started = start(package, "--threads", "1", "--queue", "1").wait()
     with ExitStack() as stack:
         for _ in range(10):

@@ -68,7 +68,7 @@ KSERVE_TENSORS = {
 def test_kserves_client_gets_its_answers(
     server: Server, expected: list[float], name: str, binary_outputs: bool
 ) -> None:
-    """v2 with each datatype, in JSON and in binary."""
+    """It sends v2 with each datatype, in JSON and in binary."""
     request = kserve_request(*KSERVE_TENSORS[name], parameters={"binary_data_output": binary_outputs})
     response = ask_kserve(server, request)
     assert (response.id, response.model_name) == ("a-1", "spira")  # kserve 0.21's client drops the version
@@ -135,7 +135,7 @@ def test_tritons_client_gets_its_answers(
 def test_tritons_client_names_its_outputs(
     client: triton.InferenceServerClient, expected: list[float], binary: bool
 ) -> None:
-    """In binary and in JSON; an output that does not exist is refused."""
+    """It names them in binary and in JSON; an output that does not exist is refused."""
     tensors = [triton_input(rows(), "UINT8", True)]
     result = client.infer("spira", tensors, outputs=[triton.InferRequestedOutput("probability", binary)])
     assert result.as_numpy("probability").tolist() == expected
@@ -146,7 +146,7 @@ def test_tritons_client_names_its_outputs(
 
 
 def test_tritons_client_describes_the_server(client: triton.InferenceServerClient) -> None:
-    """Health, readiness and metadata, with the version and without."""
+    """It reads health, readiness and metadata, with the version and without."""
     assert client.is_server_live()
     assert client.is_server_ready()
     for version in ("", "7"):

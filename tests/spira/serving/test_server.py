@@ -238,7 +238,7 @@ def test_the_log_contains_no_audio(server: Server) -> None:
 
 
 def test_metrics_count_requests_and_refusals(server: Server) -> None:
-    """Requests by status, refusals by code, and seconds."""
+    """They count requests by status, refusals by code, and seconds."""
     before = metrics(server)
     post_v1(server, voice())
     server.post(V1, b"{")

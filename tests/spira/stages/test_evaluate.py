@@ -59,7 +59,7 @@ class Chart:
 
 
 def test_charts_show_the_noisy_test():
-    """ROC and confusion matrix; nothing if nothing was measured."""
+    """They show ROC and confusion matrix, or nothing if nothing was measured."""
     chart, empty = Chart(), Chart()
     result(make_verdict()).log_charts(chart)
     result(FATAL).log_charts(empty)

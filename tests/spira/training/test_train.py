@@ -126,7 +126,7 @@ def test_a_network_learns_the_synthetic_corpus(corpus: Corpus, tmp_path: Path) -
 
 
 def test_a_seed_gives_the_same_weights_and_another_seed_others(corpus: Corpus, trained: Path, tmp_path: Path) -> None:
-    """Bit for bit, for any state of the global random generators."""
+    """They are equal bit for bit, for any state of the global random generators."""
     torch.manual_seed(7)
     train(corpus, CONFIG, 42, tmp_path / "42", device="cpu")
     train(corpus, CONFIG, 43, tmp_path / "43", device="cpu")
@@ -175,7 +175,7 @@ def train_and_kill(corpus: Corpus, out: Path, epochs: int, seconds: float) -> bo
 
 
 def test_a_killed_training_resumes_to_the_same_weights(corpus: Corpus, trained: Path, tmp_path: Path) -> None:
-    """SIGKILL at random moments of real processes. Weights and history are bit-identical."""
+    """Real processes get SIGKILL at random moments. Weights and history are bit-identical."""
     PROCESSES.set_forkserver_preload(["pytest", "spira.training.train", "torch._dynamo"])
     moments = random.Random(0)
     killed = [train_and_kill(corpus, tmp_path, moments.randint(0, 1), moments.uniform(0, 0.1)) for _ in range(5)]
@@ -320,7 +320,7 @@ def test_a_checkpoint_records_its_training(corpus: Corpus, trained: Path) -> Non
 def test_every_epoch_is_logged_with_the_time_left(
     corpus: Corpus, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One line per epoch, in order."""
+    """There is one line per epoch, in order."""
     with caplog.at_level(logging.INFO, "spira.training.train"):
         train(corpus, CONFIG, 42, tmp_path, device="cpu")
     lines = [line for line in caplog.messages if "to go" in line]

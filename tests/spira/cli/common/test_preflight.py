@@ -51,7 +51,7 @@ def fill(monkeypatch: pytest.MonkeyPatch, full: Path, free: int) -> None:
 
 @pytest.mark.parametrize("option", ["--work", "--data"])
 def test_a_path_that_kfp_would_change_is_refused(tmp_path: Path, option: str) -> None:
-    """As a part of the absolute path, too; nothing is made."""
+    """It may be a part of the absolute path alone; nothing is made."""
     folder = tmp_path / "a{{$.x}}b" / "sub"
     folder.mkdir(parents=True)
     arguments = ["--demo"] if option == "--work" else ["--work", tmp_path / "work"]
@@ -107,7 +107,7 @@ def test_a_full_temporary_folder_is_refused(demo: Path, tmp_path: Path, monkeypa
 
 @pytest.mark.integration
 def test_an_old_mlflow_server_is_refused_before_training(demo: Path, tmp_path: Path) -> None:
-    """SPIRA's own; the demo's recordings are not even read."""
+    """The server is SPIRA's own; the demo's recordings are not even read."""
     with serving(MLFLOW_1_28) as (url, _):
         message = refusal(spira("run", "--data", demo, "--work", tmp_path / "work", "--mlflow", url))
     assert f"the MLflow store {url} cannot be used: " in message
