@@ -1,7 +1,7 @@
 """Voices and names stay in the work folder's own places, the data store and the pipeline's artifact store.
 
 Everything that a full run and a delivery write elsewhere is searched for the names and the audio of the data set: the
-ledger, MLflow, status, custom resource and logs of stages.
+ledger, MLflow, status, custom resource, notices, status page and logs of stages.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from spira.packaging.golden import LISTING
 from tests.support.delivery_fixtures import SMOKE
 from tests.support.gatefiles import LENIENT
 from tests.support.ledger_builder import code_at
+from tests.support.receivers import webhook
 
 pytestmark = pytest.mark.integration
 
@@ -79,8 +80,12 @@ def delivery(identifying: Path, sources: Path, tmp_path_factory: pytest.TempPath
     folder = tmp_path_factory.mktemp("private")
     shutil.copytree(identifying, folder / "voices")
     (folder / "model.yaml").write_text(SMOKE)
-    (folder / "delivery.yaml").write_text(f"data: voices\nconfig: model.yaml\ngate: {LENIENT}\nquiet_seconds: 1\n")
-    with code_at(sources):
+    (folder / "delivery.yaml").write_text(
+        f"data: voices\nconfig: model.yaml\ngate: {LENIENT}\nquiet_seconds: 1\n"
+        "notices: {urls_file: urls, lasting_minutes: 0}\n"
+    )
+    with code_at(sources), webhook() as hook:
+        (folder / "urls").write_text(hook.url)
         done = invoke("tick", "--wait", folder=folder)
         assert done.exit_code == 0, done.output
         (folder / "log.txt").write_text(done.output)
@@ -88,6 +93,8 @@ def delivery(identifying: Path, sources: Path, tmp_path_factory: pytest.TempPath
         content = table.read_text()
         table.write_text(content + content.splitlines()[1] + "\n" + content.splitlines()[1].replace("record-", "lost-"))
         refused = invoke("tick", folder=folder)
+        (folder / "notices.json").write_text(json.dumps(hook.received, ensure_ascii=False))
+        (folder / "urls").write_text("")  # nobody receives what the verbs below would send
     (folder / "log.txt").write_text(done.output + refused.output)
     return folder
 
@@ -113,6 +120,9 @@ def outputs(folder: Path) -> Iterator[tuple[str, bytes]]:
     status = invoke("status", "--json", folder=folder).stdout
     yield "status --json", status.encode()
     seen = DeliveryStatus.model_validate_json(status)
+    yield "notices", (folder / "notices.json").read_bytes()
+    assert invoke("page", "--out", str(folder / "site"), folder=folder).exit_code == 0
+    yield "page", (folder / "site" / "index.html").read_bytes()
     resource = resource_status(seen, {}, 1, datetime.now(UTC)).to_json()
     yield "custom resource", json.dumps(resource, ensure_ascii=False).encode()
 
@@ -124,6 +134,10 @@ def test_nothing_that_leaves_the_pipeline_names_a_person_or_holds_a_voice(delive
     assert any(name.endswith("report.html") for name in contents)
     assert any(LISTING in name for name in contents)
     assert "cannot be trained on" in contents["history"].decode()
+    for words in ("version 1 serves", "cannot be trained on", "a problem lasts"):
+        assert words in contents["notices"].decode()
+    assert "cannot be trained on" in contents["page"].decode()
+    assert str(delivery).encode() not in contents["notices"] + contents["page"]
     leaks = {name: sorted(found)[:3] for name, content in contents.items() if (found := secrets.found_in(content))}
     assert leaks == {}
 

@@ -21,6 +21,9 @@ a tick may be killed at any point.
     operator_commands   pin, unpin, roll back, approve, retry
     status, explain     what is going on; why a run started, what happened, what served when
     conditions, kubernetes_status    the status as a resource of the cluster
-    recurring_tick, webhooks         a tick as a pipeline task; HTTP calls that bring a tick forward
+    notices/, page/                  notices to a team; a page for people
+    wording, links                   words and addresses that both use
+    background                       work beside the ticks, which cannot delay or fail them
+    recurring_tick, webhooks         a tick as a pipeline task; HTTP calls that bring a tick forward, and the page
     reproduce           trains a version again and compares the weights
 """

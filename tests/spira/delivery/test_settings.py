@@ -9,7 +9,8 @@ import pytest
 from spira.config import ConfigError
 from spira.delivery import settings as settings_file
 from spira.delivery.decide import Policy
-from spira.delivery.settings import load
+from spira.delivery.links import Links
+from spira.delivery.settings import NoticeSettings, load
 from spira.deployment.targets import InferenceServiceTarget, KServeTarget, LocalTarget
 from tests.support import ROOT
 
@@ -77,6 +78,8 @@ def test_the_policy_comes_from_the_file(file: Path) -> None:
             "targets: Value error, only one",
         ),
         ("data: voices\nartifacts: {a: b}", "artifacts: unknown key"),
+        ("data: voices\nnotices: {urls: [slack://a]}", "notices.urls: unknown key"),
+        ("data: voices\nlinks: {mlflow: javascript:alert(1)}", "links.mlflow"),
     ],
 )
 def test_an_invalid_file_is_refused(file: Path, text: str, refusal: str) -> None:
@@ -96,9 +99,25 @@ def test_a_missing_file_is_refused_with_advice(file: Path) -> None:
         load(file.parent)
 
 
+def test_links_lead_to_where_people_open_mlflow(file: Path) -> None:
+    """The registry's address is one only if it is a URL; a cluster's own may be unknown outside of it."""
+    file.write_text("data: voices\n")
+    assert load(file).addresses == Links()
+    file.write_text("data: voices\nregistry: http://mlflow:5000\n")
+    assert load(file).addresses == Links("http://mlflow:5000")
+    file.write_text("data: voices\nregistry: http://mlflow:5000\nlinks: {mlflow: https://m, page: https://p}\n")
+    assert load(file).addresses == Links("https://m", "https://p")
+
+
+def test_the_file_of_addresses_is_relative_to_the_settings(file: Path) -> None:
+    file.write_text("data: voices\nnotices: {urls_file: urls, lasting_minutes: 5}\n")
+    assert load(file).notices == NoticeSettings(urls_file=str(file.parent / "urls"), lasting_minutes=5)
+
+
 def test_every_key_is_documented() -> None:
     page = (ROOT / "docs" / "delivery.md").read_text()
     kinds = (LocalTarget, KServeTarget, InferenceServiceTarget)
+    kinds = (*kinds, settings_file.NoticeSettings, settings_file.LinkSettings)
     keys = {key for settings in (settings_file.Settings, *kinds) for key in settings.model_fields}
     assert len(keys) > 25
     assert [key for key in keys if f"`{key}`" not in page] == []
@@ -110,6 +129,14 @@ def test_the_example_is_valid(file: Path) -> None:
     assert load(file).data == "/data/voices"
     file.write_text(settings_file.example("voices").replace("# config", "config").replace("# registry", "registry"))
     assert load(file).config == str(file.parent / "model.yaml")
+    text = settings_file.example("voices")
+    for commented in ("# notices:", "#   urls_file:", "# links:"):
+        assert commented in text
+        text = text.replace(commented, commented[2:] if commented[2] != " " else f"  {commented[4:]}")
+    file.write_text(text)
+    assert load(file).notices.urls_file == str(file.parent / "notice-urls")
+    assert load(file).addresses.mlflow == "https://mlflow.example.org"
+    file.write_text(settings_file.example("voices").replace("# config", "config").replace("# registry", "registry"))
     assert load(file).registry == "http://mlflow:5000"
 
 

@@ -95,9 +95,8 @@ def test_the_details_of_a_change_have_pseudonyms(full_ledger: LedgerBuilder) -> 
 def test_problems_stand_first(full_ledger: LedgerBuilder) -> None:
     """A target that serves another version, one that is away, input that cannot be trained on, and lost notices."""
     other = TargetStatus(version="2", ready=True, message="", digest="package 2")
-    damaged = ObservedStatus(
-        fingerprint="", axes=None, problem="data: metadata_train.csv, row 3: no class", since=START
-    )
+    problem = "data: metadata_train.csv, row 3: no class"
+    damaged = ObservedStatus(fingerprint="", axes=None, problem=problem, since=START)
     status = status_of(
         full_ledger,
         serving={"local": other, "kserve": None},
@@ -107,14 +106,9 @@ def test_problems_stand_first(full_ledger: LedgerBuilder) -> None:
     )
     text = text_of(build(full_ledger, status))
     assert "! There is a problem; version 1 should serve" in text
-    for words in (
-        "MLflow cannot be reached",
-        "address 1 (slack)",
-        "row 3: no class",
-        "! another version than the wanted",
-    ):
+    for words in ("MLflow cannot be reached", "address 1 (slack)", "row 3: no class", "! another version than the"):
         assert words in text
-    assert "kserve – – ! cannot be reached" in text
+    assert re.search("kserve . . ! cannot be reached", text)
 
 
 @pytest.mark.parametrize(
