@@ -53,6 +53,9 @@ def run(
     device: Device = "auto",
     require_gpu: RequireGpu = False,
     with_audio: WithAudio = False,
+    folds: Annotated[
+        int, typer.Option("--folds", metavar="K", help="Cross-validate train and eval in K folds; register nothing.")
+    ] = 0,
 ) -> None:
     """Run the whole pipeline on this machine: preprocess, train, evaluate, push, deploy."""
     from spira.cli.common import summary
@@ -65,6 +68,17 @@ def run(
     owner = resolve_project(project, config, work)
     if demo == bool(data):
         raise SpiraError("give --data DIR, or --demo: one of the two")
+    if folds:
+        from spira.cli import folds as cross_validation
+
+        unused = {"--gate": gate is not None, "--mlflow": bool(mlflow), "--with-audio": with_audio}
+        cross_validation.check(folds, work, data, device, require_gpu, unused)
+        place = str(make_demo(work / "demo-data")) if demo else absolute(data)
+        measured = cross_validation.run(
+            place, resolved, folds, work, skip_bad=skip_bad, device=device, require_gpu=require_gpu
+        )
+        cross_validation.show(measured, work, out)
+        return
     advice = "finished stages and epochs are kept: run the same command again to resume"
     with ExitStack() as stack:
         display = None

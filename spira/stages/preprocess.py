@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +48,31 @@ class PreprocessResult(StageResult):
         return {"display_name": f"corpus: {counts}", "data": self.uri, "data_digest": self.digest}
 
 
+@contextmanager
+def cached_corpus(
+    data: str,
+    settings: Preprocess,
+    skip_bad: bool,
+    state: Path | None,
+    progress: Callable[[int, int], None],
+    out: Path = Path(),
+) -> Iterator[Path]:
+    """Build the corpus in the state folder, or find it there, and provide its locked folder.
+
+    Args:
+        state: folder of corpora; None to build in ``out``.
+        progress: called with the number of decoded recordings and their total.
+        out: folder of the corpus if there is no state folder.
+    """
+    from spira.data.corpus import build
+
+    key = cache_key(data, settings.model_dump_json(), str(skip_bad))
+    folder = state / f"corpus-{key}" if state else out
+    with lock(folder.with_name(f".{folder.name}.lock")):
+        build(data, folder, settings, skip_bad, progress)
+        yield folder
+
+
 @stage
 def preprocess(
     data: str, settings: Preprocess, out: Path, *, data_digest: str, skip_bad: bool, state: Path | None
@@ -62,17 +89,15 @@ def preprocess(
     Raises:
         SpiraError: the data set breaks a rule, or its digest is not the expected one.
     """
-    from spira.data.corpus import FILES, Corpus, build
+    from spira.data.corpus import FILES, Corpus
     from spira.data.metadata import SPLITS
     from spira.data.quality import fold
 
     log.info("preprocess: reads %s", data)
-    key = cache_key(data, settings.model_dump_json(), str(skip_bad))
-    folder = state / f"corpus-{key}" if state else out
-    with lock(folder.with_name(f".{folder.name}.lock")):
-        quality = build(data, folder, settings, skip_bad, progress_log("preprocess", "recordings"))
+    with cached_corpus(data, settings, skip_bad, state, progress_log("preprocess", "recordings"), out) as folder:
         link_files(folder, FILES, out)
     corpus = Corpus.open(out)
+    quality = corpus.quality
     if data_digest and corpus.digest != data_digest:
         raise SpiraError(
             f"{data} changed after this run was requested: its digest is {corpus.digest}, not {data_digest}; "

@@ -31,12 +31,24 @@ def check_run(data: str, work: Path, device: str, require_gpu: bool, mlflow: str
         SpiraError: the data folder does not exist, a folder cannot be used or is too full, the device does not exist,
             or the model repository cannot be used.
     """
-    if data and "://" not in data and not Path(data).is_dir():
-        raise SpiraError(f"--data {data}: no such folder; give a folder or a gs:// or s3:// prefix in SPIRA's layout")
+    _check_data(data)
     from pipelines.parameters import check_path
 
     check_path("--work", work)
     check_path("--data", Path("" if "://" in data else data))
+    check_machine(data, work, device, require_gpu)
+    from spira.registry import open_at
+
+    open_at(mlflow or str(work))  # seconds now, instead of an error after the training
+
+
+def check_machine(data: str, work: Path, device: str, require_gpu: bool) -> None:
+    """Refuse a folder or device that cannot be used; see :func:`check_run`, without the repository.
+
+    Raises:
+        SpiraError: the data folder does not exist, a folder cannot be used or is too full, or there is no such device.
+    """
+    _check_data(data)
     check_temporary()
     check_writable(work)
     check_space(data, work)
@@ -44,9 +56,11 @@ def check_run(data: str, work: Path, device: str, require_gpu: bool, mlflow: str
         from spira.training.device import choose_device
 
         choose_device(device, require_gpu)
-    from spira.registry import open_at
 
-    open_at(mlflow or str(work))  # seconds now, instead of an error after the training
+
+def _check_data(data: str) -> None:
+    if data and "://" not in data and not Path(data).is_dir():
+        raise SpiraError(f"--data {data}: no such folder; give a folder or a gs:// or s3:// prefix in SPIRA's layout")
 
 
 def check_temporary() -> None:
