@@ -9,6 +9,7 @@ EXTRAS = {
         "botocore",
         "cryptography",
         "google",
+        "jinja2",
         "mlflow",
         "nats",
         "numpy",
@@ -22,7 +23,6 @@ EXTRAS = {
     ),
     "train": (
         "espeakng_loader",
-        "jinja2",
         "librosa",
         "markupsafe",
         "matplotlib",
