@@ -89,7 +89,7 @@ class Scope:
         """
         from spira.cli.common.compose import repository, targets
 
-        chosen = _settings(settings, work, mlflow)
+        chosen = settings_of(settings, work, mlflow)
         models = repository(chosen)
         available = targets(chosen, models)
         selected = [target for target in available if kind in ("", target.name)]
@@ -107,7 +107,7 @@ class Scope:
             return self.models.release(version_id), _unfit(registered, self.state)
 
 
-def _settings(file: Path, work: Path | None, mlflow: str) -> Settings:
+def settings_of(file: Path, work: Path | None, mlflow: str) -> Settings:
     """Return the settings of the file, or those of a work folder if ``--work`` is given or no file exists.
 
     Raises:

@@ -10,6 +10,7 @@ import typer
 
 from spira.cli.common.console import out, print_json, print_line, say
 from spira.cli.common.options import DEFAULT_WORK, Json, MLflow, Out, Work
+from spira.cli.dossier import dossier
 from spira.cli.push import push
 from spira.errors import SpiraError
 from spira.evaluation.numbers import number
@@ -223,6 +224,7 @@ def keygen(
 
 
 app.command()(push)
+app.command()(dossier)
 
 
 ANY_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True}

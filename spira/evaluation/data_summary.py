@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 from spira.config import FrozenModel
-from spira.data.corpus import Corpus
 from spira.data.metadata import SPLITS
-from spira.evaluation.report import notice
+
+if TYPE_CHECKING:
+    from spira.data.corpus import Corpus
 
 FILE = "data.json"
 """Name of the file in a run of MLflow, and in a dossier."""
@@ -46,8 +48,8 @@ class DataSummary(FrozenModel):
     """Properties that would mislead a network."""
 
 
-def summarize(corpus: Corpus) -> DataSummary:
-    """Return the counts of a corpus."""
+def summarize(corpus: Corpus, notice: str) -> DataSummary:
+    """Return the counts of a corpus; ``notice`` are the words by which it calls itself synthetic."""
     quality, uri = corpus.quality, corpus.manifest.uri
     splits = {
         name: SplitCounts(
@@ -66,6 +68,6 @@ def summarize(corpus: Corpus) -> DataSummary:
         noises=quality.noise.files,
         noise_minutes=round(quality.noise.seconds / 60, 1),
         left_out=len(quality.skipped),
-        notice=notice(corpus),
+        notice=notice,
         warnings=quality.warnings,
     )

@@ -59,6 +59,21 @@ def download_attestation(store: ModelStore, entity: ModelVersion, package: Path)
         Path(envelope).replace(attestation.envelope_of(package))
 
 
+def read_beside(store: ModelStore, entity: ModelVersion, suffix: str) -> str:
+    """Return the text of a file beside a version's package; empty if there is none."""
+    uri = store.uri(entity)
+    if not uri.endswith(f"/{PACKAGE}"):
+        return ""
+    with tempfile.TemporaryDirectory() as temporary:
+        try:
+            file = mlflow.artifacts.download_artifacts(
+                artifact_uri=uri + suffix, dst_path=temporary, tracking_uri=store.tracking_uri
+            )
+        except (MlflowException, OSError):
+            return ""
+        return Path(file).read_text("utf-8")
+
+
 def download(store: ModelStore, entity: ModelVersion, temporary: Path) -> Path:
     """Download a version's artifacts into a temporary folder and return the package there.
 

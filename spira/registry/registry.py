@@ -362,6 +362,28 @@ class Registry:
             RegistryError: the verdict is damaged, or the store fails.
         """
         return evaluations.read(self._store, version.run_id) if version.run_id else None
+    @explained("the verdict cannot be looked up")
+    def verdict(self, version: RegisteredVersion) -> Verdict:
+        """Return the verdict on a version.
+
+        Raises:
+            RegistryError: the version was registered by hand, its verdict cannot be read, or the store fails.
+        """
+        return runs.read_verdict(self._store, self._run(version))
+
+    @explained("the record of the run cannot be downloaded")
+    def run_file(self, version: RegisteredVersion, path: str, folder: Path) -> Path | None:
+        """Download one artifact of a version's run into a folder; None if an earlier version logged none.
+
+        Raises:
+            RegistryError: the store fails.
+        """
+        return runs.download(self._store, version.run_id, path, folder)
+
+    @explained("the model card cannot be downloaded")
+    def model_card(self, version: RegisteredVersion) -> str:
+        """Return the model card beside a version's package; empty if an earlier version wrote none."""
+        return package_artifacts.read_beside(self._store, self._store.find(version.version), card.SUFFIX)
 
     @explained("the champion cannot be looked up")
     def champion(self) -> RegisteredVersion | None:
@@ -391,9 +413,12 @@ class Registry:
         ]
 
     def _run_data(self, version: RegisteredVersion) -> RunData:
+        return self._run(version).data
+
+    def _run(self, version: RegisteredVersion) -> Run:
         if not version.run_id:
             raise RegistryError(f"version {version.version} has no run: it was registered by hand; use another version")
-        return self._store.client.get_run(version.run_id).data
+        return self._store.client.get_run(version.run_id)
 
     @explained("the version cannot be fetched")
     def fetch(self, version: int | str, out: Path, verify_key: str = "") -> Path:

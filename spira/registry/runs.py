@@ -116,16 +116,27 @@ def read_verdict(store: ModelStore, run: Run) -> Verdict:
             raise RegistryError(str(error)) from error
 
 
+def download(store: ModelStore, run_id: str, path: str, folder: Path) -> Path | None:
+    """Download one artifact of a run into a folder; None if the run does not have it."""
+    parent = str(PurePosixPath(path).parent)
+    listed = store.client.list_artifacts(run_id, None if parent == "." else parent)
+    if path not in [file.path for file in listed]:
+        return None
+    return Path(
+        mlflow.artifacts.download_artifacts(
+            run_id=run_id, artifact_path=path, dst_path=str(folder), tracking_uri=store.tracking_uri
+        )
+    )
+
+
 def training_files(store: ModelStore, run_id: str) -> frozenset[str] | None:
     """Return the SHA-256 of each training recording from the checkpoint of a run; None if it does not record them."""
-    if CHECKPOINT not in [file.path for file in store.client.list_artifacts(run_id, CHECKPOINT.split("/")[0])]:
-        return None
     with temporary.folder() as folder:
-        path = mlflow.artifacts.download_artifacts(
-            run_id=run_id, artifact_path=CHECKPOINT, dst_path=str(folder), tracking_uri=store.tracking_uri
-        )
+        path = download(store, run_id, CHECKPOINT, folder)
+        if path is None:
+            return None
         try:
-            files = json.loads(Path(path).read_text("utf-8"))["train_files"]
+            files = json.loads(path.read_text("utf-8"))["train_files"]
         except (ValueError, KeyError, TypeError):
             return None
     return frozenset(files) or None

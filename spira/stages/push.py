@@ -143,6 +143,7 @@ def _log_run(
 ) -> str:
     """Log everything about a run that may leave the pipeline in MLflow, and return the run's id."""
     from spira.evaluation import data_summary, sharing
+    from spira.evaluation.report import notice
     from spira.evaluation.work_times import WorkTimes
     from spira.models import checkpoint
     from spira.registry.registry import TEST_TAG
@@ -152,7 +153,7 @@ def _log_run(
         folder = parent / "checkpoint"
         link_files(candidate, [name for name in checkpoint.FILES if name != checkpoint.INFO], folder)
         shutil.copyfile(shared / checkpoint.INFO, folder / checkpoint.INFO)
-        data = data_summary.summarize(corpus)
+        data = data_summary.summarize(corpus, notice(corpus))
         write_json(parent / data_summary.FILE, data.model_dump(mode="json"))
         times = verdict / WORK_TIMES  # an earlier version wrote none
         return registry.log_run(

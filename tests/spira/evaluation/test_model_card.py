@@ -107,7 +107,7 @@ def test_the_card_names_no_recording_and_no_speaker(case: Case) -> None:
 
 def test_the_data_are_summarized_in_counts(case: Case) -> None:
     """The counts are those of the corpus; nothing names a recording or a speaker."""
-    summary = data_summary.summarize(case.described("synthetic voices").corpus)
+    summary = data_summary.summarize(case.corpus, "synthetic voices")
     assert summary.splits["test"].controls + summary.splits["test"].patients == len(case.corpus.split("test"))
     assert summary.splits["train"].speakers == case.corpus.split("train").table["speaker"].nunique()
     assert (summary.digest, summary.notice, summary.left_out) == (case.corpus.digest, "synthetic voices", 0)
