@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from spira.data.names import speaker_key
 from spira.data.pseudonyms import shown_speaker
 from spira.errors import SpiraError
 from spira.evaluation import checks as gate_checks
-from spira.evaluation import metrics, probes, verdict
+from spira.evaluation import diagnosis, metrics, probes, verdict
 from spira.evaluation.gate import Gate
 from spira.evaluation.metrics import METRICS, Scores
 from spira.evaluation.predict import predict_waveforms
@@ -32,6 +32,7 @@ from spira.evaluation.verdict import (
     ChampionComparison,
     Check,
     Condition,
+    DiagnosisRule,
     Estimate,
     Mistake,
     RecordedGate,
@@ -76,6 +77,10 @@ class ChampionPredictor:
 
     name: str
     predict: Predictor
+    threshold: float | None = None
+    """Smallest probability that it calls patient; None for the candidate's."""
+    band: tuple[float, float] | None = None
+    """Its abstention band; None for the candidate's."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +111,10 @@ def evaluate(
     classes = class_counts(test)
     integrity = integrity_checks(candidate, test, gate)
     checks = [*integrity, *gate_checks.data_checks(gate, classes)]
-    predictions, measured = pd.DataFrame(), Measurements()
+    predictions, measured, rule = pd.DataFrame(), Measurements(), None
     if all(check.passed for check in integrity):
-        evaluator = TestSetEvaluator(corpus, candidate.config, gate)
+        rule = diagnosis.choose(corpus, candidate, gate)
+        evaluator = TestSetEvaluator(corpus, candidate.config, gate, rule)
         predictions = evaluator.predictions(candidate)
         measured = evaluator.measure(candidate, trained, predictions, champion)
         checks += performance_checks(gate, measured, classes)
@@ -116,6 +122,7 @@ def evaluate(
     result = Verdict(
         candidate=Candidate(seed=candidate.info.seed, best_eval_loss=candidate.info.best_eval_loss),
         gate=RecordedGate.of(gate),
+        diagnosis=rule,
         config=candidate.config,
         training={str(network.info.seed): training_of(network) for network in trained},
         data=TestData(files=len(test), classes=classes),
@@ -218,8 +225,15 @@ class TestSetEvaluator:
 
     __test__ = False  # pytest would collect it by its name
 
-    def __init__(self, corpus: Corpus, config: Config, gate: Gate) -> None:
-        self.test, self.noises, self.config, self.gate = corpus.split("test"), corpus.noises, config, gate
+    def __init__(self, corpus: Corpus, config: Config, gate: Gate, rule: DiagnosisRule | None = None) -> None:
+        self.corpus, self.test, self.noises, self.config, self.gate = (
+            corpus,
+            corpus.split("test"),
+            corpus.noises,
+            config,
+            gate,
+        )
+        self.rule = rule
         self.draws = {"noisy": config.evaluation.noise_draws, "clean": 1, "background": 1}
 
     def measure(
@@ -232,19 +246,24 @@ class TestSetEvaluator:
         """Return everything measured of the candidate, the other seeds and the champion."""
         noisy = predictions[predictions["condition"] == "noisy"]
         seeds = {
-            str(network.info.seed): self.seed_metrics(
-                predictions if network is candidate else self.other_seed_predictions(network)
+            str(network.info.seed): (
+                self.seed_metrics(predictions) if network is candidate else self.other_seed_metrics(network)
             )
             for network in trained
         }
         return Measurements(
             conditions={str(name): self.condition(rows) for name, rows in predictions.groupby("condition", sort=False)},
             slices=tuple(self._slice(column, value, rows) for column, value, rows in slices(noisy)),
-            mistakes=worst_mistakes(noisy, self.config.evaluation.threshold),
+            mistakes=worst_mistakes(noisy, self.threshold),
             seeds=seeds,
             spread=spread_over_seeds(seeds),
             champion=self.compare(predictions, champion) if champion else None,
         )
+
+    @property
+    def threshold(self) -> float:
+        """Return the smallest probability that is called patient."""
+        return self.rule.threshold if self.rule else self.config.evaluation.threshold
 
     def waveforms(self, condition: str, draw: int) -> list[np.ndarray]:
         """Return the test recordings under a condition."""
@@ -262,12 +281,15 @@ class TestSetEvaluator:
     def predictions(
         self, network: Checkpoint, conditions: Sequence[str] = ("noisy", "clean", "background")
     ) -> pd.DataFrame:
-        """Return one row per recording, condition and noise draw."""
+        """Return one row per recording, condition and noise draw, with calibrated probabilities."""
+        temperature = self.rule.temperature if self.rule else 1.0
         tables = [
             self._table(
                 condition,
                 draw,
-                predict_waveforms(network.network, network.config, self.waveforms(condition, draw)),
+                diagnosis.with_temperature(
+                    predict_waveforms(network.network, network.config, self.waveforms(condition, draw)), temperature
+                ),
             )
             for condition in conditions
             for draw in range(self.draws[condition])
@@ -311,7 +333,8 @@ class TestSetEvaluator:
         """Return rows of predictions with the threshold, the band and the clusters."""
         clusters = rows["speaker" if "speaker" in rows else "file_path"].to_numpy()
         labels, probabilities = rows["label"].to_numpy(), rows["probability"].to_numpy()
-        return Scores(labels, probabilities, clusters, self.config.evaluation.threshold, self.gate.abstention.band)
+        band = self.rule.band if self.rule else self.gate.abstention.band
+        return Scores(labels, probabilities, clusters, self.threshold, band)
 
     def intervals(self, scores: Scores, names: tuple[str, ...] = tuple(METRICS)) -> dict[str, Estimate]:
         """Return metrics with their intervals."""
@@ -319,9 +342,16 @@ class TestSetEvaluator:
         weights = metrics.resamples(scores, settings.bootstrap_samples, settings.seed)
         return metrics.with_intervals(scores, weights, settings.confidence, names)
 
-    def other_seed_predictions(self, network: Checkpoint) -> pd.DataFrame:
-        """Return the predictions of a seed that is not the candidate; none if its weights are not finite."""
-        return self.predictions(network, SPREAD_CONDITIONS) if is_finite(network) else pd.DataFrame({"condition": []})
+    def other_seed_metrics(self, network: Checkpoint) -> SeedMetrics:
+        """Return the metrics of a seed that is not the candidate; none if its weights are not finite.
+
+        Its threshold and its calibration are its own.
+        """
+        if not is_finite(network):
+            return {}
+        rule = diagnosis.choose(self.corpus, network, self.gate)
+        evaluator = TestSetEvaluator(self.corpus, self.config, self.gate, rule)
+        return evaluator.seed_metrics(evaluator.predictions(network, SPREAD_CONDITIONS))
 
     def seed_metrics(self, predictions: pd.DataFrame) -> SeedMetrics:
         """Return the metrics of one seed under each condition of the spread, without intervals."""
@@ -346,7 +376,12 @@ class TestSetEvaluator:
         candidate_rows = predictions[predictions["condition"] == "noisy"]
         probabilities = [champion.predict(self.waveforms("noisy", draw)) for draw in range(self.draws["noisy"])]
         champion_rows = candidate_rows.assign(probability=np.concatenate(probabilities))
-        candidate, other = self.scores(candidate_rows), self.scores(champion_rows)
+        candidate = self.scores(candidate_rows)
+        other = replace(
+            self.scores(champion_rows),
+            threshold=champion.threshold if champion.threshold is not None else candidate.threshold,
+            band=champion.band or candidate.band,
+        )
         confidence = self.config.evaluation.confidence
         return ChampionComparison(
             name=champion.name,

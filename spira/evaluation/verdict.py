@@ -262,12 +262,31 @@ class ChampionComparison(Record):
     """Accuracy of the candidate minus that of the champion, paired."""
 
 
+class DiagnosisRule(Record):
+    """How a probability becomes an answer, as chosen on the validation split."""
+
+    threshold: float
+    """Smallest probability that is called patient."""
+    band: tuple[float, float]
+    """Abstention band."""
+    temperature: float = 1.0
+    """Divisor of the logit of each probability; 1 changes nothing."""
+    chosen_by: str
+    """The gate's rule, in words."""
+    recordings: int
+    """Recordings of the validation split."""
+    validation: dict[str, Estimate]
+    """Sensitivity and specificity of the rule on the validation split, with the test's noise."""
+
+
 class Verdict(Record):
     """The decision on a candidate, and everything that led to it."""
 
     candidate: Candidate
     chosen_by: Literal["lowest validation loss"] = "lowest validation loss"
     gate: RecordedGate
+    diagnosis: DiagnosisRule | None = Field(None, exclude_if=lambda rule: rule is None)
+    """Threshold and calibration; None if the gate has no rule for them, or nothing was measured."""
     config: Config
     """Configuration of the candidate."""
     training: dict[str, SeedTraining]
@@ -289,6 +308,16 @@ class Verdict(Record):
     warnings: tuple[str, ...] = Field((), exclude_if=lambda warnings: not warnings)
     """Messages of the checks that could not be made and do not reject."""
     checks: tuple[Check, ...]
+
+    @property
+    def threshold(self) -> float:
+        """Return the smallest probability that is called patient."""
+        return self.diagnosis.threshold if self.diagnosis else self.config.evaluation.threshold
+
+    @property
+    def band(self) -> tuple[float, float]:
+        """Return the abstention band."""
+        return self.diagnosis.band if self.diagnosis else self.gate.abstention.band
 
     def to_json(self) -> JsonObject:
         """Return the content of ``verdict.json``."""

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+DIAGNOSIS = "diagnosis.json"
+"""Threshold and calibration, beside the candidate's checkpoint; absent if the gate has no rule for them."""
 SHOWN_METRICS = ("accuracy", "sensitivity", "specificity", "auroc")
 """Metrics of the noisy test that a dashboard shows beside the verdict."""
 
@@ -117,6 +119,8 @@ def evaluate(
         verdict = evaluation.evaluate(opened, checkpoints, gate, out, champion)
     by_seed = {checkpoint.read_info(path).seed: path for path in checkpoints}
     link_files(by_seed[verdict.candidate.seed], checkpoint.FILES, chosen)
+    if verdict.diagnosis:
+        write_json(chosen / DIAGNOSIS, verdict.diagnosis.model_dump(mode="json"))
     tags = lineage.tags(opened.digest, verdict.config, pipeline_run)
     write_json(out / LINEAGE, tags)
     write_json(out / HISTORIES, {seed: read_json(path / checkpoint.HISTORY) for seed, path in by_seed.items()})
@@ -161,7 +165,13 @@ def open_champion(registry_uri: str) -> Iterator[ChampionPredictor | None]:
         return
     with tempfile.TemporaryDirectory() as temporary:
         package = registry.fetch(version.version, Path(temporary) / "package")
-        yield ChampionPredictor(f"version {version.version}", partial(_predict, package))
+        config = read_json(package / "data" / "config.json")
+        yield ChampionPredictor(
+            f"version {version.version}",
+            partial(_predict, package),
+            threshold=config["threshold"],
+            band=tuple(config["abstention"]),
+        )
 
 
 def _predict(package: Path, waveforms: Sequence[np.ndarray]) -> np.ndarray:

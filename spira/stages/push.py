@@ -97,7 +97,7 @@ def push(corpus: Path, candidate: Path, verdict: Path, report: Path, out: Path, 
         raise SpiraError(f"{verdict / VERDICT} is not an approval: a candidate that failed its gate is not registered")
     tags = read_json(verdict / LINEAGE)
     origin = {name: tag for name, tag in tags.items() if name != "pipeline_run"}  # so a repeated run, same version
-    build.package(candidate, Corpus.open(corpus), decision.gate.abstention.band, out, origin)
+    build.package(candidate, Corpus.open(corpus), decision.band, out, origin, decision.diagnosis)
     registry = open_at(registry_uri)
     run_id = _log_run(registry, corpus, candidate, verdict, decision, report)
     version = registry.register(out, run_id, decision, tags)
