@@ -10,7 +10,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from spira.data.names import speaker_key
 from spira.data.pseudonyms import shown_speaker
 from spira.errors import SpiraError
 from spira.evaluation import checks as gate_checks
-from spira.evaluation import confounders, flow, metrics, probes, verdict
+from spira.evaluation import confounders, diagnosis, flow, metrics, probes, verdict
 from spira.evaluation.gate import Gate
 from spira.evaluation.metrics import METRICS, Scores
 from spira.evaluation.predict import predict_waveforms
@@ -33,6 +33,7 @@ from spira.evaluation.verdict import (
     ChampionComparison,
     Check,
     Condition,
+    DiagnosisRule,
     Estimate,
     ExternalTest,
     Mistake,
@@ -81,6 +82,10 @@ class ChampionPredictor:
 
     name: str
     predict: Predictor
+    threshold: float | None = None
+    """Smallest probability that it calls patient; None for the candidate's."""
+    band: tuple[float, float] | None = None
+    """Its abstention band; None for the candidate's."""
 
 
 @dataclass(frozen=True)
@@ -119,19 +124,21 @@ def evaluate(
     classes = class_counts(test)
     integrity = integrity_checks(candidate, test, gate)
     checks = [*integrity, *gate_checks.data_checks(gate, classes)]
-    predictions, measured, baseline = pd.DataFrame(), Measurements(), None
+    predictions, measured, baseline, rule = pd.DataFrame(), Measurements(), None, None
     if all(check.passed for check in integrity):
-        evaluator = TestSetEvaluator(corpus, candidate.config, gate)
+        rule = diagnosis.choose(corpus, candidate, gate)
+        evaluator = TestSetEvaluator(corpus, candidate.config, gate, rule)
         predictions = evaluator.predictions(candidate)
         measured = evaluator.measure(candidate, trained, predictions, champion)
         checks += performance_checks(gate, measured, classes)
         baseline = confounders.baseline(corpus, evaluator, predictions)
         checks.insert(0, confounders.check(gate, baseline, classes))  # what it finds is said first
-    external = external_tests(corpus, candidate, gate) if measured.conditions else ()
+    external = external_tests(corpus, candidate, gate, rule) if measured.conditions else ()
     approved, reasons = decide(checks)
     result = Verdict(
         candidate=Candidate(seed=candidate.info.seed, best_eval_loss=candidate.info.best_eval_loss),
         gate=RecordedGate.of(gate),
+        diagnosis=rule,
         config=candidate.config,
         training={str(network.info.seed): training_of(network) for network in trained},
         data=TestData(files=len(test), classes=classes, digest=test_digest(test)),
@@ -207,7 +214,9 @@ def test_digest(test: Split) -> str:
     return hashlib.sha256("\n".join(f"{sha256} {label}" for sha256, label in rows).encode()).hexdigest()
 
 
-def external_tests(corpus: Corpus, candidate: Checkpoint, gate: Gate) -> tuple[ExternalTest, ...]:
+def external_tests(
+    corpus: Corpus, candidate: Checkpoint, gate: Gate, rule: DiagnosisRule | None
+) -> tuple[ExternalTest, ...]:
     """Measure the candidate on each external test set, under the conditions of the frozen test."""
     tests = []
     for split in corpus.external:
@@ -217,7 +226,7 @@ def external_tests(corpus: Corpus, candidate: Checkpoint, gate: Gate) -> tuple[E
         )
         conditions: dict[str, Condition] = {}
         if not problem:
-            evaluator = TestSetEvaluator(corpus, candidate.config, gate, split)
+            evaluator = TestSetEvaluator(corpus, candidate.config, gate, rule, split)
             predictions = evaluator.predictions(candidate, EXTERNAL_CONDITIONS)
             conditions = evaluator.conditions(predictions)
         data = TestData(files=len(recordings), classes=class_counts(recordings), digest=test_digest(recordings))
@@ -269,8 +278,11 @@ class TestSetEvaluator:
 
     __test__ = False  # pytest would collect it by its name
 
-    def __init__(self, corpus: Corpus, config: Config, gate: Gate, split: str = "test") -> None:
-        self.test, self.noises, self.config, self.gate = corpus.split(split), corpus.noises, config, gate
+    def __init__(
+        self, corpus: Corpus, config: Config, gate: Gate, rule: DiagnosisRule | None = None, split: str = "test"
+    ) -> None:
+        self.corpus, self.test, self.noises = corpus, corpus.split(split), corpus.noises
+        self.config, self.gate, self.rule = config, gate, rule
         self.draws = {"noisy": config.evaluation.noise_draws, "clean": 1, "background": 1}
 
     def measure(
@@ -283,19 +295,24 @@ class TestSetEvaluator:
         """Return everything measured of the candidate, the other seeds and the champion."""
         noisy = predictions[predictions["condition"] == "noisy"]
         seeds = {
-            str(network.info.seed): self.seed_metrics(
-                predictions if network is candidate else self.other_seed_predictions(network)
+            str(network.info.seed): (
+                self.seed_metrics(predictions) if network is candidate else self.other_seed_metrics(network)
             )
             for network in trained
         }
         return Measurements(
             conditions=self.conditions(predictions),
             slices=tuple(self._slice(column, value, rows) for column, value, rows in slices(noisy)),
-            mistakes=worst_mistakes(noisy, self.config.evaluation.threshold),
+            mistakes=worst_mistakes(noisy, self.threshold),
             seeds=seeds,
             spread=spread_over_seeds(seeds),
             champion=self.compare(predictions, champion) if champion else None,
         )
+
+    @property
+    def threshold(self) -> float:
+        """Return the smallest probability that is called patient."""
+        return self.rule.threshold if self.rule else self.config.evaluation.threshold
 
     def waveforms(self, condition: str, draw: int) -> list[np.ndarray]:
         """Return the test recordings under a condition."""
@@ -313,12 +330,15 @@ class TestSetEvaluator:
     def predictions(
         self, network: Checkpoint, conditions: Sequence[str] = ("noisy", "clean", "background")
     ) -> pd.DataFrame:
-        """Return one row per recording, condition and noise draw."""
+        """Return one row per recording, condition and noise draw, with calibrated probabilities."""
+        temperature = self.rule.temperature if self.rule else 1.0
         tables = [
             self._table(
                 condition,
                 draw,
-                predict_waveforms(network.network, network.config, self.waveforms(condition, draw)),
+                diagnosis.with_temperature(
+                    predict_waveforms(network.network, network.config, self.waveforms(condition, draw)), temperature
+                ),
             )
             for condition in conditions
             for draw in range(self.draws[condition])
@@ -366,7 +386,8 @@ class TestSetEvaluator:
         """Return rows of predictions with the threshold, the band and the clusters."""
         clusters = rows["speaker" if "speaker" in rows else "file_path"].to_numpy()
         labels, probabilities = rows["label"].to_numpy(), rows["probability"].to_numpy()
-        return Scores(labels, probabilities, clusters, self.config.evaluation.threshold, self.gate.abstention.band)
+        band = self.rule.band if self.rule else self.gate.abstention.band
+        return Scores(labels, probabilities, clusters, self.threshold, band)
 
     def intervals(self, scores: Scores, names: tuple[str, ...] = tuple(METRICS)) -> dict[str, Estimate]:
         """Return metrics with their intervals."""
@@ -374,9 +395,16 @@ class TestSetEvaluator:
         weights = metrics.resamples(scores, settings.bootstrap_samples, settings.seed)
         return metrics.with_intervals(scores, weights, settings.confidence, names)
 
-    def other_seed_predictions(self, network: Checkpoint) -> pd.DataFrame:
-        """Return the predictions of a seed that is not the candidate; none if its weights are not finite."""
-        return self.predictions(network, SPREAD_CONDITIONS) if is_finite(network) else pd.DataFrame({"condition": []})
+    def other_seed_metrics(self, network: Checkpoint) -> SeedMetrics:
+        """Return the metrics of a seed that is not the candidate; none if its weights are not finite.
+
+        Its threshold and its calibration are its own.
+        """
+        if not is_finite(network):
+            return {}
+        rule = diagnosis.choose(self.corpus, network, self.gate)
+        evaluator = TestSetEvaluator(self.corpus, self.config, self.gate, rule)
+        return evaluator.seed_metrics(evaluator.predictions(network, SPREAD_CONDITIONS))
 
     def seed_metrics(self, predictions: pd.DataFrame) -> SeedMetrics:
         """Return the metrics of one seed under each condition of the spread, without intervals."""
@@ -401,7 +429,12 @@ class TestSetEvaluator:
         candidate_rows = predictions[predictions["condition"] == "noisy"]
         probabilities = [champion.predict(self.waveforms("noisy", draw)) for draw in range(self.draws["noisy"])]
         champion_rows = candidate_rows.assign(probability=np.concatenate(probabilities))
-        candidate, other = self.scores(candidate_rows), self.scores(champion_rows)
+        candidate = self.scores(candidate_rows)
+        other = replace(
+            self.scores(champion_rows),
+            threshold=champion.threshold if champion.threshold is not None else candidate.threshold,
+            band=champion.band or candidate.band,
+        )
         confidence = self.config.evaluation.confidence
         return ChampionComparison(
             name=champion.name,

@@ -88,6 +88,16 @@ class ChampionRules(FrozenModel):
     """The interval of (candidate - champion) in noisy accuracy must stay above ``-margin``."""
 
 
+class DiagnosisRules(FrozenModel):
+    """What is chosen on the validation split, so that the test split has no influence on it."""
+
+    target_sensitivity: Annotated[float, Field(gt=0, le=1)] | None = None
+    """The threshold is the highest with this sensitivity on validation; without it, ``evaluation.threshold``. The
+    abstention band moves with the threshold."""
+    temperature_scaling: bool = False
+    """Whether the logits of probabilities are divided by the temperature that fits validation best."""
+
+
 class Gate(FrozenModel):
     """Content of a gate file; ``gate.yaml`` explains each key."""
 
@@ -105,6 +115,8 @@ class Gate(FrozenModel):
     # The keys below are left out where they have their default, so that gates of earlier versions keep their digest.
     prevalences: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field((), exclude_if=lambda shares: not shares)
     """Shares of patients among the people examined, for which predictive values are reported. Nothing is checked."""
+    diagnosis: DiagnosisRules | None = Field(None, exclude_if=lambda rules: rules is None)
+    """How threshold and calibration are chosen; by default the threshold of the configuration, and no calibration."""
     require_known_training_data: bool = Field(False, exclude_if=lambda is_required: not is_required)
     """Whether a checkpoint that does not record its training data, such as an imported one, is rejected."""
 

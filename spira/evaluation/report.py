@@ -157,8 +157,8 @@ def render(
         corpus=corpus,
         lineage=lineage,
         titles=titles(verdict),
-        threshold=verdict.config.evaluation.threshold,
         listed=confounders.listed,
+        threshold=verdict.threshold,
         probes=PROBES,
         metrics=METRICS,
         methods=interval_methods(verdict),
@@ -219,7 +219,7 @@ def pictures(verdict: Verdict, predictions: pd.DataFrame, histories: Histories, 
         drawn["training"] = plots.training_curves(histories, str(verdict.candidate.seed))
     if measured:
         tests = {name: condition for name, condition in measured.items() if name not in PROBES}
-        threshold, band = verdict.config.evaluation.threshold, verdict.gate.abstention.band
+        threshold, band = verdict.threshold, verdict.band
         drawn["roc"] = plots.roc(measured, titles(verdict))
         drawn["calibration"] = plots.calibration(tests, titles(verdict))
         drawn["distributions"] = plots.distributions(predictions, titles(verdict), threshold, band)
@@ -294,7 +294,7 @@ def card(verdict: Verdict, trained: Checkpoint, corpus: Corpus) -> dict[str, lis
             "Other languages, sentences, microphones or rooms than those of its data, until it is tested on them.",
             "The conclusion that a person is well: the model misses patients, and does not look for other illnesses.",
         ],
-        "Model": about_model(trained),
+        "Model": about_model(verdict, trained),
         "Data": about_data(corpus),
         "Training": about_training(verdict, trained),
         "Limits": limits(verdict, corpus),
@@ -311,7 +311,7 @@ def intended_use(verdict: Verdict, is_synthetic: bool) -> list[str]:
     """Return the intended use of a model: none if it failed its gate, a demonstration if its data are synthetic."""
     if not verdict.approved:
         return ["None: the model did not pass its gate and must not be used. This page gives the reasons."]
-    low, high = verdict.gate.abstention.band
+    low, high = (float(f"{end:.3g}") for end in verdict.band)
     use = "Research on respiratory insufficiency in read speech; support of staff who examine the patient."
     if is_synthetic:
         use = "A demonstration of the system: its data are not of patients, whatever the figures."
@@ -322,7 +322,7 @@ def intended_use(verdict: Verdict, is_synthetic: bool) -> list[str]:
     ]
 
 
-def about_model(trained: Checkpoint) -> list[str]:
+def about_model(verdict: Verdict, trained: Checkpoint) -> list[str]:
     """Describe the network, its input and its output."""
     windows, features = trained.config.windows, trained.config.features
     weights = sum(parameter.numel() for parameter in trained.network.parameters())
@@ -331,7 +331,25 @@ def about_model(trained: Checkpoint) -> list[str]:
         f"{trained.config.model.architecture}, {weights:,} weights.",
         f"Input: speech at {SAMPLE_RATE_HZ // 1000} kHz mono, {segments}, {features.n_mfcc} MFCC.",
         "Output: mean probability over the windows of a recording, called patient from "
-        f"{trained.config.evaluation.threshold:g} on.",
+        f"{float(f'{verdict.threshold:.3g}'):g} on.",
+        *about_diagnosis(verdict),
+    ]
+
+
+def about_diagnosis(verdict: Verdict) -> list[str]:
+    """Describe how threshold and calibration were chosen; nothing if they are those of the configuration."""
+    rule = verdict.diagnosis
+    if rule is None:
+        return []
+    sensitivity, specificity = (
+        f"{number(rule.validation[name].value)} ({number(rule.validation[name].low)} to "
+        f"{number(rule.validation[name].high)})"
+        for name in ("sensitivity", "specificity")
+    )
+    calibration = f"logits divided by {rule.temperature:.3g}; " if rule.temperature != 1.0 else ""
+    return [
+        f"Chosen on {rule.recordings} validation recordings: {rule.chosen_by}; {calibration}there, sensitivity "
+        f"{sensitivity} and specificity {specificity}."
     ]
 
 

@@ -333,12 +333,31 @@ CONFOUNDER_CHECK = "better_than_confounders"
 """Name of the check whose finding is said first."""
 
 
+class DiagnosisRule(Record):
+    """How a probability becomes an answer, as chosen on the validation split."""
+
+    threshold: float
+    """Smallest probability that is called patient."""
+    band: tuple[float, float]
+    """Abstention band."""
+    temperature: float = 1.0
+    """Divisor of the logit of each probability; 1 changes nothing."""
+    chosen_by: str
+    """The gate's rule, in words."""
+    recordings: int
+    """Recordings of the validation split."""
+    validation: dict[str, Estimate]
+    """Sensitivity and specificity of the rule on the validation split, with the test's noise."""
+
+
 class Verdict(Record):
     """The decision on a candidate, and everything that led to it."""
 
     candidate: Candidate
     chosen_by: Literal["lowest validation loss"] = "lowest validation loss"
     gate: RecordedGate
+    diagnosis: DiagnosisRule | None = Field(None, exclude_if=lambda rule: rule is None)
+    """Threshold and calibration; None if the gate has no rule for them, or nothing was measured."""
     config: Config
     """Configuration of the candidate."""
     training: dict[str, SeedTraining]
@@ -372,6 +391,16 @@ class Verdict(Record):
     def finding(self) -> str:
         """Return the message that the network is not shown to be better than the confounders alone, or ""."""
         return next((check.message for check in self.checks if check.name == CONFOUNDER_CHECK and check.is_warning), "")
+
+    @property
+    def threshold(self) -> float:
+        """Return the smallest probability that is called patient."""
+        return self.diagnosis.threshold if self.diagnosis else self.config.evaluation.threshold
+
+    @property
+    def band(self) -> tuple[float, float]:
+        """Return the abstention band."""
+        return self.diagnosis.band if self.diagnosis else self.gate.abstention.band
 
     def to_json(self) -> JsonObject:
         """Return the content of ``verdict.json``."""

@@ -51,7 +51,8 @@ class Model:
     """A detector that answers requests.
 
     Args:
-        config: the package's ``config.json``: format, features, windows, architecture, threshold, abstention, limits.
+        config: the package's ``config.json``: format, features, windows, architecture, threshold, abstention, limits,
+            and temperature if probabilities are scaled.
         logit: network that maps the MFCC of a window, float [frames, coefficients], to its logit.
     """
 
@@ -59,6 +60,7 @@ class Model:
         self.windows = config["windows"]
         self.threshold = float(config["threshold"])
         self.low, self.high = config["abstention"]
+        self.temperature = float(config.get("temperature", 1.0))  # only packages with temperature scaling have it
         self.limits = config["limits"]
         self.mfcc = Mfcc(config["features"])
         self.logit = logit
@@ -83,7 +85,7 @@ class Model:
             raise ModelError("%s holds no valid model: %s" % (folder, error)) from error
 
     def probability(self, content: bytes) -> float:
-        """Return the probability of respiratory insufficiency: the mean over the windows of a WAV file.
+        """Return the probability of respiratory insufficiency: the mean over the windows of a WAV file, calibrated.
 
         Raises:
             AudioError: the recording is refused.
@@ -95,10 +97,10 @@ class Model:
         probability = float(np.mean(self.window_probabilities(self.check(resample(samples, rate)))))
         if not math.isfinite(probability):
             raise ModelError("the network returns no number for this recording: do not serve this model")
-        return probability
+        return scaled(probability, self.temperature)
 
     def window_probabilities(self, waveform: np.ndarray) -> List[float]:
-        """Return the probability of each window of a 16 kHz waveform, float [samples] -> [windows]."""
+        """Return the probability of each window of a 16 kHz waveform, float [samples] -> [windows], not calibrated."""
         return [sigmoid(self.logit(self.mfcc(window))) for window in cut(waveform, self.windows)]
 
     def check(self, waveform: np.ndarray) -> np.ndarray:
@@ -180,6 +182,14 @@ def loudest_dbfs(waveform: np.ndarray) -> float:
     drift = (frames @ time) ** 2 / (frame * (time @ time))
     power = float(np.max(np.var(frames, axis=1, dtype=np.float64) - drift, initial=0.0))
     return 10.0 * math.log10(max(power, 1e-12))
+
+
+def scaled(probability: float, temperature: float) -> float:
+    """Return a probability with its logit divided by a temperature (Guo and others, 2017); 1 changes nothing."""
+    if temperature == 1.0:
+        return probability
+    inner = min(max(probability, 1e-12), 1.0 - 1e-12)  # 0 and 1 have no logit
+    return sigmoid(math.log(inner / (1.0 - inner)) / temperature)
 
 
 def sigmoid(logit: float) -> float:

@@ -19,6 +19,7 @@ from torch import nn
 from spira.config import SAMPLE_RATE_HZ, Config
 from spira.data.decoding import decode
 from spira.evaluation.predict import predict_waveforms
+from spira.inference.model import scaled
 
 SEED = 2021
 LISTING = "golden.json"
@@ -30,10 +31,11 @@ Signal = Callable[[float, int, np.random.Generator], np.ndarray]
 """(seconds, rate in Hz, random numbers) -> float64 [samples]."""
 
 
-def write(folder: Path, network: nn.Module, config: Config) -> None:
+def write(folder: Path, network: nn.Module, config: Config, temperature: float = 1.0) -> None:
     """Write the recordings to ``golden/``, and ``golden.json`` with one entry (file, probability) each.
 
     The probabilities come from the training's code: :mod:`spira.audio`, :mod:`spira.features.mfcc`, torch.
+    They are calibrated by ``temperature``: code that does not know the temperature refuses the package.
     """
     (folder / "golden").mkdir(parents=True)
     entries = []
@@ -41,7 +43,8 @@ def write(folder: Path, network: nn.Module, config: Config) -> None:
         path = folder / "golden" / f"{name}.wav"
         wavfile.write(path, rate, samples)
         decoded = decode(path, config.preprocess, config.preprocess.max_seconds).samples
-        entries.append((path, float(predict_waveforms(network, config, [decoded])[0])))
+        probability = float(predict_waveforms(network, config, [decoded])[0])
+        entries.append((path, scaled(probability, temperature)))
     write_listing(folder / LISTING, entries)
 
 

@@ -64,10 +64,10 @@ def read_beside(store: ModelStore, entity: ModelVersion, suffix: str) -> str:
     uri = store.uri(entity)
     if not uri.endswith(f"/{PACKAGE}"):
         return ""
-    with tempfile.TemporaryDirectory() as temporary:
+    with temporary.folder() as folder:
         try:
             file = mlflow.artifacts.download_artifacts(
-                artifact_uri=uri + suffix, dst_path=temporary, tracking_uri=store.tracking_uri
+                artifact_uri=uri + suffix, dst_path=str(folder), tracking_uri=store.tracking_uri
             )
         except (MlflowException, OSError):
             return ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ import mlflow.artifacts
 import pandas as pd
 from mlflow.entities import Run
 
+from spira import temporary
 from spira.evaluation.verdict import PREDICTIONS, VERDICT, Verdict
 from spira.registry import runs
 from spira.registry.store import ModelStore
@@ -57,9 +57,9 @@ def read(store: ModelStore, run_id: str) -> Evaluation | None:
 
 
 def _predictions(store: ModelStore, run_id: str) -> pd.DataFrame:
-    with tempfile.TemporaryDirectory() as temporary:
+    with temporary.folder() as folder:
         path = mlflow.artifacts.download_artifacts(
-            run_id=run_id, artifact_path=PREDICTIONS, dst_path=temporary, tracking_uri=store.tracking_uri
+            run_id=run_id, artifact_path=PREDICTIONS, dst_path=str(folder), tracking_uri=store.tracking_uri
         )
         return pd.read_parquet(Path(path))
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+DIAGNOSIS = "diagnosis.json"
+"""Threshold and calibration, beside the candidate's checkpoint; absent if the gate has no rule for them."""
 SHOWN_METRICS = ("accuracy", "sensitivity", "specificity", "auroc")
 """Metrics of the noisy test that a dashboard shows beside the verdict."""
 
@@ -129,6 +131,8 @@ def evaluate(
     infos = {path: checkpoint.read_info(path) for path in checkpoints}
     by_seed = {info.seed: path for path, info in infos.items()}
     link_files(by_seed[verdict.candidate.seed], checkpoint.FILES, chosen)
+    if verdict.diagnosis:
+        write_json(chosen / DIAGNOSIS, verdict.diagnosis.model_dump(mode="json"))
     tags = lineage.tags(opened.digest, verdict.config, pipeline_run)
     write_json(out / LINEAGE, tags)
     write_json(out / HISTORIES, {seed: read_json(path / checkpoint.HISTORY) for seed, path in by_seed.items()})
@@ -196,7 +200,13 @@ def open_champion(registry: Registry | None) -> Iterator[ChampionPredictor | Non
         return
     with temporary.folder() as folder:
         package = registry.fetch(version.version, folder / "package")
-        yield ChampionPredictor(f"version {version.version}", partial(_predict, package))
+        config = read_json(package / "data" / "config.json")
+        yield ChampionPredictor(
+            f"version {version.version}",
+            partial(_predict, package),
+            threshold=config["threshold"],
+            band=tuple(config["abstention"]),
+        )
 
 
 def _predict(package: Path, waveforms: Sequence[np.ndarray]) -> np.ndarray:

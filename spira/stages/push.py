@@ -100,7 +100,7 @@ def push(corpus: Path, candidate: Path, verdict: Path, report: Path, out: Path, 
     tags = read_json(verdict / LINEAGE)
     origin = {name: tag for name, tag in tags.items() if name != "pipeline_run"}  # so a repeated run, same version
     opened = Corpus.open(corpus)
-    build.package(candidate, opened, decision.gate.abstention.band, out, origin)
+    build.package(candidate, opened, decision.band, out, origin, decision.diagnosis)
     registry = open_at(registry_uri)
     run_id = _log_run(registry, opened, candidate, verdict, decision, report)
     if notice(opened):
