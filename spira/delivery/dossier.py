@@ -20,7 +20,6 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -30,7 +29,7 @@ from typing import TYPE_CHECKING
 import yaml
 from pydantic import ValidationError
 
-from spira import files
+from spira import files, signature, temporary
 from spira.config import FrozenModel
 from spira.delivery import dossier_page
 from spira.delivery.history.events import (
@@ -153,10 +152,10 @@ def write(
     if not out.parent.is_dir():
         raise SpiraError(f"{out.parent} does not exist: create it, or choose another --out")
     registered = registry.show(version)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "dossier"
+    with temporary.folder() as parent:
+        folder = parent / "dossier"
         folder.mkdir()
-        dossier = _collect(registry, registered, ledger, folder, Path(temporary) / "fetched", tuple(notes))
+        dossier = _collect(registry, registered, ledger, folder, parent / "fetched", tuple(notes))
         files.write_json(folder / FACTS, dossier.model_dump(mode="json"))
         listed = sorted(path.name for path in folder.iterdir())
         files.write_text(folder / PAGE, dossier_page.render(dossier, listed))
@@ -278,7 +277,7 @@ def _signature(
     elif not key_ids:
         state = "none"
     else:
-        state = "valid" if attestation.is_required() else "not checked"
+        state = "valid" if signature.is_required() else "not checked"
     return Signature(state=state, key_ids=key_ids, problem=problem), statement
 
 

@@ -225,7 +225,7 @@ def paired_tests(a: Named, b: Named) -> tuple[str, list[PairedTest]]:
     )
     condition = "noisy" if same_noise else "clean"
     predictions = [_of_condition(named, condition) for named in (a, b)]
-    thresholds = (first.evaluation.threshold, second.evaluation.threshold)
+    thresholds = (_threshold(a), _threshold(b))
     return condition, paired.paired_tests(*predictions, thresholds, first.evaluation.confidence)
 
 
@@ -250,6 +250,11 @@ def _check_same_test(a: Named, b: Named) -> None:
         f"they come from different data sets, and {older.name} was registered by an older program, which recorded no "
         "digest of the test recordings alone"
     )
+
+
+def _threshold(named: Named) -> float:
+    assert named.verdict is not None
+    return named.verdict.threshold
 
 
 def _config(named: Named) -> Config:
