@@ -148,7 +148,9 @@ def _begin(store: ModelStore, content: RunContent) -> Run:
         NOTE: description(content.verdict, content.notice),
         **({SYNTHETIC: "true"} if content.notice else {}),
     }
-    return _find_or_create(store, content.digest(), content.name, tags, content.times and content.times.whole())
+    return _find_or_create(
+        store, content.digest(), content.name, tags, content.times.whole() if content.times else None
+    )
 
 
 def _log_seed(store: ModelStore, parent: str, content: RunContent, seed: int, epochs: list[dict[str, float]]) -> None:
