@@ -95,8 +95,8 @@ def _lines(path: Path) -> dict[str, int]:
         ConfigError: a key occurs twice; YAML itself would use the second silently.
     """
     lines: dict[str, int] = {}
-    root = yaml.compose(path.read_text("utf-8"), yaml.SafeLoader)
-    for key, _ in root.value if root else ():
+    mapping = yaml.compose(path.read_text("utf-8"), yaml.SafeLoader)
+    for key, _ in mapping.value if mapping else ():
         name, line = str(key.value), key.start_mark.line + 1
         if name in lines:
             raise ConfigError(f"{path} line {line}: {name}: occurs a second time; first in line {lines[name]}")

@@ -363,7 +363,7 @@ def _sums(folder: Path) -> str:
 
 
 def _write_zip(folder: Path, out: Path) -> None:
-    with files.new_file(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+    with files.new_file(out) as unfinished, zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(folder.iterdir()):
             info = zipfile.ZipInfo(f"{out.stem}/{path.name}", ZIP_TIME)
             info.compress_type = zipfile.ZIP_DEFLATED

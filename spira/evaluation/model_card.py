@@ -64,8 +64,8 @@ def _count(name: str, counts: Mapping[str, int]) -> str:
 
 def _ownership(project: Project) -> list[str]:
     values = {"Owner": project.owner, "Contact": project.contact, "Licence": project.licence}
-    lines = [f"{name}: {value or NOT_RECORDED}." for name, value in values.items()]
-    return [*lines, *([f"Ethics approval: {project.ethics_approval}."] if project.ethics_approval else [])]
+    lines = [f"{name}: {value or NOT_RECORDED}" for name, value in values.items()]
+    return [*lines, *([f"Ethics approval: {project.ethics_approval}"] if project.ethics_approval else [])]
 
 
 def _gate(verdict: Verdict) -> str:

@@ -49,6 +49,10 @@ DIGEST_TAG = "package_digest"
 again at 1."""
 
 
+VIEW = "workflowType=machine_learning"
+"""View of MLflow's pages. In MLflow 3.17 a new browser opens another one, whatever the kind of the experiment."""
+
+
 @dataclass(frozen=True)
 class RegisteredVersion:
     """A registered model."""
@@ -221,7 +225,7 @@ class Registry:
 
     def _page(self, path: str) -> str:
         is_server = self.tracking_uri.startswith(("http://", "https://"))
-        return f"{self.tracking_uri.rstrip('/')}/#/{path}" if is_server else ""
+        return f"{self.tracking_uri.rstrip('/')}/#/{path}?{VIEW}" if is_server else ""
 
     @explained("the package cannot be registered")
     def register(

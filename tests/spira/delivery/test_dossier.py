@@ -250,16 +250,19 @@ def test_a_report_with_voices_or_names_is_left_out(new_mlflow: Path, tmp_path: P
     assert "report.html is left out: an earlier version" in Page(tmp_path / "out").text
 
 
-def test_the_signature_is_shown_with_its_state(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_signature_is_shown_with_its_state(
+    new_mlflow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Signed and checked, signed and not checked, signed by another key, and not signed."""
-    shutil.copytree(work, tmp_path / "work")
-    registry = Registry(local_uri(tmp_path / "work"))
-    assert dossier.write(registry, 2, [], tmp_path / "unsigned").signature.state == "none"
+    shutil.copy(new_mlflow, tmp_path)
+    registry = Registry(local_uri(tmp_path))
+    add_version(registry, tmp_path / "made", 0, [], verdict())
+    assert dossier.write(registry, 1, [], tmp_path / "unsigned").signature.state == "none"
     for name in ("ours", "theirs"):
         attestation.make_keys(tmp_path / f"{name}.key", tmp_path / f"{name}.pub")
     version = registry.show(1)
     monkeypatch.setenv(attestation.SIGNING_KEY, str(tmp_path / "ours.key"))
-    registry.register(tmp_path / "work" / "made-0" / "package", version.run_id, verdict(0.8), version.tags)
+    registry.register(tmp_path / "made" / "package", version.run_id, verdict(), version.tags)
     signed = dossier.write(registry, 1, [], tmp_path / "signed").signature
     assert (signed.state, len(signed.key_ids)) == ("not checked", 1)
     monkeypatch.setenv(attestation.VERIFY_KEY, str(tmp_path / "ours.pub"))

@@ -658,9 +658,15 @@ def test_everything_works_on_an_mlflow_server(server: str, tmp_path: Path) -> No
     assert registry.show(1).uri.startswith("mlflow-artifacts:/")
     with pytest.raises(RegistryError, match="versions: 1, 2; aliases: champion"):
         registry.show(3)
-    assert registry.version_page(2) == f"{server}/#/models/spira/versions/2"
+    assert registry.version_page(2) == f"{server}/#/models/spira/versions/2?workflowType=machine_learning"
     experiment = registry._store.client.get_run(run_id).info.experiment_id
-    assert registry.run_page(run_id) == f"{server}/#/experiments/{experiment}/runs/{run_id}"
+    page = f"{server}/#/experiments/{experiment}/runs/{run_id}"
+    assert registry.run_page(run_id) == f"{page}?workflowType=machine_learning"
+    assert registry._store.client.get_model_version("spira", "2").description.startswith("# Detector")
+    verdict = registry.run_file(registry.show(2), "verdict.json", tmp_path)
+    assert verdict is not None
+    assert registry.run_file(registry.show(2), "data.json", tmp_path) is None
+    assert registry.model_card(registry.show(2)) == registry._store.client.get_model_version("spira", "2").description
 
 
 def test_a_store_without_a_server_has_no_pages(tmp_path: Path) -> None:
