@@ -22,6 +22,16 @@ pytest_plugins = [
 ]
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of an emulated S3 bucket: its server takes a quarter of the time of all fast tests."""
+    for item in items:
+        call = getattr(item, "callspec", None)
+        fixtures = {*getattr(item, "fixturenames", ()), *(map(str, call.params.values()) if call else ())}
+        if fixtures & {"s3_emulator", "s3_bucket", "s3_versions"}:
+            item.add_marker("integration")
+
+
 @pytest.fixture(scope="session")
 def spoken_digits() -> Path:
     """Data set of real voices in SPIRA's layout, beside the checkout."""

@@ -14,6 +14,7 @@ from spira.cli.common.options import ConfigFile, ConfigValues, Json, absolute, r
 from spira.cli.forget import forget
 
 if TYPE_CHECKING:
+    from spira.config import JsonObject
     from spira.data.corpus import Inspection
 
 PROGRESS_SECONDS = 2.0
@@ -94,7 +95,7 @@ def upload(
 app.command()(forget)
 
 
-def to_json(inspection: Inspection) -> dict[str, Any]:
+def to_json(inspection: Inspection) -> JsonObject:
     """Return the problems, the number of accepted recordings, the quality report, and one object a recording."""
     recordings = json.loads(inspection.recordings.to_json(orient="records"))
     accepted = sum(recording["accepted"] for recording in recordings)

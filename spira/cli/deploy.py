@@ -27,14 +27,16 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import JsonValue
 
 from spira.cli.common.console import print_rows, say
 from spira.cli.common.options import DEFAULT_WORK
 from spira.cli.deliver import DEFAULT, Json, SettingsFile
 from spira.cli.models import check_repository
+from spira.config import JsonObject
 from spira.delivery import settings as settings_file
 from spira.delivery.decide import wanted
 from spira.delivery.history.events import VersionId
@@ -42,7 +44,7 @@ from spira.delivery.history.state import DeliveryState, state_of
 from spira.delivery.settings import Settings
 from spira.deployment import promotion
 from spira.deployment.promotion import NotServedError
-from spira.deployment.target import DeploymentError, Release, Status, Target
+from spira.deployment.target import DeploymentError, Plan, Release, Status, Target
 from spira.deployment.targets import LocalTarget
 from spira.deployment.version_stack import Change, to_json
 from spira.errors import SpiraError
@@ -66,7 +68,18 @@ WorkFolder = Annotated[
 ]
 MLflow = Annotated[str, typer.Option("--mlflow", metavar="URL", help="MLflow server; SQLite in --work by default.")]
 Rows = list[tuple[str, str]]
-Call = Callable[[Target], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a call of one target returned, as JSON and as text."""
+
+    fields: JsonObject
+    rows: Rows
+    is_error: bool = False
+
+
+Call = Callable[[Target], Outcome]
 
 
 @dataclass(frozen=True)
@@ -158,14 +171,14 @@ def plan(
     if unfit:
         say(f"version {release.version} {unfit}: apply refuses it, unless --force REASON gives a reason to serve it")
     _warn_if_not_wanted(scope.state, _id_of(release))
-    results = Results(_plan_rows, as_json)
-    results.call_all(scope.targets, lambda target: asdict(target.plan(release)))
+    results = Results(as_json)
+    results.call_all(scope.targets, lambda target: _plan_outcome(target.plan(release)))
     results.finish()
 
 
-def _plan_rows(result: Mapping[str, Any]) -> Rows:
-    steps = [(f"{number}.", step) for number, step in enumerate(result["steps"], 1)]
-    return [("serves", f"version {result['serving']}" if result["serving"] else "nothing"), *steps]
+def _plan_outcome(plan: Plan) -> Outcome:
+    steps = [(f"{number}.", step) for number, step in enumerate(plan.steps, 1)]
+    return Outcome(asdict(plan), [("serves", f"version {plan.serving}" if plan.serving else "nothing"), *steps])
 
 
 @app.command()
@@ -211,17 +224,17 @@ def verify(
 ) -> None:
     """Send the golden recordings as a client would; exit code 1 if an answer differs by more than 1e-5."""
 
-    def verify_target(target: Target) -> dict[str, Any]:
-        return {"version": target.status().version, "largest_difference": target.verify(), "bound": TOLERANCE}
+    def verify_target(target: Target) -> Outcome:
+        version, difference = target.status().version, target.verify()
+        difference_text = f"largest difference from torch {difference:.1e} (limit {TOLERANCE:g})"
+        return Outcome(
+            {"version": version, "largest_difference": difference, "bound": TOLERANCE},
+            [("version", f"version {version} answers correctly: {difference_text}")],
+        )
 
-    results = Results(_verify_rows, as_json)
+    results = Results(as_json)
     results.call_all(Scope.load(settings, work, mlflow, kind).targets, verify_target)
     results.finish()
-
-
-def _verify_rows(result: Mapping[str, Any]) -> Rows:
-    difference = f"largest difference from torch {result['largest_difference']:.1e} (limit {result['bound']:g})"
-    return [("version", f"version {result['version']} answers correctly: {difference}")]
 
 
 @app.command()
@@ -233,21 +246,21 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Print the serving and the previous version, readiness, drift and the last changes; change nothing."""
-    results = Results(_status_rows, as_json)
-    results.call_all(Scope.load(settings, work, mlflow, kind).targets, lambda target: _status_json(target.status()))
+    results = Results(as_json)
+    results.call_all(Scope.load(settings, work, mlflow, kind).targets, lambda target: _status_outcome(target.status()))
     results.finish()
 
 
-def _status_rows(result: Mapping[str, Any]) -> Rows:
-    changes = [Change.model_validate(entry) for entry in result["history"][-CHANGES_SHOWN:]]
-    return [
-        ("version", result["version"] or "none"),
-        ("previous", result["previous"] or "none"),
-        ("ready", "yes" if result["ready"] else "NO"),
-        ("drift", "YES: apply the version again" if result["drifted"] else "none"),
-        *([("message", result["message"])] if result["message"] else []),
-        *(("change", f"{change.at}  {_describe(change)}") for change in reversed(changes)),
+def _status_outcome(status: Status) -> Outcome:
+    rows = [
+        ("version", status.version or "none"),
+        ("previous", status.previous or "none"),
+        ("ready", "yes" if status.ready else "NO"),
+        ("drift", "YES: apply the version again" if status.drifted else "none"),
+        *([("message", status.message)] if status.message else []),
+        *(("change", f"{change.at}  {_describe(change)}") for change in reversed(status.history[-CHANGES_SHOWN:])),
     ]
+    return Outcome(_status_json(status), rows)
 
 
 def _describe(change: Change) -> str:
@@ -339,10 +352,10 @@ def _move(
         SpiraError: the alias could not be moved.
         typer.Exit: with code 1, if a target failed.
     """
-    results = Results(_served_rows, as_json)
+    results = Results(as_json)
 
     def serve_and_report(target: Target) -> str | None:
-        results.call(target, lambda target: _status_json(serve(target)))
+        results.call(target, lambda target: _served_outcome(serve(target)))
         return replaced.get(target.name)
 
     if scope.is_partial:
@@ -357,14 +370,15 @@ def _move(
     results.finish()
 
 
-def _status_json(status: Status) -> dict[str, Any]:
-    return {**asdict(status), "history": to_json(status.history)}
+def _status_json(status: Status) -> JsonObject:
+    history: list[JsonValue] = [*to_json(status.history)]
+    return {**asdict(status), "history": history}
 
 
-def _served_rows(result: Mapping[str, Any]) -> Rows:
-    serving = f"version {result['version']} serves" if result["version"] else "nothing serves"
-    rows = [("version", serving if result["ready"] else f"{serving}, NOT READY")]
-    return rows + ([("message", result["message"])] if result["message"] else [])
+def _served_outcome(status: Status) -> Outcome:
+    serving = f"version {status.version} serves" if status.version else "nothing serves"
+    rows = [("version", serving if status.ready else f"{serving}, NOT READY")]
+    return Outcome(_status_json(status), rows + ([("message", status.message)] if status.message else []))
 
 
 def _id_of(release: Release) -> VersionId:
@@ -392,10 +406,9 @@ def _warn_if_not_wanted(state: DeliveryState, version: VersionId | None) -> None
 class Results:
     """Results of the targets, printed as they come, or at the end as JSON."""
 
-    rows: Callable[[Mapping[str, Any]], Rows]
-    """Formats one result."""
     as_json: bool
-    results: list[dict[str, Any]] = field(default_factory=list)
+    outcomes: list[tuple[str, Outcome]] = field(default_factory=list)
+    """Name of a target, and what its call returned."""
 
     def call(self, target: Target, call: Call) -> None:
         """Call one target and record its result.
@@ -405,9 +418,9 @@ class Results:
         """
         with _progress(target.name):
             try:
-                self._record({"target": target.name, **call(target)})
+                self._record(target.name, call(target))
             except (SpiraError, OSError) as error:  # a full disk is a failure of one target too
-                self._record({"target": target.name, "error": str(error)})
+                self._record(target.name, Outcome({"error": str(error)}, [("error", str(error))], is_error=True))
                 raise DeploymentError(str(error)) from error
 
     def call_all(self, targets: Sequence[Target], call: Call) -> None:
@@ -421,7 +434,8 @@ class Results:
     def print_json(self) -> None:
         """Print the results as JSON if ``--json`` is given."""
         if self.as_json:
-            print(json.dumps(self.results, indent=1))
+            results = [{"target": target, **outcome.fields} for target, outcome in self.outcomes]
+            print(json.dumps(results, indent=1))
 
     def finish(self) -> None:
         """Print the JSON.
@@ -430,14 +444,13 @@ class Results:
             typer.Exit: with code 1, if a target failed.
         """
         self.print_json()
-        if any("error" in result for result in self.results):
+        if any(outcome.is_error for _, outcome in self.outcomes):
             raise typer.Exit(1)
 
-    def _record(self, result: dict[str, Any]) -> None:
-        self.results.append(result)
+    def _record(self, target: str, outcome: Outcome) -> None:
+        self.outcomes.append((target, outcome))
         if not self.as_json:
-            rows = [("error", result["error"])] if "error" in result else self.rows(result)
-            print_rows([("target", result["target"]), *rows])
+            print_rows([("target", target), *outcome.rows])
 
 
 @contextmanager

@@ -18,19 +18,20 @@ import sys
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import pandas as pd
+from pydantic import JsonValue
 
 from spira import temporary
 from spira.audio import DecodedAudio
 from spira.config import SAMPLE_RATE_HZ, FrozenModel, Preprocess
 from spira.data import content_hash, metadata
 from spira.data.content_hash import Hashed
-from spira.data.decoding import check, decode, measure
+from spira.data.decoding import Measures, check, decode, measure
 from spira.data.metadata import DataError, Dataset, examine, read_dataset
 from spira.data.pseudonyms import shown_recording
 from spira.data.quality import CorpusQuality, SkippedRecording, quality_report
@@ -51,8 +52,6 @@ SPLIT_ORDER = ("test", "eval", "train", "noise")
 """Test first: if two splits hold the same audio, the copy outside the frozen test is refused. External test sets come
 last: whatever they hold, training and the frozen test are the same with and without them."""
 WORKERS = 2
-HASHED = "hashed"
-"""Key of a row's file while the corpus is built; not a column of the index."""
 NOISE_LABEL = -1
 """Label of the noise recordings' rows in the index."""
 
@@ -70,7 +69,7 @@ class CorpusManifest(FrozenModel):
     format: int
     digest: str
     """SHA-256 over the sorted paths, sizes and hashes of the CSVs, recordings and noises."""
-    preprocess: dict[str, Any]
+    preprocess: dict[str, JsonValue]
     """Settings as they were written; a later version of the code may have others."""
     uri: str
     """Folder, ``gs://`` or ``s3://`` prefix of the data set."""
@@ -255,17 +254,74 @@ def _with_refused_rows(recordings: pd.DataFrame, refused: pd.DataFrame) -> pd.Da
     return pd.DataFrame(rows, columns=recordings.columns)
 
 
+@dataclass(frozen=True)
+class TableRow:
+    """A row of the tables of a data set: a recording, or noise."""
+
+    file_path: str
+    split: str
+    """``train``, ``eval``, ``test``, ``noise`` or an external test set."""
+    label: int
+    """0 control, 1 patient, or :data:`NOISE_LABEL`."""
+    optional: Mapping[str, object]
+    """Optional columns, such as ``speaker``; none for noise."""
+
+    @property
+    def is_noise(self) -> bool:
+        """Return whether it is noise."""
+        return self.split == "noise"
+
+    def columns(self) -> dict[str, object]:
+        """Return all columns by name."""
+        return {"file_path": self.file_path, "split": self.split, "label": self.label, **self.optional}
+
+
+@dataclass(frozen=True)
+class DecodedRow:
+    """A row and its audio, or the rule that the audio breaks."""
+
+    row: TableRow
+    audio: DecodedAudio | wav.AudioError
+    hashed: Hashed | None = None
+    """Hash of the file; None if it is missing."""
+
+
+@dataclass(frozen=True)
+class CorpusRow:
+    """A row whose audio is in the corpus."""
+
+    row: TableRow
+    sha256: str
+    """Hash of the file."""
+    offset: int
+    """Index of its first sample in the array."""
+    samples: int
+    measures: Measures
+
+    def columns(self) -> dict[str, object]:
+        """Return the columns of the index."""
+        return {
+            "file_path": self.row.file_path,
+            "label": self.row.label,
+            "split": self.row.split,
+            "offset": self.offset,
+            "samples": self.samples,
+            "seconds": self.measures.seconds,
+            "sha256": self.sha256,
+            **self.row.optional,
+        }
+
+
 class _Builder:
     """State of one build: the recordings written so far, and the problems."""
 
     def __init__(self, store: Store, dataset: Dataset, settings: Preprocess, folder: Path) -> None:
         self.store, self.dataset, self.settings, self.folder = store, dataset, settings, folder
-        self.rows: list[dict[str, Any]] = []
-        self.measures: list[dict[str, Any]] = []
+        self.rows: list[CorpusRow] = []
         self.skipped: list[SkippedRecording] = []
         self.repeats: list[str] = []
         self.shortest_noise = sys.maxsize  # samples
-        self.seen_audio: dict[str, dict[str, Any]] = {}  # hash of the decoded samples -> its row
+        self.seen_audio: dict[str, TableRow] = {}  # hash of the decoded samples -> its row
         csvs = {path: entry for path, entry in dataset.files.items() if path.endswith(".csv")}
         self.files = content_hash.hash_files(store, csvs, {})  # every file that has been read, by path
 
@@ -282,49 +338,47 @@ class _Builder:
         """Decode, check and append every recording; list those that break a rule."""
         catalogue = _catalogue(self.dataset)
         with _GrowingArray(self.folder / AUDIO) as audio_array, _GrowingArray(self.folder / NOISE) as noise_array:
-            for done, (row, audio) in enumerate(_map_in_order(self._decode, catalogue), start=1):
-                self._add(row, audio, noise_array if row["split"] == "noise" else audio_array)
+            for done, decoded in enumerate(_map_in_order(self._decode, catalogue), start=1):
+                self._add(decoded, noise_array if decoded.row.is_noise else audio_array)
                 if progress:
                     progress(done, len(catalogue))
 
-    def _decode(self, row: dict[str, Any]) -> tuple[dict[str, Any], DecodedAudio | wav.AudioError]:
+    def _decode(self, row: TableRow) -> DecodedRow:
         """Decode and check one recording; runs in a worker thread."""
-        path = row["file_path"]
+        path = row.file_path
         if path not in self.dataset.files:
-            return row, wav.AudioError(self.dataset.missing[path])
-        max_seconds = self.settings.max_noise_seconds if row["split"] == "noise" else self.settings.max_seconds
+            return DecodedRow(row, wav.AudioError(self.dataset.missing[path]))
+        max_seconds = self.settings.max_noise_seconds if row.is_noise else self.settings.max_seconds
         entry = self.dataset.files[path]
         with self.store.local(path, entry.generation) as file:
             hashed = content_hash.hash_local(file, entry)
-            row = {**row, "sha256": hashed.sha256, HASHED: hashed}
             try:
-                return row, check(decode(file, self.settings, max_seconds), self.settings)
+                return DecodedRow(row, check(decode(file, self.settings, max_seconds), self.settings), hashed)
             except wav.AudioError as error:
-                return row, error
+                return DecodedRow(row, error, hashed)
 
-    def _add(self, row: dict[str, Any], audio: DecodedAudio | wav.AudioError, array: _GrowingArray) -> None:
+    def _add(self, decoded: DecodedRow, array: _GrowingArray) -> None:
         """Append one recording, or record the rule that it breaks."""
-        if HASHED in row:
-            self.files[row["file_path"]] = row.pop(HASHED)
+        row, audio, hashed = decoded.row, decoded.audio, decoded.hashed
+        if hashed:
+            self.files[row.file_path] = hashed
         problem = str(audio) if isinstance(audio, wav.AudioError) else self._conflict(row, audio)
-        if problem or isinstance(audio, wav.AudioError):
+        if problem or isinstance(audio, wav.AudioError) or hashed is None:
             self._skip(row, problem)
             return
-        samples = len(audio.samples)
-        row |= {"offset": array.append(audio.samples), "samples": samples, "seconds": samples / SAMPLE_RATE_HZ}
-        self.rows.append(row)
-        self.measures.append({"split": row["split"], "label": row["label"], **measure(audio)})
-        if row["split"] == "noise":
-            self.shortest_noise = min(self.shortest_noise, samples)
+        offset = array.append(audio.samples)
+        self.rows.append(CorpusRow(row, hashed.sha256, offset, len(audio.samples), measure(audio)))
+        if row.is_noise:
+            self.shortest_noise = min(self.shortest_noise, len(audio.samples))
 
-    def _conflict(self, row: dict[str, Any], audio: DecodedAudio) -> str:
+    def _conflict(self, row: TableRow, audio: DecodedAudio) -> str:
         """Return the rule that a recording breaks together with an earlier one, or an empty string."""
-        if row["split"] == "noise" and len(audio.samples) < (longest := self._longest_samples()):
+        if row.is_noise and len(audio.samples) < (longest := self._longest_samples()):
             return (
                 f"noise of {len(audio.samples) / SAMPLE_RATE_HZ:.1f} s is shorter than the longest recording "
                 f"({longest / SAMPLE_RATE_HZ:.1f} s): a slice as long as the recording cannot be cut from it"
             )
-        if metadata.is_external(row["split"]) and len(audio.samples) > self.shortest_noise:
+        if metadata.is_external(row.split) and len(audio.samples) > self.shortest_noise:
             return (
                 f"lasts {len(audio.samples) / SAMPLE_RATE_HZ:.1f} s, longer than the shortest noise "
                 f"({self.shortest_noise / SAMPLE_RATE_HZ:.1f} s): a slice as long as it cannot be cut from the noise"
@@ -332,73 +386,69 @@ class _Builder:
         twin = self.seen_audio.setdefault(hashlib.sha256(audio.samples.data).hexdigest(), row)
         if twin is row:
             return ""
-        repeat = f"holds the same audio as {self.dataset.source_rows[twin['file_path']]}"
-        if twin["split"] != row["split"] and metadata.is_external(row["split"]):
-            return f"{repeat} of the {twin['split']} split: an external test set needs recordings of its own"
-        if twin["split"] != row["split"]:
-            return f"{repeat} of the {twin['split']} split: training audio must not be tested on"
-        if twin["label"] != row["label"]:
+        repeat = f"holds the same audio as {self.dataset.source_rows[twin.file_path]}"
+        if twin.split != row.split and metadata.is_external(row.split):
+            return f"{repeat} of the {twin.split} split: an external test set needs recordings of its own"
+        if twin.split != row.split:
+            return f"{repeat} of the {twin.split} split: training audio must not be tested on"
+        if twin.label != row.label:
             return f"{repeat} under the other class: one of the two labels is wrong"
-        self.repeats.append(f"{self.dataset.source_rows[row['file_path']]}, {repeat}, in the same split")
+        self.repeats.append(f"{self.dataset.source_rows[row.file_path]}, {repeat}, in the same split")
         return ""
 
     def _longest_samples(self) -> int:
-        return max((row["samples"] for row in self.rows if row["split"] != "noise"), default=0)
+        return max((each.samples for each in self.rows if not each.row.is_noise), default=0)
 
-    def _skip(self, row: dict[str, Any], rule: str) -> None:
-        path, where = row["file_path"], self.dataset.source_rows[row["file_path"]]
+    def _skip(self, row: TableRow, rule: str) -> None:
+        path, where = row.file_path, self.dataset.source_rows[row.file_path]
         message = f"{where}: {shown_recording(path)} {rule}"
+        label = None if row.is_noise else row.label
         self.skipped.append(
-            SkippedRecording(
-                file_path=path,
-                split=row["split"],
-                label=None if row["split"] == "noise" else row["label"],
-                where=where,
-                rule=rule,
-                message=message,
-            )
+            SkippedRecording(file_path=path, split=row.split, label=label, where=where, rule=rule, message=message)
         )
 
     def missing_classes(self) -> list[str]:
         """Return a problem for each class that a split lacks, and for noise, after bad recordings were skipped."""
-        rows = pd.DataFrame([row for row in self.rows if row["split"] != "noise"], columns=["split", "label"])
-        problems = metadata.missing_classes(rows.rename(columns={"label": "class"}), self.dataset.splits)
-        if not any(row["split"] == "noise" for row in self.rows):
+        classes = [(each.row.split, each.row.label) for each in self.rows if not each.row.is_noise]
+        problems = metadata.missing_classes(pd.DataFrame(classes, columns=["split", "class"]), self.dataset.splits)
+        if not any(each.row.is_noise for each in self.rows):
             problems.append("no noise recording is left")
         after = f"after skipping {len(self.skipped)} bad recordings: " if self.skipped else ""
         return [f"{after}{problem}" for problem in problems]
 
     def _write_tables(self) -> None:
         """Write the manifest last: a folder without one is not complete."""
-        index = pd.DataFrame(self.rows)
-        first = ["file_path", "label", "split", "offset", "samples", "seconds", "sha256"]
-        index = index[first + [name for name in index if name not in first]]
-        index.to_parquet(self.folder / INDEX)
-        measures = pd.DataFrame(self.measures).drop(columns=["split", "label"])
-        measures.insert(0, "file_path", index["file_path"])
-        measures.to_parquet(self.folder / MEASURES)
+        pd.DataFrame([each.columns() for each in self.rows]).to_parquet(self.folder / INDEX)
+        measures = [{"file_path": each.row.file_path, **asdict(each.measures)} for each in self.rows]
+        pd.DataFrame(measures).to_parquet(self.folder / MEASURES)
         write_json(self.folder / QUALITY, self.quality().model_dump(mode="json"))
         manifest = _manifest(self.dataset, self.settings, self.files)
         write_json(self.folder / MANIFEST, manifest.model_dump(mode="json"))
 
     def quality(self) -> CorpusQuality:
         """Return the report on the recordings that were accepted."""
-        measures = pd.DataFrame(self.measures).assign(speaker=pd.DataFrame(self.rows).get("speaker"))
-        return quality_report(measures, self.repeats, self.skipped, _readme(self.store))
+        measures = [
+            {
+                "split": each.row.split,
+                "label": each.row.label,
+                "speaker": each.row.optional.get("speaker"),
+                **asdict(each.measures),
+            }
+            for each in self.rows
+        ]
+        return quality_report(pd.DataFrame(measures), self.repeats, self.skipped, _readme(self.store))
 
     def table(self) -> pd.DataFrame:
         """Return one row a recording, accepted or not, in the order of the tables."""
-        accepted = {
-            row["file_path"]: {**row, **measures, "accepted": True, "rule": ""}
-            for row, measures in zip(self.rows, self.measures, strict=True)
+        results: dict[str, dict[str, object]] = {
+            each.row.file_path: {"sha256": each.sha256, **asdict(each.measures), "accepted": True, "rule": ""}
+            for each in self.rows
         }
-        refused = {skipped.file_path: {"accepted": False, "rule": skipped.rule} for skipped in self.skipped}
+        results |= {skipped.file_path: {"accepted": False, "rule": skipped.rule} for skipped in self.skipped}
         rows = _catalogue(self.dataset)
-        table = pd.DataFrame(
-            [{**row, **accepted.get(row["file_path"], refused.get(row["file_path"], {}))} for row in rows]
-        )
+        table = pd.DataFrame([{**row.columns(), **results.get(row.file_path, {})} for row in rows])
         first = ["file_path", "split", "label", "accepted", "rule"]
-        others = [name for name in table if name not in {*first, "offset", "samples"}]
+        others = [name for name in table if name not in first]
         return table.reindex(columns=first + others)
 
 
@@ -448,14 +498,17 @@ def _readme(store: Store) -> str:
     return store.read(readmes[0].path, readmes[0].generation).decode(errors="replace") if readmes else ""
 
 
-def _catalogue(dataset: Dataset) -> list[dict[str, Any]]:
+def _catalogue(dataset: Dataset) -> list[TableRow]:
     """Return a row for each recording and noise, in the order in which they are written."""
-    recordings = dataset.recordings.rename(columns={"class": "label"})
+    recordings = dataset.recordings
     if "age" in recordings:
-        recordings["age"] = pd.to_numeric(recordings["age"])
-    rows: list[dict[str, Any]] = recordings.to_dict("records")  # type: ignore[assignment]  # names are text
-    rows += [{"file_path": path, "split": "noise", "label": NOISE_LABEL} for path in dataset.noises]
-    return sorted(rows, key=lambda row: _order(row["split"]))
+        recordings = recordings.assign(age=pd.to_numeric(recordings["age"]))
+    rows = []
+    for columns in recordings.to_dict("records"):
+        path, split, label = (columns.pop(name) for name in ("file_path", "split", "class"))
+        rows.append(TableRow(path, split, int(label), {str(name): value for name, value in columns.items()}))
+    rows += [TableRow(path, "noise", NOISE_LABEL, {}) for path in dataset.noises]
+    return sorted(rows, key=lambda row: _order(row.split))
 
 
 def _order(split: str) -> tuple[int, str]:

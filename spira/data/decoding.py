@@ -5,6 +5,7 @@ A bad recording raises :class:`spira.inference.wav.AudioError`, whose message is
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,28 @@ from spira.inference.wav import AudioError
 FRAME_SAMPLES = SAMPLE_RATE_HZ // 50  # 20 ms
 FLOOR_DBFS = -120.0
 SPEECH_ABOVE_BACKGROUND_DB = 10.0
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Measures of a recording. Levels are without the mean, since an offset of the microphone is no sound."""
+
+    seconds: float
+    sample_rate: int
+    """As recorded, Hz."""
+    channels: int
+    """As recorded."""
+    peak_dbfs: float
+    """Of the samples, with their mean."""
+    rms_dbfs: float
+    background_dbfs: float
+    """10th percentile of the levels of 20 ms frames."""
+    speech_fraction: float
+    """Share of the frames that are more than 10 dB above the background."""
+    clipped_fraction: float
+    """Share of the samples at full scale, over all channels."""
+    encoding: str
+    """As recorded, such as ``WAV PCM``."""
 
 
 def decode(file: Path, settings: Preprocess, max_seconds: float) -> DecodedAudio:
@@ -65,22 +88,18 @@ def _dbfs(amplitude: Any) -> Any:
     return 20 * np.log10(np.maximum(amplitude, 10 ** (FLOOR_DBFS / 20)))
 
 
-def measure(audio: DecodedAudio) -> dict[str, Any]:
-    """Return the measures of a recording.
-
-    Background is the 10th percentile of the levels of 20 ms frames; speech is more than 10 dB above it. Levels are
-    measured without the mean, since an offset of the microphone is no sound; the peak is that of the samples.
-    """
+def measure(audio: DecodedAudio) -> Measures:
+    """Return the measures of a recording."""
     levels = frame_levels(audio.samples)
     background = np.percentile(levels, 10)
-    return {
-        "seconds": len(audio.samples) / SAMPLE_RATE_HZ,
-        "sample_rate": audio.sample_rate,
-        "channels": audio.channels,
-        "peak_dbfs": float(_dbfs(np.abs(audio.samples).max())),
-        "rms_dbfs": float(_dbfs(np.std(audio.samples, dtype=np.float64))),
-        "background_dbfs": float(background),
-        "speech_fraction": float(np.mean(levels > background + SPEECH_ABOVE_BACKGROUND_DB)),
-        "clipped_fraction": audio.clipped,
-        "encoding": audio.encoding,
-    }
+    return Measures(
+        seconds=len(audio.samples) / SAMPLE_RATE_HZ,
+        sample_rate=audio.sample_rate,
+        channels=audio.channels,
+        peak_dbfs=float(_dbfs(np.abs(audio.samples).max())),
+        rms_dbfs=float(_dbfs(np.std(audio.samples, dtype=np.float64))),
+        background_dbfs=float(background),
+        speech_fraction=float(np.mean(levels > background + SPEECH_ABOVE_BACKGROUND_DB)),
+        clipped_fraction=audio.clipped,
+        encoding=audio.encoding,
+    )

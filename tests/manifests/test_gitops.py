@@ -53,11 +53,12 @@ def compiled(folder: Path, *options: str) -> Path:
     return out
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "options", [(), ("--image", IMAGE, "--claim", "c", "--secret", "s", "--namespace", "kubeflow")]
 )
 def test_the_resources_meet_kubeflows_definitions(options: tuple[str, ...], tmp_path: Path):
-    """Without an unknown field, which an API server refuses."""
+    """They have no unknown field, which an API server refuses."""
     kinds = []
     for item in yaml.safe_load_all(compiled(tmp_path, *options).read_text()):
         jsonschema.validate(item, schemas()[item["kind"]])
@@ -108,7 +109,7 @@ def command() -> list[str]:
 
 
 def test_the_pipeline_of_the_example_is_up_to_date(tmp_path: Path):
-    """Made by the command in its kustomization, with the image that it has."""
+    """The command in its kustomization makes the same file, with the image that it has."""
     (image,) = set(re.findall(r"image: (\S+@sha256:\w{64})", (GITOPS / "pipeline.yaml").read_text()))
     arguments = [image if part.startswith("IMAGE@") else part for part in command()[3:]]
     out = Path(arguments[arguments.index("--out") + 1])

@@ -143,6 +143,7 @@ def test_a_disk_that_fills_up_is_named(small_disk: Path, demo: Path) -> None:
     assert f"no space left in {small_disk}" in result.stderr
 
 
+@pytest.mark.integration
 def test_a_read_only_checkout_is_refused_in_one_line(tmp_path: Path) -> None:
     """The compiled pipeline is written beside its source, unless --out names another file."""
     checkout = tmp_path / "checkout"
