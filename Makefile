@@ -2,21 +2,22 @@
 # make check   lint, types, import contracts and fast tests: under a minute
 # make test    make check's part without tests, then all tests but the slow ones
 # make docs    build the documentation site into work/site
+# make audit   SBOM, licences and known vulnerabilities of the environment, into work/audit
 # make kind-up, make e2e, make kind-down: the end-to-end tests on a Kubernetes cluster of this machine (Docker and kind)
 PYTHON ?= python3
 BIN := .venv/bin
 
 KIND_CLUSTER ?= spira
 
-.PHONY: setup run check test test-slow lint docs bench bench-serving images image-train kind-up e2e kind-down clean
+.PHONY: setup run check test test-slow lint docs audit bench bench-serving images image-train kind-up e2e kind-down clean
 
 setup: .venv/ready
 
-# One pinned environment; uv installs in parallel and needs no compiler.
-.venv/ready: requirements.lock pyproject.toml
+# One pinned environment; uv installs in parallel and needs no compiler. Every file is compared with its hash in a lock.
+.venv/ready: requirements.lock requirements-uv.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-uv.lock
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes --requirement requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
 
@@ -46,6 +47,14 @@ docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "documentation: work/site/index.html"
 
+# The tools have an environment of their own, so that they are no part of what they list.
+AUDIT = work/audit
+
+audit: setup
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(AUDIT)/tools
+	$(BIN)/uv pip install --quiet --python $(AUDIT)/tools --require-hashes --requirement audit/requirements.lock
+	$(BIN)/python -m audit --tools $(AUDIT)/tools/bin --environment $(BIN)/python --out $(AUDIT)
+
 bench: setup
 	$(BIN)/python -m benchmarks
 
@@ -55,13 +64,17 @@ bench-serving: setup
 # The commit of an image, for the lineage of the models it makes.
 COMMIT = $(shell git describe --always --abbrev=40 --dirty 2>/dev/null || echo unknown)
 
+# Image of Python. A digest fixes its content: PYTHON_IMAGE=python:3.11-slim@sha256:...
+PYTHON_IMAGE ?= python:3.11-slim
+BUILD = docker build --build-arg PYTHON_IMAGE=$(PYTHON_IMAGE)
+
 images:
-	docker build --file Dockerfile.serve --tag spira/serve:dev .
-	docker build --file Dockerfile.base --tag spira/base:dev --build-arg GIT_COMMIT=$(COMMIT) .
+	$(BUILD) --file Dockerfile.serve --tag spira/serve:dev .
+	$(BUILD) --file Dockerfile.base --tag spira/base:dev --build-arg GIT_COMMIT=$(COMMIT) .
 
 # 6 GB, most of it CUDA; TORCH=cpu leaves CUDA out.
 image-train:
-	docker build --file Dockerfile.base --target dependencies --tag spira/dependencies:dev .
+	$(BUILD) --file Dockerfile.base --target dependencies --tag spira/dependencies:dev .
 	docker build --file Dockerfile.train --tag spira/train:dev --build-arg GIT_COMMIT=$(COMMIT) --build-arg TORCH=$(TORCH) .
 
 # Two nodes, one for a simulated GPU. KIND_NODE_IMAGE sets another node image.

@@ -1,0 +1,1 @@
+"""SBOM, licences and known vulnerabilities of this environment: ``make audit``."""
