@@ -30,10 +30,12 @@ from spira.data.corpus import Corpus
 from spira.data.metadata import CLASS_NAMES, MISSING, SPLITS
 from spira.data.pseudonyms import Pseudonyms
 from spira.data.quality import SkippedRecording
-from spira.evaluation import plots, sharing
+from spira.evaluation import plots, sharing, tables
 from spira.evaluation import verdict as verdicts
 from spira.evaluation.metrics import METRICS
+from spira.evaluation.predict import predict_windows
 from spira.evaluation.verdict import CONDITIONS, HISTORIES, PREDICTIONS, PROBES, VERDICT, CheckKind, Verdict
+from spira.features import windows
 from spira.models import checkpoint as checkpoints
 from spira.models.checkpoint import Checkpoint
 
@@ -80,9 +82,13 @@ class ShownMistake:
     """Whether it is one of the first :data:`MAX_DETAILED`."""
     probabilities: dict[str, float]
     """Condition -> mean probability."""
-    spectrogram: Markup
+    draws: tuple[float, ...]
+    """Probability in each draw of noise."""
+    windows: Markup
+    """Probability by window, of the recording without inserted noise; on a page with voices with its spectrogram.
+    Empty beyond the first mistakes."""
     audio: str
-    """Data URI. Audio and spectrogram are empty beyond the first mistakes, and on a page without voices."""
+    """Data URI; empty beyond the first mistakes, and on a page without voices."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +151,9 @@ def render(
         notice=notice(corpus),
         description=corpus.quality.about,
         pictures=pictures(verdict, predictions, histories, corpus),
-        mistakes=mistakes(verdict, predictions, corpus, content),
+        mistakes=mistakes(verdict, predictions, trained, corpus, content),
         has_voices=content.has_voices,
+        tables={name: tables.link(rows) for name, rows in downloads(shown, corpus).items()},
         skipped=skipped(corpus, content.pseudonyms),
         settings=settings(trained.config),
         config=trained.config,
@@ -162,6 +169,18 @@ def render(
         light=plots.LIGHT,
         dark=plots.DARK,
     )
+
+
+def downloads(verdict: Verdict, corpus: Corpus) -> dict[str, list[tables.Row]]:
+    """Return the tables that have rows, by name."""
+    all_tables = {
+        "checks": tables.checks(verdict),
+        "metrics": tables.metrics(verdict),
+        "seeds": tables.seeds(verdict),
+        "slices": tables.slices(verdict),
+        "quality": tables.quality(corpus.quality),
+    }
+    return {name: rows for name, rows in all_tables.items() if rows}
 
 
 def titles(verdict: Verdict) -> dict[str, str]:
@@ -228,20 +247,20 @@ def skipped(corpus: Corpus, pseudonyms: Pseudonyms | None) -> list[SkippedRecord
     ]
 
 
-def mistakes(verdict: Verdict, predictions: pd.DataFrame, corpus: Corpus, content: Content) -> list[ShownMistake]:
-    """Return the worst mistakes with their metadata; the first few with spectrogram and audio, if these are wanted."""
+def mistakes(
+    verdict: Verdict, predictions: pd.DataFrame, trained: Checkpoint, corpus: Corpus, content: Content
+) -> list[ShownMistake]:
+    """Return the worst mistakes with their metadata; the first few with what explains them."""
     shown = []
     for position, mistake in enumerate(verdict.mistakes):
         recordings = corpus.split(mistake.split)
         row = int(recordings.table.index[recordings.table["file_path"] == mistake.file_path][0])
         of_file = predictions[predictions["file_path"] == mistake.file_path]
         means = of_file.groupby("condition", sort=False)["probability"].mean()
-        spectrogram, sound = Markup(""), ""
         is_detailed = position < MAX_DETAILED
-        if is_detailed and content.has_voices:
-            clip = recordings.waveform(row)[: round(MAX_CLIP_SECONDS * SAMPLE_RATE_HZ)]
-            spectrogram = Markup(plots.spectrogram(clip, f"mistake-{position}"))
-            sound = audio(clip)
+        waveform = recordings.waveform(row)
+        clip = waveform[: round(MAX_CLIP_SECONDS * SAMPLE_RATE_HZ)]
+        has_voice = is_detailed and content.has_voices
         shown.append(
             ShownMistake(
                 name=content.pseudonyms.recording(mistake.file_path) if content.pseudonyms else mistake.file_path,
@@ -251,11 +270,21 @@ def mistakes(verdict: Verdict, predictions: pd.DataFrame, corpus: Corpus, conten
                 metadata={} if content.pseudonyms else metadata(recordings.table.iloc[row]),
                 is_detailed=is_detailed,
                 probabilities={str(name): mean for name, mean in means.items()},
-                spectrogram=spectrogram,
-                audio=sound,
+                draws=tuple(of_file[of_file["condition"] == "noisy"]["probability"]),
+                windows=by_window(trained, waveform, f"mistake-{position}", clip if has_voice else None)
+                if is_detailed
+                else Markup(""),
+                audio=audio(clip) if has_voice else "",
             )
         )
     return shown
+
+
+def by_window(trained: Checkpoint, waveform: np.ndarray, name: str, clip: np.ndarray | None) -> Markup:
+    """Draw the probability of each window of ``waveform [samples]``, below the spectrogram of ``clip`` if given."""
+    probabilities = predict_windows(trained.network, trained.config, waveform)
+    spans = np.array(windows.spans(len(waveform), trained.config.windows))
+    return Markup(plots.windows(probabilities, spans, trained.config.evaluation.threshold, name, clip))
 
 
 def metadata(row: pd.Series[Any]) -> dict[str, object]:
