@@ -20,8 +20,8 @@ The map, top to bottom. A folder imports only what stands below it (``lint-impor
     audio        a recording of any format, decoded: the one policy of training, ``spira predict`` and the server
     inference    what a package computes with: numpy and scipy, Python 3.8 syntax
 
-Beside them: ``stage_logging``, ``files`` (atomic writes, locks), ``jit`` (machine code), ``kubernetes_connection`` and
-``errors``.
+Beside them: ``stage_logging``, ``files`` (atomic writes, locks), ``jit`` (machine code), ``language`` (pages in English
+or Portuguese), ``kubernetes_connection`` and ``errors``.
 """
 
 import math

@@ -10,10 +10,12 @@ Two kinds of page
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import unescape
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ import numpy as np
 import pandas as pd
 import soundfile
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from spira import files
 from spira.config import SAMPLE_RATE_HZ, Config
@@ -36,6 +38,7 @@ from spira.evaluation.metrics import METRICS
 from spira.evaluation.predict import predict_windows
 from spira.evaluation.verdict import CONDITIONS, HISTORIES, PREDICTIONS, PROBES, VERDICT, CheckKind, Verdict
 from spira.features import windows
+from spira.language import Language, Translator, translator
 from spira.models import checkpoint as checkpoints
 from spira.models.checkpoint import Checkpoint
 
@@ -49,6 +52,9 @@ SYNTHETIC = re.compile(r"\b(synthetic|stand-in|simulated|artificial)\b", re.IGNO
 """Words in a data set's description that show that its recordings are not of patients."""
 LIMIT_SIGNS = {CheckKind.AT_LEAST: "≥", CheckKind.LOW_AT_LEAST: "lower end ≥", CheckKind.AT_MOST: "≤"}
 """Sign before the limit of a check."""
+
+SVG_TEXT = re.compile(r"(?<=>)[^<>]+(?=</text>)")
+"""A text of a picture."""
 
 Histories = Mapping[str, list[dict[str, float]]]
 """Seed -> metrics of each epoch."""
@@ -99,6 +105,7 @@ class Content:
     """In place of names; None to show the names."""
     has_voices: bool = False
     """Whether it has audio and spectrograms of mistakes."""
+    language: Language = Language.ENGLISH
 
 
 def write(
@@ -140,8 +147,14 @@ def render(
     content: Content,
 ) -> str:
     """Return the page; see :func:`write`."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["number"] = number
+    words = translator(content.language)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.i18n"]
+    )
+    environment.install_gettext_translations(words.catalogue, newstyle=True)  # type: ignore[attr-defined]
+    environment.filters["number"] = lambda value, digits=3: words.number(number(value, digits))
+    environment.filters["t"] = words.message
+    environment.filters["sentence"] = lambda text: text[:1].upper() + text[1:]
     template = (resources.files("spira.evaluation") / "report.html").read_text("utf-8")
     shown = sharing.shared_verdict(verdict, content.pseudonyms) if content.pseudonyms else verdict
     return environment.from_string(template).render(
@@ -150,8 +163,14 @@ def render(
         card=card(verdict, trained, corpus),
         notice=notice(corpus),
         description=corpus.quality.about,
-        pictures=pictures(verdict, predictions, histories, corpus),
-        mistakes=mistakes(verdict, predictions, trained, corpus, content),
+        pictures={
+            name: translated(picture, words)
+            for name, picture in pictures(verdict, predictions, histories, corpus).items()
+        },
+        mistakes=[
+            dataclasses.replace(mistake, windows=translated(mistake.windows, words))
+            for mistake in mistakes(verdict, predictions, trained, corpus, content)
+        ],
         has_voices=content.has_voices,
         tables={name: tables.link(rows) for name, rows in downloads(shown, corpus).items()},
         skipped=skipped(corpus, content.pseudonyms),
@@ -161,7 +180,9 @@ def render(
         gate=verdict.gate.model_dump(mode="json"),
         corpus=corpus,
         lineage=lineage,
-        titles=titles(verdict),
+        language=content.language.value,
+        titles={name: words.message(title) for name, title in titles(verdict).items()},
+        plurals=[f"{name}s" for name in CLASS_NAMES.values()],
         probes=PROBES,
         metrics=METRICS,
         limit_signs=LIMIT_SIGNS,
@@ -181,6 +202,13 @@ def downloads(verdict: Verdict, corpus: Corpus) -> dict[str, list[tables.Row]]:
         "quality": tables.quality(corpus.quality),
     }
     return {name: rows for name, rows in all_tables.items() if rows}
+
+
+def translated(picture: Markup, words: Translator) -> Markup:
+    """Return a picture with its texts in the language of ``words``."""
+    if words.language == Language.ENGLISH:
+        return picture
+    return Markup(SVG_TEXT.sub(lambda match: escape(words.message(unescape(match[0]))), picture))
 
 
 def titles(verdict: Verdict) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 EXTRAS = {
     "kubeflow": ("kfp", "kfp_server_api", "kubernetes"),
     "deliver": (
+        "babel",
         "boto3",
         "botocore",
         "cryptography",
