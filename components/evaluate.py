@@ -13,6 +13,7 @@ def evaluate(
     gate: str,
     registry_uri: str,
     pipeline_run: str,
+    language: str,
     verdict: Output[Artifact],
     report: Output[HTML],
     candidate: Output[Model],
@@ -28,6 +29,7 @@ def evaluate(
         gate: Gate, JSON, with all of its keys; empty for the project's own.
         registry_uri: URL of the MLflow server, or a folder for SQLite. Its champion is compared with the candidate.
         pipeline_run: Name of this run, for the lineage and MLflow.
+        language: Language of the report: en or pt-BR.
 
     Returns:
         Whether the candidate is approved.
@@ -42,7 +44,7 @@ def evaluate(
     from pathlib import Path
 
     from spira.stages.evaluate import evaluate
-    from spira.stages.inputs import read_gate
+    from spira.stages.inputs import read_gate, read_language
 
     result = evaluate(
         Path(corpus.path),
@@ -53,6 +55,7 @@ def evaluate(
         Path(candidate.path),
         registry_uri=registry_uri,
         pipeline_run=pipeline_run,
+        language=read_language(language),
     )
     verdict.metadata.update(result.verdict_metadata())
     candidate.metadata.update(result.candidate_metadata())

@@ -19,6 +19,7 @@ from spira.delivery.training_request import TrainingRequest
 from spira.deployment.targets import LocalTarget
 from spira.errors import SpiraError
 from spira.evaluation import gate as gates
+from spira.language import Language
 
 if TYPE_CHECKING:
     from pipelines.kubeflow.settings import KubeflowSettings
@@ -44,6 +45,7 @@ class Parameters(FrozenModel):
     gate: str
     seeds: tuple[int, ...]
     skip_bad: bool
+    language: Language
     device: str
     require_gpu: bool
     node_selector: dict[str, str] = Field(default_factory=dict)
@@ -162,4 +164,5 @@ def _of_request(request: TrainingRequest) -> dict[str, Any]:
         "gate": request.gate.model_dump_json(),
         "seeds": request.config.training.seeds,
         "skip_bad": request.skip_bad,
+        "language": request.language,
     }

@@ -145,6 +145,7 @@ def pipeline(options: CompileOptions, code_digest: str = "") -> GraphComponent:
         gate: str = "",
         seeds: list[int] = SEEDS,
         skip_bad: bool = False,
+        language: str = "en",
         device: str = "cuda" if has_gpu else "auto",
         require_gpu: bool = has_gpu,
         node_selector: dict = options.node_selector,
@@ -169,6 +170,7 @@ def pipeline(options: CompileOptions, code_digest: str = "") -> GraphComponent:
             gate: Gate, JSON, with all of its keys; empty for the project's own.
             seeds: Seeds, such as [1, 2]; one network is trained for each.
             skip_bad: Leave bad recordings out, instead of refusing the data set.
+            language: Language of the report: en or pt-BR.
             device: Device of the training: auto, cpu, cuda or cuda:N.
             require_gpu: Fail where there is no GPU, instead of training on the CPU.
             node_selector: Labels of the nodes for train pods, such as {"karpenter.sh/nodepool": "gpu"}.
@@ -220,6 +222,7 @@ def pipeline(options: CompileOptions, code_digest: str = "") -> GraphComponent:
                     gate=gate,
                     registry_uri=registry_uri,
                     pipeline_run=pipeline_run,
+                    language=language,
                 )
             ).set_display_name("Evaluate")
             with_resources(with_timeout(evaluate_task, 6), options)

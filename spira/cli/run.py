@@ -17,6 +17,7 @@ from spira.cli.common.options import (
     Device,
     GateFile,
     MLflow,
+    ReportLanguage,
     RequireGpu,
     Seeds,
     SkipBad,
@@ -26,6 +27,7 @@ from spira.cli.common.options import (
     resolve_config,
 )
 from spira.errors import SpiraError
+from spira.language import Language
 
 DEMO_NOTICE = "the data is SYNTHETIC, made by a computer: its figures say nothing about patients"
 
@@ -43,6 +45,7 @@ def run(
     device: Device = "auto",
     require_gpu: RequireGpu = False,
     with_audio: WithAudio = False,
+    language: ReportLanguage = Language.ENGLISH,
 ) -> None:
     """Run the whole pipeline on this machine: preprocess, train, evaluate, push, deploy."""
     from spira.cli.common import summary
@@ -62,6 +65,7 @@ def run(
                 config=resolved,
                 gate=rules,
                 skip_bad=skip_bad,
+                language=language,
             ),
             work,
             device=device,

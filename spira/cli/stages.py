@@ -18,6 +18,7 @@ from spira.cli.common.options import (
     GateFile,
     MLflow,
     Out,
+    ReportLanguage,
     RequireGpu,
     Seeds,
     SkipBad,
@@ -27,6 +28,7 @@ from spira.cli.common.options import (
     resolve_config,
 )
 from spira.cli.run import make_demo
+from spira.language import Language
 
 
 def demo(folder: Annotated[Path, typer.Argument(help="Folder to make.")]) -> None:
@@ -73,6 +75,7 @@ def evaluate(
     work: Work = DEFAULT_WORK,
     mlflow: MLflow = "",
     with_audio: WithAudio = False,
+    language: ReportLanguage = Language.ENGLISH,
 ) -> None:
     """Judge checkpoints by the gate and write report.html; compare with the champion of --work or --mlflow, if any."""
     from spira.data import pseudonyms
@@ -82,8 +85,8 @@ def evaluate(
     outputs = to, to / "shared" / "report.html", to / "candidate"
     registry = mlflow or str(work)
     with pseudonyms.exported(work):
-        evaluate(corpus, checkpoints, load(gate), *outputs, registry_uri=registry, pipeline_run="")
-    write_local_report(to, to / "candidate", corpus, to / "report.html", with_audio=with_audio)
+        evaluate(corpus, checkpoints, load(gate), *outputs, registry_uri=registry, pipeline_run="", language=language)
+    write_local_report(to, to / "candidate", corpus, to / "report.html", with_audio=with_audio, language=language)
 
 
 def import_checkpoint(

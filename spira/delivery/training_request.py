@@ -8,6 +8,7 @@ from pydantic import JsonValue, ValidationError
 
 from spira.config import Config, ConfigError, FrozenModel, JsonObject, explain
 from spira.evaluation.gate import Gate
+from spira.language import Language
 
 
 class TrainingRequest(FrozenModel):
@@ -28,6 +29,8 @@ class TrainingRequest(FrozenModel):
     differ. Empty: no check."""
     git_commit: str = ""
     """Commit of the code, for people; it is not compared."""
+    language: Language = Language.ENGLISH
+    """Language of the report."""
 
     def named(self, name: str) -> TrainingRequest:
         """Return this request under the name of a run."""
@@ -36,6 +39,8 @@ class TrainingRequest(FrozenModel):
     def to_record(self) -> JsonObject:
         """Return the JSON form of the ledger, without the name; ``config`` and ``gate`` are JSON texts."""
         body = {field: getattr(self, field) for field in type(self).model_fields if field != "name"}
+        if self.language == Language.ENGLISH:
+            del body["language"]  # as older programs write it: the name of a run follows from this record
         return body | {"config": self.config.model_dump_json(), "gate": self.gate.model_dump_json()}
 
     @classmethod

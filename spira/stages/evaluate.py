@@ -17,6 +17,7 @@ from spira import lineage
 from spira.config import SAMPLE_RATE_HZ
 from spira.errors import SpiraError
 from spira.files import link_files, read_json, write_json
+from spira.language import Language
 from spira.stage_logging import StageResult, stage
 from spira.stages.verdict_folder import HISTORIES, LINEAGE
 
@@ -93,6 +94,7 @@ def evaluate(
     *,
     registry_uri: str,
     pipeline_run: str,
+    language: Language = Language.ENGLISH,
 ) -> EvaluateResult:
     """Measure the checkpoints, decide on the candidate, write the verdict folder and the report.
 
@@ -104,6 +106,7 @@ def evaluate(
         chosen: the folder to create for the candidate's checkpoint.
         registry_uri: MLflow URL, or a folder for SQLite. The candidate is compared with its champion.
         pipeline_run: name of the run, for the lineage; empty outside a pipeline.
+        language: of the report.
     """
     from spira.data import pseudonyms
     from spira.data.corpus import Corpus
@@ -122,7 +125,7 @@ def evaluate(
     write_json(out / HISTORIES, {seed: read_json(path / checkpoint.HISTORY) for seed, path in by_seed.items()})
     shared_names = pseudonyms.from_environment()
     sharing.write(out, chosen, shared_names)
-    report_page.write(out, chosen, opened, report, tags, report_page.Content(shared_names))
+    report_page.write(out, chosen, opened, report, tags, report_page.Content(shared_names, language=language))
     log.info("evaluate: the candidate is %s", "approved" if verdict.approved else "NOT approved")
     for reason in verdict.reasons:
         log.info("evaluate: %s", reason)
@@ -131,16 +134,19 @@ def evaluate(
     return EvaluateResult(verdict=verdict, lineage=tags)
 
 
-def write_local_report(verdict: Path, chosen: Path, corpus: Path, out: Path, *, with_audio: bool) -> None:
+def write_local_report(
+    verdict: Path, chosen: Path, corpus: Path, out: Path, *, with_audio: bool, language: Language = Language.ENGLISH
+) -> None:
     """Write the report for the work folder, with file names.
 
     Args:
         with_audio: include audio and spectrograms of mistakes.
+        language: of the report.
     """
     from spira.data.corpus import Corpus
     from spira.evaluation import report
 
-    content = report.Content(has_voices=with_audio)
+    content = report.Content(has_voices=with_audio, language=language)
     report.write(verdict, chosen, Corpus.open(corpus), out, read_json(verdict / LINEAGE), content)
 
 

@@ -14,6 +14,7 @@ from spira.errors import SpiraError
 
 if TYPE_CHECKING:
     from spira.evaluation.gate import Gate
+    from spira.language import Language
 
 PREPROCESS = "preprocess"
 """Section of the configuration that is a parameter of its own, so that other settings leave the corpus cached."""
@@ -58,6 +59,20 @@ def read_gate(text: str) -> Gate:
         return Gate.model_validate(_read_object("gate", text))
     except ValidationError as error:
         raise ConfigError(f"gate: {explain(error)}") from None
+
+
+def read_language(tag: str) -> Language:
+    """Return the language of a tag such as ``pt-BR``; English if it is empty.
+
+    Raises:
+        ConfigError: there is no such language.
+    """
+    from spira.language import Language
+
+    try:
+        return Language(tag or Language.ENGLISH)
+    except ValueError:
+        raise ConfigError(f"language: give one of {', '.join(Language)}, not {tag!r}") from None
 
 
 def _read_object(name: str, text: str) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spira.language import Language
+
 if TYPE_CHECKING:
     from spira.config import Config
 
@@ -28,6 +30,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 WithAudio = Annotated[
     bool, typer.Option("--with-audio", help="Put audio and spectrograms of mistakes into the local report: voices.")
 ]
+ReportLanguage = Annotated[Language, typer.Option("--language", help="Language of the report.")]
 DEFAULT_WORK = Path("work")
 
 
