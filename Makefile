@@ -1,6 +1,7 @@
 # make run     set up, then run the whole pipeline on a demo data set
 # make check   lint, types, import contracts and fast tests: under a minute
 # make test    make check's part without tests, then all tests but the slow ones
+# make translations    bring the Portuguese catalogue up to date with the texts of the pages
 # make docs    build the documentation site into work/site
 # make audit   SBOM, licences and known vulnerabilities of the environment, into work/audit
 # make kind-up, make e2e, make kind-down: the end-to-end tests on a Kubernetes cluster of this machine (Docker and kind)
@@ -9,7 +10,7 @@ BIN := .venv/bin
 
 KIND_CLUSTER ?= spira
 
-.PHONY: setup run check test test-slow lint docs audit bench bench-serving images image-train kind-up e2e kind-down clean
+.PHONY: setup run check test test-slow lint translations docs audit bench bench-serving images image-train kind-up e2e kind-down clean
 
 setup: .venv/ready
 
@@ -42,6 +43,9 @@ test: lint
 # What the default tests leave out: storms of kills, long simulations, browsers.
 test-slow: setup
 	$(PYTEST) -m slow
+
+translations: setup
+	$(BIN)/python -m tests.support.catalogue
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

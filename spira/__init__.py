@@ -23,7 +23,8 @@ The map, top to bottom. A folder imports only what stands below it (``lint-impor
     inference    what a package computes with: numpy and scipy, Python 3.8 syntax
 
 Beside them: ``stage_logging``, ``progress`` (records for a display), ``files`` (atomic writes, locks), ``temporary``
-(what a killed process left is removed), ``jit`` (machine code), ``kubernetes_connection`` and ``errors``.
+(what a killed process left is removed), ``jit`` (machine code), ``language`` (pages in English or Portuguese),
+``kubernetes_connection`` and ``errors``.
 """
 
 import math

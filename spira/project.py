@@ -5,6 +5,7 @@
     licence: CC BY-NC 4.0
     ethics_approval: CAAE 00000000.0.0000.0000
     citation: Casanova and others (2021), doi:10.18653/v1/2021.findings-acl.55
+    language: pt-BR
 
 Every key is optional. The values stand in model cards and dossiers. They are no input of a training: a change of them
 trains nothing.
@@ -19,6 +20,7 @@ import yaml
 from pydantic import AfterValidator, Field, ValidationError
 
 from spira.config import ConfigError, FrozenModel, read_yaml
+from spira.language import Language
 
 FILE = "project.yaml"
 """Name of the file beside the settings or in the work folder."""
@@ -50,6 +52,8 @@ class Project(FrozenModel):
     """Number of the approval of an ethics board, such as a CAAE."""
     citation: Line = ""
     """How to cite the models; the project's paper if empty."""
+    language: Language = Language.ENGLISH
+    """Language of pages: en or pt-BR. Logs, files for programs and the command line are in English."""
 
     @property
     def is_empty(self) -> bool:

@@ -20,6 +20,7 @@ from spira.cli.common.options import (
     GateFile,
     MLflow,
     ProjectFile,
+    ReportLanguage,
     RequireGpu,
     Seeds,
     SkipBad,
@@ -56,6 +57,7 @@ def run(
     folds: Annotated[
         int, typer.Option("--folds", metavar="K", help="Cross-validate train and eval in K folds; register nothing.")
     ] = 0,
+    language: ReportLanguage = None,
 ) -> None:
     """Run the whole pipeline on this machine: preprocess, train, evaluate, push, deploy."""
     from spira.cli.common import summary
@@ -65,7 +67,7 @@ def run(
     from spira.evaluation.gate import load
 
     resolved, rules = resolve_config(config, setting, seed), load(gate)
-    owner = resolve_project(project, config, work)
+    owner = resolve_project(project, config, work, language)
     if demo == bool(data):
         raise SpiraError("give --data DIR, or --demo: one of the two")
     if folds:

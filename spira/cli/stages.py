@@ -18,6 +18,7 @@ from spira.cli.common.options import (
     GateFile,
     MLflow,
     Out,
+    ReportLanguage,
     RequireGpu,
     Seeds,
     SkipBad,
@@ -25,6 +26,7 @@ from spira.cli.common.options import (
     Work,
     absolute,
     resolve_config,
+    resolve_project,
 )
 from spira.cli.run import make_demo
 
@@ -73,6 +75,7 @@ def evaluate(
     work: Work = DEFAULT_WORK,
     mlflow: MLflow = "",
     with_audio: WithAudio = False,
+    language: ReportLanguage = None,
 ) -> None:
     """Judge checkpoints by the gate and write report.html; compare with the champion of --work or --mlflow, if any."""
     from spira.data import pseudonyms
@@ -80,10 +83,13 @@ def evaluate(
     from spira.stages.evaluate import evaluate, write_local_report
 
     outputs = to, to / "shared" / "report.html", to / "candidate"
+    project = resolve_project(None, None, work, language)
     registry = mlflow or str(work)
     with pseudonyms.exported(work):
-        evaluate(corpus, checkpoints, load(gate), *outputs, registry_uri=registry, pipeline_run="")
-    write_local_report(to, to / "candidate", corpus, to / "report.html", with_audio=with_audio)
+        evaluate(corpus, checkpoints, load(gate), *outputs, registry_uri=registry, pipeline_run="", project=project)
+    write_local_report(
+        to, to / "candidate", corpus, to / "report.html", with_audio=with_audio, language=project.language
+    )
 
 
 def import_checkpoint(

@@ -165,13 +165,39 @@ def background_levels(splits: Mapping[str, Mapping[str, Any]]) -> str:
     return _svg(figure, "background")
 
 
-def spectrogram(waveform: np.ndarray, name: str) -> str:
-    """Draw the mel spectrogram of ``waveform [samples]`` at 16 kHz, from its peak down to -70 dB.
+def windows(
+    probabilities: np.ndarray, spans: np.ndarray, threshold: float, name: str, waveform: np.ndarray | None = None
+) -> str:
+    """Draw the probability of each window of a recording as a bar over the window's time.
 
     Args:
-        waveform: the samples.
+        probabilities: ``[windows]``.
+        spans: ``[windows, 2]``: start and end of each window, s.
+        threshold: smallest probability that is called patient.
         name: unique on a page; see :func:`_svg`.
+        waveform: ``[samples]`` at 16 kHz, the start of the recording; its mel spectrogram is drawn above.
     """
+    rows, height = (1, 1.5) if waveform is None else (2, 3.2)
+    heights = None if waveform is None else (3, 2)
+    figure, panels = _panels(rows, 1, 5.4, height, heights, sharex=True)
+    seconds = spans.max() if waveform is None else len(waveform) / SAMPLE_RATE_HZ
+    if waveform is not None:
+        _draw_spectrogram(panels[0], waveform)
+        _label(panels[0], "", "", "frequency, Hz")
+        panels[0].grid(visible=False)
+    axes = panels[-1]
+    axes.axhline(threshold, color=LIGHT["ink"], linewidth=1, linestyle="--")
+    for probability, (start, end) in zip(probabilities, spans, strict=True):
+        if start < seconds:
+            colour, _ = CLASS_STYLES[int(probability >= threshold)]
+            axes.plot([start, min(end, seconds)], [probability, probability], color=LIGHT[colour], linewidth=2.5)
+    axes.set(ylim=(-0.04, 1.04), yticks=[0, 0.5, 1], xlim=(0, seconds))
+    _label(axes, "", "time, s", "probability")
+    return _svg(figure, name)
+
+
+def _draw_spectrogram(axes: Axes, waveform: np.ndarray) -> None:
+    """Draw the mel spectrogram of ``waveform [samples]`` at 16 kHz, from its peak down to -70 dB."""
     power = librosa.feature.melspectrogram(
         y=np.asarray(waveform, np.float32),
         sr=SAMPLE_RATE_HZ,
@@ -180,15 +206,11 @@ def spectrogram(waveform: np.ndarray, name: str) -> str:
         n_mels=SPECTROGRAM_MELS,
     )
     levels = librosa.power_to_db(power, ref=np.max, top_db=DYNAMIC_RANGE_DB)  # [mels, frames]
-    figure, (axes,) = _panels(1, 1, 5.4, 2.0)
     extent = (0, len(waveform) / SAMPLE_RATE_HZ, 0, len(levels))
     axes.imshow(levels, origin="lower", aspect="auto", cmap="magma", interpolation="none", extent=extent)
     centres = librosa.mel_frequencies(len(levels) + 2, fmax=SAMPLE_RATE_HZ / 2)[1:-1]
     ticks = np.array([500, 1000, 2000, 4000])
     axes.set_yticks(np.interp(ticks, centres, np.arange(len(levels)) + 0.5), [f"{hertz:,}" for hertz in ticks])
-    _label(axes, "", "time, s", "frequency, Hz")
-    axes.grid(visible=False)
-    return _svg(figure, name)
 
 
 def _panels(
@@ -198,10 +220,13 @@ def _panels(
     height: float,
     heights: tuple[int, ...] | None = None,
     sharey: bool = False,
+    sharex: bool = False,
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure of ``width`` by ``height`` inches, and its axes row by row."""
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1), facecolor="none")
-    grid = figure.subplots(rows, columns, squeeze=False, sharey=sharey, gridspec_kw={"height_ratios": heights})
+    grid = figure.subplots(
+        rows, columns, squeeze=False, sharex=sharex, sharey=sharey, gridspec_kw={"height_ratios": heights}
+    )
     return figure, list(grid.flat)
 
 

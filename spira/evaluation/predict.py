@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from spira.config import Config
 from spira.features.mfcc import file_mfcc
@@ -25,8 +25,24 @@ def predict_waveforms(
         device: of the network, by default that of its weights.
     """
     device = device or next(network.parameters()).device
-    means = []
-    for waveform in waveforms:
-        windows = file_mfcc(torch.tensor(waveform, device=device), config.windows, config.features)  # [W, T, F]
-        means.append(network(windows).sigmoid().double().mean().item())
-    return np.array(means)
+    return np.array([_of_windows(network, config, waveform, device).mean().item() for waveform in waveforms])
+
+
+@torch.inference_mode()
+def predict_windows(network: nn.Module, config: Config, waveform: np.ndarray) -> np.ndarray:
+    """Return the probability of each window of a recording, ``[windows]`` float64; their mean is the recording's.
+
+    Args:
+        network: in evaluation mode.
+        config: configuration of the network's training.
+        waveform: ``[samples]`` float32, 16 kHz.
+    """
+    probabilities: np.ndarray = _of_windows(network, config, waveform, next(network.parameters()).device).cpu().numpy()
+    return probabilities
+
+
+def _of_windows(network: nn.Module, config: Config, waveform: np.ndarray, device: torch.device) -> Tensor:
+    """Return the probability of each window, ``[windows]`` float64."""
+    windows = file_mfcc(torch.tensor(waveform, device=device), config.windows, config.features)  # [W, T, F]
+    probabilities: Tensor = network(windows).sigmoid().double()
+    return probabilities.flatten()

@@ -10,10 +10,12 @@ Two kinds of page
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import unescape
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ import numpy as np
 import pandas as pd
 import soundfile
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from spira import files
 from spira.config import SAMPLE_RATE_HZ, Config
@@ -30,11 +32,15 @@ from spira.data.corpus import Corpus
 from spira.data.metadata import CLASS_NAMES, MISSING, SPLITS
 from spira.data.pseudonyms import Pseudonyms
 from spira.data.quality import SkippedRecording
-from spira.evaluation import confounders, plots, sharing
+from spira.evaluation import confounders, plots, sharing, tables
 from spira.evaluation import verdict as verdicts
+from spira.evaluation.diagnosis import with_temperature
 from spira.evaluation.metrics import METRICS
 from spira.evaluation.numbers import number, percent
+from spira.evaluation.predict import predict_windows
 from spira.evaluation.verdict import CONDITIONS, HISTORIES, PREDICTIONS, PROBES, VERDICT, CheckKind, Verdict
+from spira.features import windows
+from spira.language import Language, Translator, translator
 from spira.models import checkpoint as checkpoints
 from spira.models.checkpoint import Checkpoint
 
@@ -48,6 +54,9 @@ SYNTHETIC = re.compile(r"\b(synthetic|stand-in|simulated|artificial)\b", re.IGNO
 """Words in a data set's description that show that its recordings are not of patients."""
 LIMIT_SIGNS = {CheckKind.AT_LEAST: "≥", CheckKind.LOW_AT_LEAST: "lower end ≥", CheckKind.AT_MOST: "≤"}
 """Sign before the limit of a check."""
+
+SVG_TEXT = re.compile(r"(?<=>)[^<>]+(?=</text>)")
+"""A text of a picture."""
 
 Histories = Mapping[str, list[dict[str, float]]]
 """Seed -> metrics of each epoch."""
@@ -81,9 +90,13 @@ class ShownMistake:
     """Whether it is one of the first :data:`MAX_DETAILED`."""
     probabilities: dict[str, float]
     """Condition -> mean probability."""
-    spectrogram: Markup
+    draws: tuple[float, ...]
+    """Probability in each draw of noise."""
+    windows: Markup
+    """Probability by window, of the recording without inserted noise; on a page with voices with its spectrogram.
+    Empty beyond the first mistakes."""
     audio: str
-    """Data URI. Audio and spectrogram are empty beyond the first mistakes, and on a page without voices."""
+    """Data URI; empty beyond the first mistakes, and on a page without voices."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +107,7 @@ class Content:
     """In place of names; None to show the names."""
     has_voices: bool = False
     """Whether it has audio and spectrograms of mistakes."""
+    language: Language = Language.ENGLISH
 
 
 def write(
@@ -135,9 +149,15 @@ def render(
     content: Content,
 ) -> str:
     """Return the page; see :func:`write`."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["number"] = number
+    words = translator(content.language)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.i18n"]
+    )
+    environment.install_gettext_translations(words.catalogue, newstyle=True)  # type: ignore[attr-defined]
+    environment.filters["number"] = lambda value, digits=3: words.number(number(value, digits))
     environment.filters["percent"] = percent
+    environment.filters["t"] = words.message
+    environment.filters["sentence"] = lambda text: text[:1].upper() + text[1:]
     template = (resources.files("spira.evaluation") / "report.html").read_text("utf-8")
     shown = sharing.shared_verdict(verdict, content.pseudonyms) if content.pseudonyms else verdict
     return environment.from_string(template).render(
@@ -146,9 +166,16 @@ def render(
         card=card(verdict, trained, corpus),
         notice=notice(corpus),
         description=corpus.quality.about,
-        pictures=pictures(verdict, predictions, histories, corpus),
-        mistakes=mistakes(verdict, predictions, corpus, content),
+        pictures={
+            name: translated(picture, words)
+            for name, picture in pictures(verdict, predictions, histories, corpus).items()
+        },
+        mistakes=[
+            dataclasses.replace(mistake, windows=translated(mistake.windows, words))
+            for mistake in mistakes(verdict, predictions, trained, corpus, content)
+        ],
         has_voices=content.has_voices,
+        tables={name: tables.link(rows) for name, rows in downloads(shown, corpus).items()},
         skipped=skipped(corpus, content.pseudonyms),
         settings=settings(trained.config),
         config=trained.config,
@@ -156,9 +183,11 @@ def render(
         gate=verdict.gate.model_dump(mode="json"),
         corpus=corpus,
         lineage=lineage,
-        titles=titles(verdict),
         listed=confounders.listed,
         threshold=verdict.threshold,
+        language=content.language.value,
+        titles={name: words.message(title) for name, title in titles(verdict).items()},
+        plurals=[f"{name}s" for name in CLASS_NAMES.values()],
         probes=PROBES,
         metrics=METRICS,
         methods=interval_methods(verdict),
@@ -167,6 +196,25 @@ def render(
         light=plots.LIGHT,
         dark=plots.DARK,
     )
+
+
+def downloads(verdict: Verdict, corpus: Corpus) -> dict[str, list[tables.Row]]:
+    """Return the tables that have rows, by name."""
+    all_tables = {
+        "checks": tables.checks(verdict),
+        "metrics": tables.metrics(verdict),
+        "seeds": tables.seeds(verdict),
+        "slices": tables.slices(verdict),
+        "quality": tables.quality(corpus.quality),
+    }
+    return {name: rows for name, rows in all_tables.items() if rows}
+
+
+def translated(picture: Markup, words: Translator) -> Markup:
+    """Return a picture with its texts in the language of ``words``."""
+    if words.language == Language.ENGLISH:
+        return picture
+    return Markup(SVG_TEXT.sub(lambda match: escape(words.message(unescape(match[0]))), picture))
 
 
 def titles(verdict: Verdict) -> dict[str, str]:
@@ -242,20 +290,20 @@ def skipped(corpus: Corpus, pseudonyms: Pseudonyms | None) -> list[SkippedRecord
     ]
 
 
-def mistakes(verdict: Verdict, predictions: pd.DataFrame, corpus: Corpus, content: Content) -> list[ShownMistake]:
-    """Return the worst mistakes with their metadata; the first few with spectrogram and audio, if these are wanted."""
+def mistakes(
+    verdict: Verdict, predictions: pd.DataFrame, trained: Checkpoint, corpus: Corpus, content: Content
+) -> list[ShownMistake]:
+    """Return the worst mistakes with their metadata; the first few with what explains them."""
     shown = []
     for position, mistake in enumerate(verdict.mistakes):
         recordings = corpus.split(mistake.split)
         row = int(recordings.table.index[recordings.table["file_path"] == mistake.file_path][0])
         of_file = predictions[predictions["file_path"] == mistake.file_path]
         means = of_file.groupby("condition", sort=False)["probability"].mean()
-        spectrogram, sound = Markup(""), ""
         is_detailed = position < MAX_DETAILED
-        if is_detailed and content.has_voices:
-            clip = recordings.waveform(row)[: round(MAX_CLIP_SECONDS * SAMPLE_RATE_HZ)]
-            spectrogram = Markup(plots.spectrogram(clip, f"mistake-{position}"))
-            sound = audio(clip)
+        waveform = recordings.waveform(row)
+        clip = waveform[: round(MAX_CLIP_SECONDS * SAMPLE_RATE_HZ)]
+        has_voice = is_detailed and content.has_voices
         shown.append(
             ShownMistake(
                 name=content.pseudonyms.recording(mistake.file_path) if content.pseudonyms else mistake.file_path,
@@ -265,11 +313,24 @@ def mistakes(verdict: Verdict, predictions: pd.DataFrame, corpus: Corpus, conten
                 metadata={} if content.pseudonyms else metadata(recordings.table.iloc[row]),
                 is_detailed=is_detailed,
                 probabilities={str(name): mean for name, mean in means.items()},
-                spectrogram=spectrogram,
-                audio=sound,
+                draws=tuple(of_file[of_file["condition"] == "noisy"]["probability"]),
+                windows=by_window(verdict, trained, waveform, f"mistake-{position}", clip if has_voice else None)
+                if is_detailed
+                else Markup(""),
+                audio=audio(clip) if has_voice else "",
             )
         )
     return shown
+
+
+def by_window(
+    verdict: Verdict, trained: Checkpoint, waveform: np.ndarray, name: str, clip: np.ndarray | None
+) -> Markup:
+    """Draw the probability of each window of ``waveform [samples]``, below the spectrogram of ``clip`` if given."""
+    temperature = verdict.diagnosis.temperature if verdict.diagnosis else 1.0
+    probabilities = with_temperature(predict_windows(trained.network, trained.config, waveform), temperature)
+    spans = np.array(windows.spans(len(waveform), trained.config.windows))
+    return Markup(plots.windows(probabilities, spans, verdict.threshold, name, clip))
 
 
 def metadata(row: pd.Series[Any]) -> dict[str, object]:

@@ -42,6 +42,13 @@ def window_count(samples: int, windows: Windows) -> int:
     return 1
 
 
+def spans(samples: int, windows: Windows) -> list[tuple[float, float]]:
+    """Return start and end of each window of a waveform of this many samples, s."""
+    length, step = window_samples(windows), step_samples(windows)
+    starts = [number * step for number in range(window_count(samples, windows))]
+    return [(start / SAMPLE_RATE_HZ, min(start + length, samples) / SAMPLE_RATE_HZ) for start in starts]
+
+
 def cut(waveform: Tensor, windows: Windows) -> Tensor:
     """Cut a waveform into its windows, ``[samples] -> [windows, window_samples]``; a view unless zeros are added.
 

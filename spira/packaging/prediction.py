@@ -93,7 +93,7 @@ def predict_recording(model: Model, file: Path) -> Prediction:
     except AudioError as error:
         return Prediction(str(file), error=str(error))
     has_frames = len(decoded.samples) >= decoding.FRAME_SAMPLES
-    quality = Quality(**decoding.measure(decoded)) if has_frames else None
+    quality = Quality(**asdict(decoding.measure(decoded))) if has_frames else None
     is_whole = model.windows["mode"] == "whole"  # the window is then as long as the longest recording of training
     flags = quality.flags(0.0 if is_whole else float(model.windows["window_seconds"])) if quality else ()
     answer = predict(model, audio.to_wav(decoded))

@@ -366,6 +366,7 @@ class Registry:
             RegistryError: the verdict is damaged, or the store fails.
         """
         return evaluations.read(self._store, version.run_id) if version.run_id else None
+
     @explained("the verdict cannot be looked up")
     def verdict(self, version: RegisteredVersion) -> Verdict:
         """Return the verdict on a version.

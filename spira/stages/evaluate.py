@@ -17,6 +17,7 @@ from spira import lineage, temporary
 from spira.config import SAMPLE_RATE_HZ
 from spira.errors import SpiraError
 from spira.files import link_files, read_json, write_json
+from spira.language import Language
 from spira.project import UNKNOWN, Project
 from spira.stage_logging import DETAIL, StageResult, stage
 from spira.stages.verdict_folder import HISTORIES, LINEAGE, PROJECT, WORK_TIMES
@@ -139,7 +140,7 @@ def evaluate(
     write_json(out / PROJECT, project.model_dump())
     shared_names = pseudonyms.from_environment()
     sharing.write(out, chosen, shared_names)
-    report_page.write(out, chosen, opened, report, tags, report_page.Content(shared_names))
+    report_page.write(out, chosen, opened, report, tags, report_page.Content(shared_names, language=project.language))
     log.info("evaluate: evaluations of this test set so far, this one included: %d", earlier + 1)
     write_json(out / WORK_TIMES, work_times(infos.values(), began).model_dump(mode="json"))
     log.info("evaluate: the candidate is %s", "approved" if verdict.approved else "NOT approved")
@@ -167,16 +168,19 @@ def work_times(trained: Iterable[CheckpointInfo], began: datetime) -> WorkTimes:
     return WorkTimes(trainings=trainings, evaluation=Span(start=began, end=datetime.now(UTC)))
 
 
-def write_local_report(verdict: Path, chosen: Path, corpus: Path, out: Path, *, with_audio: bool) -> None:
+def write_local_report(
+    verdict: Path, chosen: Path, corpus: Path, out: Path, *, with_audio: bool, language: Language = Language.ENGLISH
+) -> None:
     """Write the report for the work folder, with file names.
 
     Args:
         with_audio: include audio and spectrograms of mistakes.
+        language: of the report.
     """
     from spira.data.corpus import Corpus
     from spira.evaluation import report
 
-    content = report.Content(has_voices=with_audio)
+    content = report.Content(has_voices=with_audio, language=language)
     report.write(verdict, chosen, Corpus.open(corpus), out, read_json(verdict / LINEAGE), content)
 
 

@@ -6,6 +6,7 @@ EXTRAS = {
     "kubeflow": ("kfp", "kfp_server_api", "kubernetes"),
     "deliver": (
         "apprise",
+        "babel",
         "boto3",
         "botocore",
         "cryptography",

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spira.language import Language
+
 if TYPE_CHECKING:
     from spira.config import Config
     from spira.project import Project
@@ -33,6 +35,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 WithAudio = Annotated[
     bool, typer.Option("--with-audio", help="Put audio and spectrograms of mistakes into the local report: voices.")
 ]
+ReportLanguage = Annotated[
+    Language | None, typer.Option("--language", help="Language of the report; that of the project file by default.")
+]
 DEFAULT_WORK = Path("work")
 
 
@@ -47,8 +52,13 @@ def resolve_config(file: Path | None, values: list[str], seeds: list[int]) -> Co
     return config.load(file, [*values, *([f"training.seeds={seeds}"] if seeds else [])])
 
 
-def resolve_project(given: Path | None, config: Path | None, work: Path | None = None) -> Project:
+def resolve_project(
+    given: Path | None, config: Path | None, work: Path | None = None, language: Language | None = None
+) -> Project:
     """Return the content of the project file: the given one, that beside the settings, or that in the work folder.
+
+    Args:
+        language: takes the place of the file's, if it is given.
 
     Raises:
         ConfigError: the file cannot be read, or a key or value is refused.
@@ -56,7 +66,8 @@ def resolve_project(given: Path | None, config: Path | None, work: Path | None =
     from spira import project
 
     folders = [*([config.parent] if config else []), *([work] if work else [])]
-    return project.load(project.find(given, *folders))
+    found = project.load(project.find(given, *folders))
+    return found.model_copy(update={"language": language}) if language else found
 
 
 def absolute(data: str) -> str:

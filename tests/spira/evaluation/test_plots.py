@@ -23,6 +23,8 @@ from tests.support.verdicts import condition as empty_condition
 
 pytestmark = pytest.mark.integration
 
+ONE, SPAN = np.array([0.7]), np.array([[0.0, 1.0]])
+"""Probability and times of the only window of a recording of one second."""
 TITLES = {"noisy": "Noisy test", "clean": "Clean test"}
 
 
@@ -74,7 +76,7 @@ def test_the_roc_legend_shows_each_area() -> None:
         "noisy": condition([0.1, 0.9, 0.8, 0.3], [0, 1, 0, 1]),
         "clean": condition([0.1, 0.9], [0, 1]),
     }
-    assert {"Noisy test, AUROC 0.75", "Clean test, AUROC 1.00"} <= set(texts(plots.roc(conditions, TITLES)))
+    assert {"Noisy test, AUROC 0.750", "Clean test, AUROC 1.000"} <= set(texts(plots.roc(conditions, TITLES)))
     conditions["clean"].by_file["auroc"] = Estimate(value=None)
     assert "Clean test" in texts(plots.roc(conditions, TITLES))
 
@@ -107,7 +109,7 @@ def test_background_levels_name_split_and_class() -> None:
 def test_a_tone_is_drawn_at_its_frequency(pitch_hz: int) -> None:
     """The brightest row of a tone's spectrogram is the mel band of its frequency, low frequencies at the bottom."""
     time = np.arange(2 * SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
-    svg = plots.spectrogram(0.3 * np.sin(2 * np.pi * pitch_hz * time), "tone")
+    svg = plots.windows(ONE, SPAN, 0.5, "tone", 0.3 * np.sin(2 * np.pi * pitch_hz * time))
     picture = np.asarray(image(svg).convert("L"), dtype=float)  # [mels, frames]
     assert re.search(r'<image [^>]*transform="matrix\(\S+ 0 0 -', svg), "drawn upwards from its first row"
     kilohertz = pitch_hz / 1000
@@ -117,13 +119,13 @@ def test_a_tone_is_drawn_at_its_frequency(pitch_hz: int) -> None:
 
 def test_silence_can_be_drawn() -> None:
     """A recording of zeros, which a damaged corpus may hold, has a spectrogram."""
-    assert "time, s" in texts(plots.spectrogram(np.zeros(SAMPLE_RATE_HZ, np.float32), "silence"))
+    assert "time, s" in texts(plots.windows(ONE, SPAN, 0.5, "silence", np.zeros(SAMPLE_RATE_HZ, np.float32)))
 
 
 def test_pictures_of_a_page_share_no_identifier() -> None:
     """Each spectrogram refers to its own parts; the same spectrogram drawn twice has the same bytes."""
     noise = np.random.default_rng(0).uniform(-1, 1, SAMPLE_RATE_HZ)
-    first, second, again = (plots.spectrogram(noise, name) for name in ("first", "second", "first"))
+    first, second, again = (plots.windows(ONE, SPAN, 0.5, name, noise) for name in ("first", "second", "first"))
     ids = [set(re.findall(r' id="([^"]+)"', svg)) for svg in (first, second)]
     assert ids[0]
     assert ids[0] & ids[1] == set()

@@ -28,6 +28,7 @@ from spira.evaluation import verdict as verdicts
 from spira.evaluation.numbers import number
 from spira.evaluation.report import Content
 from spira.evaluation.verdict import Check, CheckKind, Condition, Estimate, Verdict
+from spira.language import Language
 from spira.models import checkpoint
 from spira.training import train
 from tests.support.verdicts import make_verdict
@@ -72,6 +73,7 @@ class Page(HTMLParser):
         super().__init__()
         self.html, self.tags, self.section = html, [], ""
         self.texts: dict[str, str] = {}
+        self.lines: dict[str, list[str]] = {}
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -82,6 +84,7 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.get_starttag_text() != "<style>":
             self.texts[self.section] = f"{self.texts.get(self.section, '')} {data}"
+            self.lines.setdefault(self.section, []).append(" ".join(data.split()))
 
     def attributes(self, *names: str) -> list[str]:
         return [value or "" for _, attrs in self.tags for name, value in attrs.items() if name in names]
@@ -299,6 +302,37 @@ def test_a_page_without_voices_has_neither_audio_nor_spectrogram(case: Case, tmp
     assert {name for name in names if name not in page.text("mistakes")} == set()
     if content.pseudonyms:
         assert {name for name in (*case.corpus.index["file_path"], "speaker") if name in page.text("mistakes")} == set()
+
+
+WORDS = re.compile(r"[A-Za-z]{2,}")
+
+
+def test_a_page_in_portuguese_has_no_english_text(case: Case, tmp_path: Path) -> None:
+    """Every text differs from the English page's, apart from names, settings and the data set's own description."""
+    changed = case.changed(tmp_path / "v", mistakes=mistaken(case, 8))
+    english = changed.page(tmp_path / "en.html")
+    portuguese = changed.page(tmp_path / "pt.html", content=Content(has_voices=True, language=Language.PORTUGUESE))
+    assert '<html lang="pt-BR">' in portuguese.html
+    assert "Reprovado" in portuguese.text("verdict") or "Recusado" in portuguese.text("verdict")
+    same = {
+        text
+        for section, texts in english.lines.items()
+        for text in texts
+        if section not in {"configuration", "lineage"}
+        and text in portuguese.lines[section]
+        and len(WORDS.findall(text)) > 1
+        and not text.endswith(".wav")
+        and not re.search(r"[A-Z][a-z]+ (19|20)\d\d\b", text)  # authors and year of a publication
+        and text not in " ".join(case.corpus.quality.about.split())
+    }
+    assert same == set()
+    assert re.search(r"\d\.\d{3}", portuguese.text("metrics")) is None, "decimal commas"
+
+
+def test_a_page_in_portuguese_lists_the_same_checks(case: Case, tmp_path: Path) -> None:
+    """A page differs in its words alone."""
+    pages = [case.page(tmp_path / f"{language}.html", content=Content(language=language)) for language in Language]
+    assert len({len(page.tags) for page in pages}) == 1
 
 
 def decode_audio(uri: str) -> np.ndarray:

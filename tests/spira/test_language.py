@@ -1,0 +1,99 @@
+"""The language of pages: a whole catalogue, and stored messages that are translated when they are shown."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spira.language import FIELD, Language, translator
+from tests.support import catalogue
+
+PORTUGUESE = translator(Language.PORTUGUESE)
+ENTRIES = {entry.id: entry for entry in catalogue.catalogue() if entry.id}
+PLACEHOLDER = re.compile(r"%\(\w+\)s|%%|\{\w+\}|</?\w+>")
+
+
+def translations(key: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Return the translation of a text, or of its singular and plural."""
+    string = ENTRIES[key].string
+    return string if isinstance(string, tuple) else (string,)
+
+
+def test_the_catalogue_has_the_texts_of_the_code_and_no_other() -> None:
+    """``make translations`` brings it up to date."""
+    assert set(ENTRIES) == {*catalogue.template_messages(), *catalogue.stored_messages()}
+    assert [entry.id for entry in ENTRIES.values() if entry.fuzzy] == []
+
+
+def test_every_text_is_translated() -> None:
+    """A new text without a translation is missed."""
+    strings = {
+        key: entry.string if isinstance(entry.string, tuple) else (entry.string,) for key, entry in ENTRIES.items()
+    }
+    assert [key for key, translations in strings.items() if not all(translations)] == []
+
+
+def test_the_code_still_writes_every_stored_message() -> None:
+    """A message that has changed in the code is missed in the catalogue."""
+    assert catalogue.foreign_stored_messages() == []
+
+
+def test_a_translation_has_the_same_fields_and_marks() -> None:
+    """Fields may change their order."""
+    for key in ENTRIES:
+        texts = key if isinstance(key, tuple) else (key,)
+        for text, translation in zip(texts, translations(key), strict=True):
+            assert sorted(PLACEHOLDER.findall(translation)) == sorted(PLACEHOLDER.findall(text))
+
+
+@given(st.sampled_from(catalogue.stored_messages()), st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1))
+def test_any_text_can_stand_in_a_field(message: str, value: str) -> None:
+    """A file name or a value of a column, braces included, is kept as it is or translated in its turn."""
+    filled = FIELD.sub(lambda _: value, message)
+    assert PORTUGUESE.message(filled)
+    assert translator(Language.ENGLISH).message(filled) == filled
+    if FIELD.search(message) is None:
+        assert PORTUGUESE.is_known(filled)
+
+
+@pytest.mark.parametrize(
+    ("message", "translation"),
+    [
+        (
+            "noise test: accuracy is too low: 0.500 [0.300, 0.700], at least 0.80 is required",
+            "teste com ruído: acurácia é baixa demais: 0,500 [0,300, 0,700], o mínimo é 0,80",
+        ),
+        (
+            "train: background noise of patients differs by +7.1 dB from that of controls (medians): a network can "
+            "separate the classes by it without any sign of illness",
+            "treino: o ruído de fundo dos pacientes difere em +7,1 dB do valor dos controles (medianas): uma rede pode "
+            "separar as classes por isso, sem nenhum sinal de doença",
+        ),
+        ("Noisy test: AUROC", "Teste com ruído: AUROC"),
+        ("an unknown message of a later version", "an unknown message of a later version"),
+        ("", ""),
+    ],
+)
+def test_a_stored_message_is_translated_with_its_fields(message: str, translation: str) -> None:
+    """What stands in a field is translated in its turn; what the catalogue does not have stays English."""
+    assert PORTUGUESE.message(message) == translation
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("0.933", "0,933"),
+        ("+7.1 dB", "+7,1 dB"),
+        ("MLflow 2.22.0", "MLflow 2.22.0"),
+        ("voice1.5.wav", "voice1.5.wav"),
+        ("[0.3, 0.7]", "[0,3, 0,7]"),
+        ("2026.11", "2026,11"),
+    ],
+)
+def test_numbers_have_the_decimal_sign_of_the_language(text: str, shown: str) -> None:
+    """Versions and file names are no numbers."""
+    assert PORTUGUESE.number(text) == shown
+    assert translator(Language.ENGLISH).number(text) == text

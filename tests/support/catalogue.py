@@ -1,0 +1,97 @@
+"""The gettext catalogue and the texts that it must hold: ``python -m tests.support.catalogue`` brings it up to date."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+from pathlib import Path
+
+from babel.messages.catalog import Catalog
+from babel.messages.extract import extract
+from babel.messages.pofile import read_po, write_po
+
+from tests.support import ROOT
+
+LOCALE = ROOT / "spira/locale"
+PORTUGUESE = LOCALE / "pt_BR/LC_MESSAGES/spira.po"
+STORED = LOCALE / "stored_messages.txt"
+"""Messages that the code stores in English, one a line, with fields in braces; and words of tables and pictures."""
+TEMPLATES = "spira/evaluation/*.html"
+FIELD = re.compile(r"\{[^{}]*\}")
+
+
+def stored_messages() -> list[str]:
+    """Return the messages of :data:`STORED`."""
+    return [line for line in STORED.read_text("utf-8").splitlines() if line and not line.startswith("#")]
+
+
+def template_messages() -> dict[str | tuple[str, str], list[str]]:
+    """Return the texts of the page templates, each with the templates that have it."""
+    found: dict[str | tuple[str, str], list[str]] = {}
+    for path in sorted(ROOT.glob(TEMPLATES)):
+        options = {"trim_blocks": "true", "lstrip_blocks": "true", "silent": "false"}
+        for _, message, _, _ in extract("jinja2", io.BytesIO(path.read_bytes()), options=options):
+            key = tuple(message[:2]) if isinstance(message, tuple) else message
+            found.setdefault(key, []).append(str(path.relative_to(ROOT)))
+    return found
+
+
+def code_texts() -> set[str]:
+    """Return every text of the code with ``{}`` for each field of an f-string."""
+    return {
+        text
+        for folder in ("spira", "pipelines", "components")
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if (text := _text(node))
+    }
+
+
+def foreign_stored_messages() -> list[str]:
+    """Return the stored messages with a part, between two fields, that is in no text of the code."""
+    code = "\n".join(code_texts())
+    return [
+        message
+        for message in stored_messages()
+        # a comma at the end of a part may stand elsewhere, where the code composes the message of two texts
+        if not all(part.strip(" ,:") in code for part in FIELD.split(message))
+    ]
+
+
+def catalogue() -> Catalog:
+    """Return the Portuguese catalogue."""
+    return read_po(io.BytesIO(PORTUGUESE.read_bytes()), locale="pt_BR")
+
+
+def _text(node: ast.AST) -> str | None:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
+    return None
+
+
+def update() -> None:
+    """Write the catalogue with the texts of today; new ones have no translation yet."""
+    old = catalogue() if PORTUGUESE.is_file() else Catalog(locale="pt_BR")
+    new = Catalog(locale="pt_BR", project="spira", charset="utf-8", fuzzy=False)
+    for key, places in template_messages().items():
+        known = old.get(key if isinstance(key, str) else key[0])
+        new.add(key, string=known.string if known else None, locations=[(place, 0) for place in sorted(set(places))])
+    for message in stored_messages():
+        known = old.get(message)
+        if message not in new:
+            new.add(message, string=known.string if known else None)
+    buffer = io.BytesIO()
+    write_po(buffer, new, omit_header=False, sort_output=True, include_lineno=False, width=110)
+    # without the times of the header, which would change with every update
+    text = re.sub(rb'^"(?:POT-Creation-Date|PO-Revision-Date|Generated-By)[^\n]*\n', b"", buffer.getvalue(), flags=re.M)
+    PORTUGUESE.parent.mkdir(parents=True, exist_ok=True)
+    Path(PORTUGUESE).write_bytes(text)
+
+
+if __name__ == "__main__":
+    update()
+    missing = [entry.id for entry in catalogue() if entry.id and not entry.string]
+    print(f"{len(missing)} texts without a translation", *missing, sep="\n  ")
