@@ -41,7 +41,7 @@ from spira.inference import wav
 AUDIO, NOISE, INDEX, QUALITY, MANIFEST = "audio.npy", "noise.npy", "index.parquet", "quality.json", "manifest.json"
 FILES = (AUDIO, NOISE, INDEX, QUALITY, MANIFEST)
 READMES = ("README.md", "README.txt")
-FORMAT = 4
+FORMAT = 5
 """Part of the manifest. Raise it when the same input must give another corpus."""
 SPLIT_ORDER = ("test", "eval", "train", "noise")
 """Test first: if two splits hold the same audio, the copy outside the frozen test is refused."""
