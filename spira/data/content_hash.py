@@ -17,7 +17,7 @@ from pathlib import Path
 from spira.data.storage import Entry, Store
 
 SETTLED_SECONDS = 2.0
-"""Age below which a file on disk may change again without a new time of change: clocks have a grain."""
+"""Age below which a file on disk may change again with the same time of change: file systems round times."""
 
 MAX_CONCURRENT_READS = 8
 """Files that are read at the same time: on a bucket each is a round trip."""
