@@ -70,13 +70,13 @@ def baseline(corpus: Corpus, evaluator: TestSetEvaluator, predictions: pd.DataFr
         predictions: the candidate's, of :meth:`TestSetEvaluator.predictions`.
     """
     train = corpus.split("train")
-    known, asked = properties(train, corpus), properties(evaluator.test, corpus)
-    left_out = reasons_to_leave_out(known)
+    training, tested = properties(train, corpus), properties(evaluator.test, corpus)
+    left_out = reasons_to_leave_out(training)
     used = [name for name in CONFOUNDERS if name not in left_out]
     rows = {condition: predictions[predictions["condition"] == condition] for condition in CONDITIONS_COMPARED}
 
     def scores(condition: str, names: Sequence[str]) -> Scores:
-        by_file = dict(zip(evaluator.test.table["file_path"], fit(known, train.labels, asked, names), strict=True))
+        by_file = dict(zip(evaluator.test.table["file_path"], fit(training, train.labels, tested, names), strict=True))
         return evaluator.scores(rows[condition].assign(probability=rows[condition]["file_path"].map(by_file)))
 
     condition, metric = DECIDING
@@ -161,13 +161,13 @@ def reasons_to_leave_out(known: pd.DataFrame) -> dict[str, str]:
     return reasons
 
 
-def fit(known: pd.DataFrame, labels: np.ndarray, asked: pd.DataFrame, names: Sequence[str]) -> Floats:
-    """Return the probabilities ``[rows of asked]`` of a logistic regression on some confounders.
+def fit(training: pd.DataFrame, labels: np.ndarray, tested: pd.DataFrame, names: Sequence[str]) -> Floats:
+    """Return the probabilities ``[rows of tested]`` of a logistic regression on some confounders.
 
     Args:
-        known: properties of the training recordings.
-        labels: ``[rows of known]``: 0 control, 1 patient.
-        asked: properties of the test recordings.
+        training: properties of the training recordings.
+        labels: ``[rows of training]``: 0 control, 1 patient.
+        tested: properties of the test recordings.
         names: confounders to use; without any, every recording gets the share of patients in the training.
     """
     from sklearn.linear_model import LogisticRegression
@@ -175,24 +175,24 @@ def fit(known: pd.DataFrame, labels: np.ndarray, asked: pd.DataFrame, names: Seq
     from sklearn.preprocessing import StandardScaler
 
     if not names:
-        return np.full(len(asked), labels.mean())
+        return np.full(len(tested), labels.mean())
     groups = [name for name in names if name in GROUPS]
     numbers = [name for name in names if name not in GROUPS]
-    medians = known[numbers].median()
+    medians = training[numbers].median()
 
     def encoded(rows: pd.DataFrame) -> Floats:
         """Return ``[rows, columns]``: the numbers, and for each group of the training a column of 0 and 1."""
         columns = [rows[numbers].fillna(medians).to_numpy(float)]
         for name in groups:
-            values = sorted(known[name].dropna().unique())
-            shares = known[name].value_counts(normalize=True)[values].to_numpy()
+            values = sorted(training[name].dropna().unique())
+            shares = training[name].value_counts(normalize=True)[values].to_numpy()
             members = rows[name].to_numpy()[:, None] == np.array(values, dtype=object)  # [rows, groups]
             columns.append(np.where(members.any(axis=1, keepdims=True), members, shares))
         return np.hstack(columns)
 
     regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=MAX_ITERATIONS))
-    regression.fit(encoded(known), labels)
-    probabilities: Floats = regression.predict_proba(encoded(asked))[:, 1]
+    regression.fit(encoded(training), labels)
+    probabilities: Floats = regression.predict_proba(encoded(tested))[:, 1]
     return probabilities
 
 

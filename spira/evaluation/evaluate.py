@@ -132,7 +132,7 @@ def evaluate(
         measured = evaluator.measure(candidate, trained, predictions, champion)
         checks += performance_checks(gate, measured, classes)
         baseline = confounders.baseline(corpus, evaluator, predictions)
-        checks.insert(0, confounders.check(gate, baseline, classes))  # what it finds is said first
+        checks.insert(0, confounders.check(gate, baseline, classes))  # its finding is shown first
     external = external_tests(corpus, candidate, gate, rule) if measured.conditions else ()
     approved, reasons = decide(checks)
     result = Verdict(

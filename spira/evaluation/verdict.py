@@ -330,7 +330,7 @@ class FlowRow(Record):
 
 
 CONFOUNDER_CHECK = "better_than_confounders"
-"""Name of the check whose finding is said first."""
+"""Name of the check whose finding is shown first."""
 
 
 class DiagnosisRule(Record):

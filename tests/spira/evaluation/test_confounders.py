@@ -161,16 +161,16 @@ def test_that_a_value_is_missing_tells_nothing() -> None:
 
 def test_a_group_that_training_does_not_have_is_accepted() -> None:
     """A recording of a new site gets the probability of a recording without one."""
-    known = pd.DataFrame({"site": ["north", "south", None] * 4})
+    training = pd.DataFrame({"site": ["north", "south", None] * 4})
     labels = np.array([0, 1, 1] * 4)
-    new, missing = confounders.fit(known, labels, pd.DataFrame({"site": ["east", None]}), ["site"])
+    new, missing = confounders.fit(training, labels, pd.DataFrame({"site": ["east", None]}), ["site"])
     assert new == missing
 
 
 def test_without_any_confounder_the_share_of_patients_is_the_answer() -> None:
     """The baseline cannot separate the classes then."""
-    asked = pd.DataFrame(index=range(3))
-    assert confounders.fit(pd.DataFrame(), np.array([0, 1, 1, 1]), asked, []).tolist() == [0.75] * 3
+    tested = pd.DataFrame(index=range(3))
+    assert confounders.fit(pd.DataFrame(), np.array([0, 1, 1, 1]), tested, []).tolist() == [0.75] * 3
 
 
 @settings(max_examples=10, deadline=None)
@@ -178,9 +178,9 @@ def test_without_any_confounder_the_share_of_patients_is_the_answer() -> None:
 def test_one_number_alone_ranks_as_the_number(seed: int, size: float) -> None:
     """A logistic regression is monotone: its AUROC is that of the property, or of its negative (scikit-learn's)."""
     rng = np.random.default_rng(seed)
-    known, asked = (pd.DataFrame({"age": size * labels + rng.standard_normal(40)}) for labels in (LABELS, LABELS))
-    area = roc_auc_score(LABELS, confounders.fit(known, LABELS, asked, ["age"]))
-    of_age = roc_auc_score(LABELS, asked["age"])
+    training, tested = (pd.DataFrame({"age": size * labels + rng.standard_normal(40)}) for labels in (LABELS, LABELS))
+    area = roc_auc_score(LABELS, confounders.fit(training, LABELS, tested, ["age"]))
+    of_age = roc_auc_score(LABELS, tested["age"])
     assert area == pytest.approx(of_age) or area == pytest.approx(1 - of_age)
 
 
