@@ -138,6 +138,7 @@ def test_evaluate_measures_all_seeds(run: Run, corpus_folder: Path, trained: lis
             corpus=imported(corpus_folder, dsl.Dataset),
             checkpoints=dsl.Collected(importer.output),
             gate=gate,
+            project='{"owner": "A group"}',
             registry_uri=str(tmp_path / "registry"),
             pipeline_run=dsl.PIPELINE_JOB_NAME_PLACEHOLDER,
         )
@@ -145,6 +146,7 @@ def test_evaluate_measures_all_seeds(run: Run, corpus_folder: Path, trained: lis
     outputs = run(alone, "evaluate")
     verdict = json.loads((outputs / "verdict" / "verdict.json").read_text())
     lineage = json.loads((outputs / "verdict" / "lineage.json").read_text())
+    assert json.loads((outputs / "verdict" / "project.json").read_text())["owner"] == "A group"
     assert outputs.value is verdict["approved"] is True
     assert set(verdict["seeds"]) == {"1", "2"}
     assert checkpoint.load(outputs / "candidate").info.seed == verdict["candidate"]["seed"]
@@ -185,6 +187,9 @@ def test_push_registers_the_approved_candidate(
     assert outputs["package"]["package_digest"] == package_digest(outputs / "package")
     assert outputs["package"]["data_fingerprint"] == version.tags["data_fingerprint"]
     assert version.metrics["noisy/accuracy"] == pytest.approx(_accuracy(folder))
+    card = Path(version.uri).with_name("package.model-card.md").read_text()
+    assert card.startswith("# Detector of respiratory insufficiency in speech, version 1")
+    assert all(f"## {title}" in card for title in ("Numbers", "Owner, contact and licence", "Data", "Provenance"))
 
 
 def test_reject_logs_the_run_and_registers_nothing(
