@@ -128,6 +128,15 @@ def test_the_worst_mistakes_come_first() -> None:
     assert [(mistake.file_path, mistake.probability) for mistake in worst] == [("b", 0.1), ("a", 0.6), ("c", 0.45)]
 
 
+def test_a_metric_without_a_value_for_one_seed_has_no_spread() -> None:
+    """A likelihood ratio is infinite if no control is called patient; the other metrics keep their spread."""
+    seeds = [dict.fromkeys(evaluate.METRICS, 0.5) | {"positive_likelihood_ratio": ratio} for ratio in (4.0, np.inf)]
+    by_seed = {str(seed): {"noisy": values, "clean": values} for seed, values in enumerate(seeds)}
+    spread = evaluate.spread_over_seeds(by_seed)["noisy"]
+    assert (spread["positive_likelihood_ratio"].mean, spread["positive_likelihood_ratio"].std) == (None, None)
+    assert (spread["accuracy"].mean, spread["accuracy"].std) == (0.5, 0.0)
+
+
 def test_missing_speakers_are_not_invented(corpus: Corpus, seeds: list[Path], tmp_path: Path) -> None:
     """Without the column there is no metric by speaker, and no minimum number of speakers is checked."""
     unknown = dataclasses.replace(corpus, index=corpus.index.drop(columns="speaker"))
