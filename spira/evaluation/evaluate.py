@@ -505,6 +505,8 @@ def spread_over_seeds(seeds: Mapping[str, SeedMetrics]) -> dict[str, dict[str, S
 
 
 def _spread(values: Sequence[float]) -> SeedSpread:
+    if not np.isfinite(values).all():  # a likelihood ratio of a network without a false patient is infinite
+        return SeedSpread(mean=None, std=None)
     std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
     return SeedSpread(mean=float(np.mean(values)), std=std)
 

@@ -22,7 +22,10 @@ from spira.deployment.local import Local
 from spira.evaluation import gate as gates
 from spira.models import checkpoint
 from spira.packaging.verify import package_digest, verify
-from spira.registry import Registry, local_uri
+from spira.registry import Registry, local_uri, open_at
+from spira.stages.evaluate import evaluate as evaluate_stage
+from spira.stages.evaluate import open_champion
+from spira.stages.push import push as push_stage
 from tests.support.gatefiles import LENIENT
 
 pytestmark = pytest.mark.integration
@@ -246,3 +249,28 @@ def test_deploy_serves_and_makes_champion(
 def _accuracy(folder: Path) -> float:
     verdict = json.loads((folder / "verdict" / "verdict.json").read_text())
     return verdict["conditions"]["noisy"]["by_file"]["accuracy"]["value"]
+
+
+def test_the_gates_rule_reaches_candidate_package_and_champion(
+    corpus_folder: Path, trained: list[Path], tmp_path: Path
+):
+    """Threshold and temperature of the verdict are those beside the checkpoint, of the package, and of the champion."""
+    rules = gates.DiagnosisRules(target_sensitivity=0.9, temperature_scaling=True)
+    gate = gates.load(LENIENT).model_copy(update={"diagnosis": rules})
+    out, chosen, page = tmp_path / "verdict", tmp_path / "chosen", tmp_path / "report.html"
+    registry_uri = str(tmp_path / "registry")
+    result = evaluate_stage(
+        corpus_folder, trained[:1], gate, out, page, chosen, registry_uri=registry_uri, pipeline_run=""
+    )
+    rule = result.verdict.diagnosis
+    assert json.loads((chosen / "diagnosis.json").read_text()) == rule.model_dump(mode="json")
+    assert f"Chosen on {rule.recordings} validation recordings" in page.read_text()
+
+    pushed = push_stage(corpus_folder, chosen, out, page, tmp_path / "package", registry_uri=registry_uri)
+    settings = json.loads((tmp_path / "package" / "data" / "config.json").read_text())
+    assert (settings["threshold"], settings["temperature"]) == (rule.threshold, rule.temperature)
+    verify(tmp_path / "package")
+
+    open_at(registry_uri).promote(pushed.model_version)
+    with open_champion(registry_uri) as champion:
+        assert (champion.threshold, champion.band) == (rule.threshold, rule.band)

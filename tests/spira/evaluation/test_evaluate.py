@@ -204,6 +204,15 @@ COPIES = [f"copy{number}" for number in range(8)]
 """Speakers of the second copy of the test recordings, so that there are enough speakers to judge by."""
 
 
+def test_a_metric_without_a_value_for_one_seed_has_no_spread() -> None:
+    """A likelihood ratio is infinite if no control is called patient; the other metrics keep their spread."""
+    seeds = [dict.fromkeys(evaluate.METRICS, 0.5) | {"positive_likelihood_ratio": ratio} for ratio in (4.0, np.inf)]
+    by_seed = {str(seed): {"noisy": values, "clean": values} for seed, values in enumerate(seeds)}
+    spread = evaluate.spread_over_seeds(by_seed)["noisy"]
+    assert (spread["positive_likelihood_ratio"].mean, spread["positive_likelihood_ratio"].std) == (None, None)
+    assert (spread["accuracy"].mean, spread["accuracy"].std) == (0.5, 0.0)
+
+
 def test_missing_speakers_are_not_invented(corpus: Corpus, seeds: list[Path], tmp_path: Path) -> None:
     """Without the column there is no metric by speaker, and no minimum number of speakers is checked."""
     unknown = dataclasses.replace(corpus, index=corpus.index.drop(columns="speaker"))
