@@ -145,9 +145,9 @@ def _history(version: RegisteredVersion, work: Path) -> list[str]:
     this = VersionId(str(version.version), version.digest)
 
     def concerns(event: object) -> bool:
-        found = event.version_id if isinstance(event, VersionEvent) else None
-        found = event.version if isinstance(event, Finished) else found
-        return found is not None and this.is_same(found)
+        if isinstance(event, Finished):
+            return bool(event.version) and this.is_same(VersionId(event.version or "", event.digest))
+        return isinstance(event, VersionEvent) and this.is_same(event.version_id)
 
     settings = Settings(data="", work=str(root), ledger=str(root / "ledger"), registry=str(root), targets=())
     records = ledger(settings).read()

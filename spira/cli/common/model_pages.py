@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from spira.cli.common.summary import METRICS_SHOWN
 from spira.config import Config
 from spira.evaluation import paired
 from spira.evaluation.paired import NotPairedError, PairedTest
-from spira.evaluation.verdict import Condition, Estimate, Number, Verdict
+from spira.evaluation.verdict import Estimate, Number, Verdict
 from spira.registry import FROZEN_TEST_TAG, Evaluation, RegisteredVersion
 
 CONDITION_ROWS = {
@@ -192,7 +193,8 @@ def compare(a: Named, b: Named) -> Comparison:
     if a.verdict is None or b.verdict is None:
         missing = next(named for named in (a, b) if named.verdict is None)
         raise NotPairedError(f"{missing.name} has no verdict")
-    condition, tests, why_not = "", [], ""
+    condition, why_not = "", ""
+    tests: list[PairedTest] = []
     try:
         condition, tests = paired_tests(a, b)
     except NotPairedError as error:
@@ -224,9 +226,9 @@ def paired_tests(a: Named, b: Named) -> tuple[str, list[PairedTest]]:
         getattr(first.evaluation, name) == getattr(second.evaluation, name) for name in ("seed", "noise_draws")
     )
     condition = "noisy" if same_noise else "clean"
-    predictions = [_of_condition(named, condition) for named in (a, b)]
+    rows_a, rows_b = _of_condition(a, condition), _of_condition(b, condition)
     thresholds = (_threshold(a), _threshold(b))
-    return condition, paired.paired_tests(*predictions, thresholds, first.evaluation.confidence)
+    return condition, paired.paired_tests(rows_a, rows_b, thresholds, first.evaluation.confidence)
 
 
 def _check_same_test(a: Named, b: Named) -> None:
@@ -270,28 +272,31 @@ def _of_condition(named: Named, condition: str) -> Any:
 
 
 def _number_rows(a: Verdict, b: Verdict) -> Iterator[Row]:
+    def row(name: str, value: Callable[[Verdict], str], meaning: str = "") -> Row:
+        return Row(name, value(a), value(b), meaning)
+
     for condition, metrics in CONDITION_ROWS.items():
         for metric in metrics:
-            cells = (_estimate(_of(verdict.conditions.get(condition), metric)) for verdict in (a, b))
             meaning = "0.5 is sound" if condition == "background" else METRICS_SHOWN[metric]
-            yield Row(f"{condition} {metric}", *cells, meaning)
-    cells = (_estimate(_by_speaker(verdict.conditions.get("noisy"))) for verdict in (a, b))
-    yield Row("speakers accuracy", *cells, "noisy test")
-    yield Row("seeds accuracy", _spread(a), _spread(b), "mean ± deviation")
-    yield Row("against champion", _against_champion(a), _against_champion(b), "at that time")
-    yield Row("validation loss", *(_number(verdict.candidate.best_eval_loss) for verdict in (a, b)))
-    yield Row("epochs", _epochs(a), _epochs(b), "best of all")
-    yield Row("seeds", ", ".join(a.training), ", ".join(b.training))
-    yield Row("test recordings", str(a.data.files), str(b.data.files))
-    yield Row("failed checks", *(str(sum(not check.passed for check in verdict.checks)) for verdict in (a, b)))
+            yield row(f"{condition} {metric}", partial(_of, condition, metric), meaning)
+    yield row("speakers accuracy", _by_speaker, "noisy test")
+    yield row("seeds accuracy", _spread, "mean ± deviation")
+    yield row("against champion", _against_champion, "at that time")
+    yield row("validation loss", lambda verdict: _number(verdict.candidate.best_eval_loss))
+    yield row("epochs", _epochs, "best of all")
+    yield row("seeds", lambda verdict: ", ".join(verdict.training))
+    yield row("test recordings", lambda verdict: str(verdict.data.files))
+    yield row("failed checks", lambda verdict: str(sum(not check.passed for check in verdict.checks)))
 
 
-def _of(condition: Condition | None, metric: str) -> Estimate | None:
-    return condition.by_file.get(metric) if condition else None
+def _of(name: str, metric: str, verdict: Verdict) -> str:
+    condition = verdict.conditions.get(name)
+    return _estimate(condition.by_file.get(metric) if condition else None)
 
 
-def _by_speaker(condition: Condition | None) -> Estimate | None:
-    return condition.by_speaker.get("accuracy") if condition and condition.by_speaker else None
+def _by_speaker(verdict: Verdict) -> str:
+    condition = verdict.conditions.get("noisy")
+    return _estimate(condition.by_speaker.get("accuracy") if condition and condition.by_speaker else None)
 
 
 def _spread(verdict: Verdict) -> str:
@@ -357,7 +362,7 @@ def _side_by_side(title: str, rows: Iterable[Row], a: Named, b: Named, *, with_m
     table = _table(*headings, *(["meaning"] if with_meaning else []))
     for row in rows:
         mark = "bold" if row.a != row.b and not with_meaning else ""
-        cells = [row.name, Text(row.a, mark), Text(row.b, mark)]
+        cells: list[RenderableType] = [row.name, Text(row.a, mark), Text(row.b, mark)]
         table.add_row(*cells, *([Text(row.meaning, "dim")] if with_meaning else []))
     return table
 

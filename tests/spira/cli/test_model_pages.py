@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from spira.cli.main import app
 from spira.config import from_dict
-from spira.delivery.history.events import Approved
+from spira.delivery.history.events import Approved, Finished
 from spira.evaluation.verdict import PREDICTIONS, Verdict
 from spira.registry import FROZEN_TEST_TAG, Registry, local_uri
 from tests.support.ledger_builder import LedgerBuilder
@@ -178,10 +178,15 @@ def test_what_serves_a_version_and_who_approved_it_stand_on_its_page(work: Path,
     """From the local target and the ledger of the work folder."""
     copied = Path(shutil.copytree(work, tmp_path / "my work"))
     digest = Registry(local_uri(copied)).show(2).digest
-    LedgerBuilder(copied / "ledger").add(Approved(version="2", digest=digest, who="Dr. Silva"))
+    ledger = LedgerBuilder(copied / "ledger")
+    ledger.add(Finished(run="spira-abc-1", outcome="approved", version="2", digest=digest))
+    ledger.add(Finished(run="spira-abc-2", outcome="failed", message="no space"))
+    ledger.add(Approved(version="2", digest=digest, who="Dr. Silva"))
     assert CliRunner().invoke(app, ["deploy", "apply", "2", "--work", str(copied)]).exit_code == 0
     second, first = (" ".join(spira("show", version, "--work", copied).stdout.split()) for version in ("2", "1"))
     assert "on local this version" in second
     assert re.search(r"history \d{4}-\d\d-\d\d \d\d:\d\d version 2 was approved by Dr. Silva", second)
+    assert "run spira-abc-1 was approved as version 2" in second
+    assert "no space" not in second
     assert "on local version 2" in first
     assert "Dr. Silva" not in first

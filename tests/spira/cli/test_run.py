@@ -18,7 +18,7 @@ pytestmark = pytest.mark.integration
 
 FAST = """\
 model: {channels: 8}
-training: {max_epochs: 2, batch_files: 4, seeds: [1, 2, 3]}
+training: {max_epochs: 2, batch_files: 4, seeds: [1, 22]}
 evaluation: {bootstrap_samples: 200, noise_draws: 1}
 """
 
@@ -42,7 +42,7 @@ def test_the_screen_of_a_whole_run(demo: Path, folder: Path, columns: int) -> No
     screen = run.screen()
     for stage in ("check", "preprocess", "train", "evaluate", "push", "deploy", "report"):
         assert re.search(rf"^✔  {stage} +\S.* \d+:\d\d$", screen, re.MULTILINE), (stage, screen)
-    for seed in (1, 2, 3):
+    for seed in (1, 22):
         row = rf"^ +{seed}  ━+ +2/2 +\d\.\d{{3}} +\d\.\d{{3}}  done, best: \d$"
         assert re.search(row, screen, re.MULTILINE), (seed, screen)
     for words in ("APPROVED: version 1 serves and is champion", "Stages: preprocess", "Report   /", "Next:"):
