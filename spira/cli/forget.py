@@ -33,7 +33,8 @@ def forget(
 
     if is_bucket(data):
         raise SpiraError(
-            f"{data}: only a folder can be changed here: remove the person's rows from the tables, then the objects"
+            f"{data}: a bucket may keep what is deleted, so only a folder is changed here: remove the person's rows "
+            "from the tables, then all versions of the objects with the bucket's own tools"
         )
     has_work = work.is_dir()
     try:

@@ -32,6 +32,9 @@ from spira.delivery.observation.fingerprints import Fingerprint
 
 Outcome = Literal["", "approved", "rejected", "failed"]
 
+LOST = "lost"
+"""In place of the unknown digest of a version whose number was given to another one."""
+
 
 @dataclass(frozen=True)
 class LastObservation:
@@ -176,7 +179,9 @@ def _after(state: DeliveryState, record: Record) -> DeliveryState:
             attempt = Attempt(event.fingerprint, event.attempt, event.run, record.at, event.request)
             return replace(state, attempts=(*state.attempts, attempt))
         case Finished() as event:
-            return replace(state, attempts=tuple(_ended(attempt, event, record) for attempt in state.attempts))
+            rolled_back = {_earlier(bad, event, state): reason for bad, reason in state.rolled_back.items()}
+            attempts = tuple(_ended(attempt, event, record) for attempt in state.attempts)
+            return replace(state, attempts=attempts, rolled_back=rolled_back)
         case Promoting() as event:
             return replace(state, promoting=event.version_id)
         case Promoted() as event:
@@ -193,7 +198,10 @@ def _after(state: DeliveryState, record: Record) -> DeliveryState:
             return replace(state, pin=None)
         case RolledBack() as event:
             # Without the pin the next tick would promote the newest approved version again.
-            bad, to = VersionId(event.bad, event.bad_digest), VersionId(event.to, event.to_digest)
+            bad, to = (
+                VersionId(event.bad, event.bad_digest or _digest(event.bad, state)),
+                VersionId(event.to, event.to_digest),
+            )
             pin = Pin(to, f"rolled back from version {bad}: {event.reason}", record.at)
             return replace(state, rolled_back={**state.rolled_back, bad: event.reason}, pin=pin, promoting=None)
         case Retried() as event:
@@ -207,6 +215,25 @@ def _after(state: DeliveryState, record: Record) -> DeliveryState:
             return replace(state, damaged=(*state.damaged, record.number))
         case _:
             return state
+
+
+def _digest(number: str, state: DeliveryState) -> str:
+    """Return the digest of the last version with a number; empty if no record has it."""
+    known = [attempt.version for attempt in state.attempts if attempt.version and attempt.version.number == number]
+    return known[-1].digest if known else ""
+
+
+def _earlier(bad: VersionId, event: Finished, state: DeliveryState) -> VersionId:
+    """Return a version that was rolled back, after a run has registered a version.
+
+    A record of an older program has no digest. If another input is registered later under its number, the model
+    repository was lost and counts again, and the new version is another one.
+    """
+    if bad.digest or not event.digest or event.version != bad.number:
+        return bad
+    inputs = {attempt.run: attempt.fingerprint for attempt in state.attempts}
+    earlier = {one.fingerprint for one in state.attempts if one.version and one.version.number == bad.number}
+    return bad if inputs.get(event.run) in earlier else replace(bad, digest=LOST)
 
 
 def _cancelled(attempt: Attempt, event: Cancelled) -> Attempt:

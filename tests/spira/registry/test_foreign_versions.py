@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from spira.cli.main import app
 from spira.registry import Registry, RegistryError, local_uri
+from spira.stages.evaluate import open_champion
 from tests.support.packages import LINEAGE, VERDICT, make_package
 
 pytestmark = pytest.mark.integration
@@ -81,6 +82,12 @@ def test_a_foreign_version_cannot_be_fetched(work: Path, tmp_path: Path) -> None
     with pytest.raises(RegistryError, match=f"version 2 {REMEDY}.*spira models push"):
         registry.fetch("champion", tmp_path / "fetched")
     assert not (tmp_path / "fetched").exists()
+
+
+def test_an_evaluation_refuses_a_foreign_champion(work: Path) -> None:
+    """Its gate compares with the champion, so the run fails until the alias is moved; the message says so."""
+    with pytest.raises(RegistryError, match=f"version 2 {REMEDY}.*use another version"), open_champion(str(work)):
+        pass
 
 
 def test_a_version_with_an_unreadable_description_cannot_be_fetched(new_mlflow: Path, tmp_path: Path) -> None:
