@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
 
@@ -23,6 +23,10 @@ from spira.delivery.webhooks import PageSlot
 from spira.errors import SpiraError
 
 FILE = "index.html"
+MAX_AGE = timedelta(minutes=15)
+"""Age of a status after which no tick may be running: a CronJob ticks every five minutes."""
+MAX_MISSED_TICKS = 3
+"""The same where the interval between two ticks is longer."""
 READ_SECONDS = 30.0
 """Interval at which a server of the page reads what the last tick has stored."""
 
@@ -56,7 +60,16 @@ class StatusShower:
         status = last_status.load(stored.store)
         if status is None:
             raise SpiraError("no tick has stored its status yet: run spira deliver tick")
-        page = self._builder.build(status.status, status.at, stored.read(), stored, settings.policy, settings.addresses)
+        longest = max(MAX_AGE, MAX_MISSED_TICKS * timedelta(seconds=settings.every_seconds))
+        page = self._builder.build(
+            status.status,
+            status.at,
+            stored.read(),
+            stored,
+            settings.policy,
+            settings.addresses,
+            is_old=datetime.now(UTC) - status.at > longest,
+        )
         self.page.replace(render(page, REFRESH_SECONDS))
 
 

@@ -100,6 +100,8 @@ class StatusPage:
     left_out: int
     """Older changes and events that are not shown."""
     links: Links
+    is_old: bool = False
+    """Whether no tick has stored a status for so long that none may be running."""
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -111,7 +113,8 @@ class StatusPage:
         """Whether everything is as it should be; empty before the first delivery."""
         is_invalid = bool(self.status.observed and self.status.observed.problem)
         if (
-            self.status.has_problem
+            self.is_old
+            or self.status.has_problem
             or is_invalid
             or any(row.state != "as_wanted" for row in self.targets if row.version)
         ):
@@ -133,11 +136,13 @@ class PageBuilder:
         ledger: Ledger,
         policy: Policy,
         links: Links,
+        is_old: bool = False,
     ) -> StatusPage:
         """Return the content of the page.
 
         Args:
             at: time of the status.
+            is_old: see :attr:`StatusPage.is_old`.
             ledger: of the records; it has the parts of each observation.
         """
         whole = timeline(records, policy)
@@ -149,6 +154,7 @@ class PageBuilder:
             periods=whole.periods[:MAX_PERIODS],
             left_out=max(0, len(whole.changes) - MAX_CHANGES) + max(0, len(whole.events) - MAX_EVENTS),
             links=links,
+            is_old=is_old,
         )
 
     def _rows(self, whole: Timeline, records: Sequence[Record], ledger: Ledger, links: Links) -> tuple[Row, ...]:

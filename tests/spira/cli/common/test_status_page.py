@@ -11,13 +11,18 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from spira.cli.common.compose import reconciler
+from spira.cli.common.status_page import StatusShower
 from spira.delivery.page import last_status
+from spira.delivery.settings import load
+from spira.delivery.status import delivery_status
 from tests.support.ledger_builder import LocalDelivery
 
 pytestmark = pytest.mark.integration
@@ -35,6 +40,20 @@ def test_the_page_is_one_file(deliver: Callable[..., Any], local_delivery: Local
     assert [path.name for path in (tmp_path / "site").iterdir()] == ["index.html"]
     assert "Version 2 serves" in (tmp_path / "site" / "index.html").read_text("utf-8")
     assert local_delivery.kinds == before
+
+
+@pytest.mark.parametrize(("minutes", "is_old"), [(14, False), (16, True)])
+def test_a_status_that_no_tick_renews_is_shown_as_old(
+    local_delivery: LocalDelivery, minutes: int, is_old: bool
+) -> None:
+    """So that a page of yesterday does not pass for one of now."""
+    store, settings = local_delivery.ledger_builder.ledger.store, load(local_delivery.folder / "delivery.yaml")
+    status = delivery_status(reconciler(settings).dry_run())
+    last_status.save(store, status, datetime.now(UTC) - timedelta(minutes=minutes))
+    shower = StatusShower()
+    shower.show_stored(settings)
+    assert shower.page.content is not None
+    assert (b"No tick has stored its status since then" in shower.page.content) == is_old
 
 
 @pytest.mark.parametrize("arguments", [(), ("--out", "x", "--listen", "127.0.0.1:0")])

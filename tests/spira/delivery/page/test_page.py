@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -126,6 +127,14 @@ def test_each_state_of_a_target_has_words(full_ledger: LedgerBuilder, changed: d
     page = build(full_ledger, status_of(full_ledger, serving={"local": local.model_copy(update=changed)}))
     assert page.health == "problem"
     assert words in text_of(page)
+
+
+def test_an_old_status_is_a_problem(full_ledger: LedgerBuilder) -> None:
+    """A page that says for days that all is well would hide that no tick runs."""
+    page = replace(build(full_ledger), is_old=True)
+    assert page.health == "problem"
+    assert "No tick has stored its status since then" in text_of(page)
+    assert "None is known." not in text_of(page)
 
 
 def test_the_page_of_a_new_delivery_is_not_empty() -> None:
