@@ -74,7 +74,7 @@ def test_the_roc_legend_shows_each_area() -> None:
         "noisy": condition([0.1, 0.9, 0.8, 0.3], [0, 1, 0, 1]),
         "clean": condition([0.1, 0.9], [0, 1]),
     }
-    assert {"Noisy test, AUROC 0.75", "Clean test, AUROC 1.00"} <= set(texts(plots.roc(conditions, TITLES)))
+    assert {"Noisy test, AUROC 0.750", "Clean test, AUROC 1.000"} <= set(texts(plots.roc(conditions, TITLES)))
     conditions["clean"].by_file["auroc"] = Estimate(value=None)
     assert "Clean test" in texts(plots.roc(conditions, TITLES))
 
