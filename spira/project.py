@@ -16,7 +16,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import AfterValidator, Field, ValidationError
 
 from spira.config import ConfigError, FrozenModel, read_yaml
@@ -98,6 +97,8 @@ def _lines(path: Path) -> dict[str, int]:
     Raises:
         ConfigError: a key occurs twice; YAML itself would use the second silently.
     """
+    import yaml  # here, because settings import this module and the help of commands imports settings
+
     lines: dict[str, int] = {}
     mapping = yaml.compose(path.read_text("utf-8"), yaml.SafeLoader)
     for key, _ in mapping.value if mapping else ():
