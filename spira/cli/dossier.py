@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from spira.cli.common.console import print_line
-from spira.delivery.settings import DEFAULT
 from spira.errors import SpiraError
+
+SETTINGS = Path("delivery.yaml")
+"""Default of ``--settings``, as that of :mod:`spira.delivery.settings`, whose import takes longer than help may."""
 
 
 def dossier(
@@ -17,7 +19,7 @@ def dossier(
     to: Annotated[
         Path | None, typer.Option("--out", help="New folder, or FILE.zip; dossier-VERSION by default.")
     ] = None,
-    settings: Annotated[Path, typer.Option("--settings", help="Settings file of continuous delivery.")] = DEFAULT,
+    settings: Annotated[Path, typer.Option("--settings", help="Settings file of continuous delivery.")] = SETTINGS,
     work: Annotated[
         Path | None, typer.Option("--work", help="Work folder: its repository and ledger, without a settings file.")
     ] = None,
