@@ -43,6 +43,8 @@ class StoredMessage:
     translation: str
     has_words: bool
     """Whether it has words of its own; ``"{reason}: {numbers}"`` has none."""
+    separator: str
+    """What stands between the first two fields."""
 
 
 @dataclass(frozen=True)
@@ -65,20 +67,38 @@ class Translator:
         if translated != message:
             return translated
         for stored in self.stored:
-            if found := stored.pattern.fullmatch(message):
-                return stored.translation.format(
-                    **{name: self.message(part) for name, part in found.groupdict().items()}
-                )
+            if fields := self._fields(stored, message, {}):
+                return stored.translation.format(**{name: self.message(part) for name, part in fields.items()})
         return self.number(message)
 
     def is_known(self, message: str) -> bool:
         """Return whether the catalogue has a text for a stored message, whatever stands in the fields among words."""
-        if self.catalogue.gettext(message) != message or not re.search("[a-z]{2}", message):
-            return True
-        for stored in self.stored:
-            if found := stored.pattern.fullmatch(message):
-                return stored.has_words or all(map(self.is_known, found.groups()))
-        return False
+        return self._is_known(message, {})
+
+    def _is_known(self, message: str, known: dict[str, bool]) -> bool:
+        """Return whether a message is known; ``known`` holds the answers so far, as parts of a text repeat."""
+        if message not in known:
+            known[message] = self.catalogue.gettext(message) != message or not re.search("[a-z]{2}", message)
+            for stored in () if known[message] else self.stored:
+                if fields := self._fields(stored, message, known):
+                    known[message] = stored.has_words or all(self._is_known(part, known) for part in fields.values())
+                    break
+        return known[message]
+
+    def _fields(self, stored: StoredMessage, message: str, known: dict[str, bool]) -> dict[str, str] | None:
+        """Return the fields of a message by name, or None if it is another one.
+
+        A text without words, such as ``"{reason}: {numbers}"``, fits in several ways: that counts in which all parts
+        are known.
+        """
+        found = stored.pattern.fullmatch(message)
+        if found is None or stored.has_words:
+            return found and found.groupdict()
+        for split in re.finditer(re.escape(stored.separator), message):
+            parts = message[: split.start()], message[split.end() :]
+            if all(part and self._is_known(part, known) for part in parts):
+                return dict(zip(found.groupdict(), parts, strict=True))
+        return found.groupdict()
 
     def number(self, text: str) -> str:
         """Return a text with the language's decimal sign in its numbers."""
@@ -107,5 +127,10 @@ def _stored(pairs: dict[str, str]) -> Iterator[StoredMessage]:
     with_fields = [message for message in pairs if FIELD.search(message)]
     for message in sorted(with_fields, key=lambda text: len(FIELD.sub("", text)), reverse=True):
         parts = FIELD.split(message)  # text, field, text, field, ..., text
-        pattern = "".join(f"(?P<{part}>.+)" if odd % 2 else re.escape(part) for odd, part in enumerate(parts))
-        yield StoredMessage(re.compile(pattern), pairs[message], bool(re.search("[a-z]", FIELD.sub("", message))))
+        pattern = "".join(
+            # a field before a space is one word, such as the name of a column
+            f"(?P<{part}>.+{'?' if parts[place + 1] == ' ' else ''})" if place % 2 else re.escape(part)
+            for place, part in enumerate(parts)
+        )
+        has_words = bool(re.search("[a-z]", FIELD.sub("", message)))
+        yield StoredMessage(re.compile(pattern), pairs[message], has_words, parts[2])

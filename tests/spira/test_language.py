@@ -69,10 +69,15 @@ def test_any_text_can_stand_in_a_field(message: str, value: str) -> None:
         (
             "train: background noise of patients differs by +7.1 dB from that of controls (medians): a network can "
             "separate the classes by it without any sign of illness",
-            "treino: o ruído de fundo dos pacientes difere em +7,1 dB do valor dos controles (medianas): uma rede pode "
+            "treino: ruído de fundo dos pacientes difere em +7,1 dB do valor dos controles (medianas): uma rede pode "
             "separar as classes por isso, sem nenhum sinal de doença",
         ),
         ("Noisy test: AUROC", "Teste com ruído: AUROC"),
+        ("Slice: age 20 to 43", "Subgrupo: idade 20 a 43"),
+        (
+            "eval: a class has only 14 recordings: figures from it are uncertain",
+            "validação: uma classe tem só 14 gravações: números dela são incertos",
+        ),
         ("an unknown message of a later version", "an unknown message of a later version"),
         ("", ""),
     ],
