@@ -28,6 +28,7 @@ from markupsafe import Markup, escape
 
 from spira import files
 from spira.config import SAMPLE_RATE_HZ, Config
+from spira.data import quality
 from spira.data.corpus import Corpus
 from spira.data.metadata import CLASS_NAMES, MISSING, SPLITS
 from spira.data.pseudonyms import Pseudonyms
@@ -184,6 +185,7 @@ def render(
         corpus=corpus,
         lineage=lineage,
         listed=confounders.listed,
+        fold=quality.fold,
         threshold=verdict.threshold,
         language=content.language.value,
         titles={name: words.message(title) for name, title in titles(verdict).items()},
@@ -465,4 +467,4 @@ def limits(verdict: Verdict, corpus: Corpus) -> list[str]:
         lines.append(f"Slices not checked, because they hold fewer than {min_files} recordings: {small}.")
     if not verdict.slices:
         lines.append("Sex, age and similar properties are not known or were not measured.")
-    return [*lines, *verdict.warnings, *corpus.quality.warnings]
+    return [*lines, *verdict.warnings, *quality.fold(corpus.quality.warnings)]

@@ -87,7 +87,7 @@ def test_confounders_are_shown_with_what_was_left_out(shown: Shown) -> None:
 def test_external_sets_have_a_part_of_their_own(shown: Shown) -> None:
     """Recordings, speakers and the metrics of both tests."""
     text = shown.local.text("external")
-    assert "north 8 of controls , 8 of patients 4 and 4 Noisy test" in text
+    assert "north 8 controls , 8 patients 4, 4 Noisy test" in text
     assert "Clean test" in text
     accuracy = shown.verdict.external[0].conditions["clean"].by_file["accuracy"].value
     assert f"{accuracy:.3f}" in text
