@@ -59,6 +59,9 @@ EPOCH_NAMES = {
 }
 """Key of an epoch in a history -> name of its curve."""
 
+EVALUATIONS = "test/evaluations"
+"""How often the test set was evaluated so far."""
+
 OF_EXTERNAL = ("accuracy", "sensitivity", "specificity", "auroc")
 """Numbers of each external test set."""
 
@@ -75,6 +78,8 @@ def of_verdict(verdict: Verdict) -> dict[str, float]:
     numbers = _picked(places)
     minimum = verdict.gate.slices.minimum_files
     judged = [part.metrics["accuracy"].value for part in verdict.slices if part.files >= minimum]
+    if verdict.test_evaluations is not None:
+        numbers[EVALUATIONS] = float(verdict.test_evaluations)
     for test in verdict.external:
         if "noisy" in test.conditions:
             numbers |= _named(f"external/{test.name}", test.conditions["noisy"].by_file, OF_EXTERNAL)

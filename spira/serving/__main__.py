@@ -40,7 +40,7 @@ def main() -> None:
     detector = Detector(
         options.model_name, options.model_dir, options.model_version, options.threads, options.package_digest
     )
-    all_bytes = max(Limits.all_bytes, 4 * options.max_bytes)
+    all_bytes = max(Limits.all_bytes, 3 * options.max_bytes)
     limits = Limits(options.threads + options.queue, options.max_bytes, all_bytes)
     try:
         asyncio.run(serve(detector, limits, options.http_port, options.drain_seconds))

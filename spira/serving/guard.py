@@ -37,8 +37,9 @@ class Limits:
     """Number of requests, computed and waiting, at a time."""
     body_bytes: int = 32 * 2**20
     """Size of one body. A WAV file in base64 may have three quarters of it."""
-    all_bytes: int = 128 * 2**20
-    """Size of all bodies together, of admitted requests and of those being read."""
+    all_bytes: int = 96 * 2**20
+    """Size of all bodies together, of admitted requests and of those being read: a fourth one of the largest size would
+    not fit beside the others into a container of 1 GiB."""
     body_seconds: float = 30.0
     """Time for a body to arrive."""
 

@@ -272,5 +272,5 @@ def test_the_gates_rule_reaches_candidate_package_and_champion(
     verify(tmp_path / "package")
 
     open_at(registry_uri).promote(pushed.model_version)
-    with open_champion(registry_uri) as champion:
+    with open_champion(open_at(registry_uri)) as champion:
         assert (champion.threshold, champion.band) == (rule.threshold, rule.band)

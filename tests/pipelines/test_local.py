@@ -72,7 +72,7 @@ def test_the_evaluations_of_the_test_are_counted(runs):
     digest = runs.rejected.data.digest
     assert digest
     assert registry.evaluations(digest, runs.rejected.lineage["data_fingerprint"]) == 2
-    assert registry.champion().metrics["test_evaluations"] == 1
+    assert registry.champion().metrics["test/evaluations"] == 1
     assert "Evaluations of this test set so far, this one included: <b>2</b>" in (runs.work / "report.html").read_text()
 
 

@@ -80,12 +80,12 @@ def test_few_numbers_of_the_validation_are_metrics(registry: Registry) -> None:
     logged = registry._store.client.get_run(run_id).data.metrics
     new = {name: value for name, value in logged.items() if name.startswith(("external", "confounders"))}
     assert new == {
-        "external.north.accuracy": 0.8,
-        "external.north.sensitivity": 0.7,
-        "external.north.specificity": 0.9,
-        "external.north.auroc": 0.85,
-        "confounders.auroc": 0.6,
-        "confounders.auroc_difference": 0.6,
+        "external/north/accuracy": 0.8,
+        "external/north/sensitivity": 0.7,
+        "external/north/specificity": 0.9,
+        "external/north/auroc": 0.85,
+        "confounders/auroc": 0.6,
+        "confounders/difference/auroc": 0.6,
     }
 
 

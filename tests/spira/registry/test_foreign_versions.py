@@ -86,7 +86,10 @@ def test_a_foreign_version_cannot_be_fetched(work: Path, tmp_path: Path) -> None
 
 def test_an_evaluation_refuses_a_foreign_champion(work: Path) -> None:
     """Its gate compares with the champion, so the run fails until the alias is moved; the message says so."""
-    with pytest.raises(RegistryError, match=f"version 2 {REMEDY}.*use another version"), open_champion(str(work)):
+    with (
+        pytest.raises(RegistryError, match=f"version 2 {REMEDY}.*use another version"),
+        open_champion(Registry(local_uri(work))),
+    ):
         pass
 
 

@@ -65,6 +65,6 @@ def test_numbers_of_an_earlier_version_are_read_under_todays_names() -> None:
 
 def test_numbers_of_this_version_are_read_as_they_are() -> None:
     """Numbers that a later version adds stay."""
-    numbers = headlines.of_verdict(FULL) | {"noisy/f1": 0.8}
+    numbers = headlines.of_verdict(FULL) | {"noisy/later": 0.8}
     assert headlines.readable(numbers) == headlines.comparable(numbers) == numbers
     assert headlines.of_noisy_test(numbers) == {"accuracy": 0.8, "sensitivity": 0.7, "auroc": 0.9}
