@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import threading
 import time
@@ -87,6 +89,8 @@ def test_a_log_is_bounded_while_the_service_writes(tmp_path: Path, monkeypatch: 
         time.sleep(1)
         assert process.is_alive
         assert process.pid == pid
+        os.kill(pid, signal.SIGSTOP)  # nothing is renamed while the files are looked at
+        time.sleep(1)
         written = sorted(process.folder.glob("log*"))
         assert [path.name for path in written] == ["log", "log.1", "log.2", "log.3"]
         assert all(path.stat().st_size <= 20_000 for path in written[1:])
@@ -94,6 +98,7 @@ def test_a_log_is_bounded_while_the_service_writes(tmp_path: Path, monkeypatch: 
             path.stat().st_mode & 0o077 for path in (process.folder, *process.folder.iterdir()) if path.name != "pid"
         ]
         assert not any(private)
+        os.kill(pid, signal.SIGCONT)
     finally:
         process.service.stop(5)
         process.folder.rename(tmp_path / "removed")
