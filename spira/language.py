@@ -55,10 +55,6 @@ class Translator:
     catalogue: gettext.NullTranslations
     stored: tuple[StoredMessage, ...] = ()
 
-    def text(self, message: str) -> str:
-        """Return a text of the catalogue in the language; the text itself where there is no translation."""
-        return self.catalogue.gettext(message) if message else message
-
     def message(self, message: str) -> str:
         """Return a stored message in the language; in English where the catalogue has no text for it."""
         if self.language == Language.ENGLISH or not message:

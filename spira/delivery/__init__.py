@@ -13,6 +13,7 @@ a tick may be killed at any point.
         events, ledger  append-only record of observations, runs, verdicts and releases
         ledger_check    what to do about a damaged ledger
         state           the state that the records of the ledger add up to
+        beside_ledger   small files beside it, with checksums
         last_problems   the last problem, until it is solved
     decide              (observation, state, runs, champion, targets, time) -> next actions; a pure function
     reconcile           carries the actions out through a runner, a model repository and the targets

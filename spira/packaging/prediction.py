@@ -8,6 +8,7 @@ from typing import Any
 
 from spira import audio
 from spira.data import decoding
+from spira.data.decoding import Measures
 from spira.inference.golden import predict
 from spira.inference.model import INCONCLUSIVE, Model
 from spira.inference.wav import AudioError
@@ -21,35 +22,6 @@ MIN_SPEECH_FRACTION = 0.1
 
 
 @dataclass(frozen=True)
-class Quality:
-    """Measures of a decoded recording, see :func:`spira.data.decoding.measure`."""
-
-    seconds: float
-    sample_rate: int
-    channels: int
-    peak_dbfs: float
-    rms_dbfs: float
-    background_dbfs: float
-    speech_fraction: float
-    clipped_fraction: float
-    encoding: str
-
-    def flags(self, window_seconds: float) -> tuple[str, ...]:
-        """Return what makes the answer less certain; empty for a recording as the model was trained on.
-
-        Args:
-            window_seconds: length below which the model's window is padded.
-        """
-        flags = {
-            "short": self.seconds < window_seconds,
-            "quiet": self.rms_dbfs < MIN_RMS_DBFS,
-            "clipped": self.clipped_fraction > MAX_CLIPPED_FRACTION,
-            "little speech": self.speech_fraction < MIN_SPEECH_FRACTION,
-        }
-        return tuple(flag for flag, is_set in flags.items() if is_set)
-
-
-@dataclass(frozen=True)
 class Prediction:
     """The answer to one recording."""
 
@@ -60,10 +32,10 @@ class Prediction:
     """``positive``, ``negative`` or ``inconclusive``; empty if the recording is refused."""
     error: str = ""
     """Why the recording is refused, to follow the file's name."""
-    quality: Quality | None = None
+    quality: Measures | None = None
     """Measures; None if the recording cannot be decoded."""
     flags: tuple[str, ...] = ()
-    """Flags of :meth:`Quality.flags`."""
+    """Flags of :func:`flags_of`."""
 
     @property
     def abstained(self) -> bool | None:
@@ -83,6 +55,22 @@ class Prediction:
         return {**self.answer(), **abstained, "flags": list(self.flags), "quality": quality}
 
 
+def flags_of(measures: Measures, window_seconds: float) -> tuple[str, ...]:
+    """Return what makes an answer less certain; empty for a recording as the model was trained on.
+
+    Args:
+        measures: of the recording.
+        window_seconds: length below which the model's window is padded.
+    """
+    flags = {
+        "short": measures.seconds < window_seconds,
+        "quiet": measures.rms_dbfs < MIN_RMS_DBFS,
+        "clipped": measures.clipped_fraction > MAX_CLIPPED_FRACTION,
+        "little speech": measures.speech_fraction < MIN_SPEECH_FRACTION,
+    }
+    return tuple(flag for flag, is_set in flags.items() if is_set)
+
+
 def predict_recording(model: Model, file: Path) -> Prediction:
     """Return a model's answer to a recording of any format; a bad recording is an answer with an error."""
     try:
@@ -93,8 +81,9 @@ def predict_recording(model: Model, file: Path) -> Prediction:
     except AudioError as error:
         return Prediction(str(file), error=str(error))
     has_frames = len(decoded.samples) >= decoding.FRAME_SAMPLES
-    quality = Quality(**asdict(decoding.measure(decoded))) if has_frames else None
+    quality = decoding.measure(decoded) if has_frames else None
     is_whole = model.windows["mode"] == "whole"  # the window is then as long as the longest recording of training
-    flags = quality.flags(0.0 if is_whole else float(model.windows["window_seconds"])) if quality else ()
+    window_seconds = 0.0 if is_whole else float(model.windows["window_seconds"])
+    flags = flags_of(quality, window_seconds) if quality else ()
     answer = predict(model, audio.to_wav(decoded))
     return Prediction(str(file), quality=quality, flags=flags, **answer)

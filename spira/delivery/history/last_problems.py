@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import datetime
 
-from pydantic import ValidationError
-
-from spira import files
 from spira.config import FrozenModel
-from spira.data.storage import MissingError, Store
+from spira.data.storage import Store
+from spira.delivery.history import beside_ledger
 
 PATH = "problems.json"
 """Path of the file in the ledger's store. It can be deleted: the next tick writes it again."""
@@ -34,14 +31,7 @@ def load(store: Store) -> LastProblems | None:
     Raises:
         StorageError: the store is unreachable.
     """
-    try:
-        content = json.loads(store.read(PATH))
-        if not files.has_checksum(content):
-            return None
-        del content[files.CHECKSUM]
-        return LastProblems.model_validate_json(json.dumps(content))
-    except (MissingError, ValidationError, ValueError, TypeError, AttributeError, RecursionError):
-        return None
+    return beside_ledger.read(store, PATH, LastProblems)
 
 
 def save(store: Store, problems: Sequence[str], now: datetime) -> None:
@@ -53,5 +43,4 @@ def save(store: Store, problems: Sequence[str], now: datetime) -> None:
     before = load(store)
     if (before.problems if before else ()) == tuple(problems):
         return
-    content = LastProblems(since=now, problems=tuple(problems)).model_dump(mode="json")
-    store.write(PATH, json.dumps(files.with_checksum(content), indent=1).encode())
+    beside_ledger.write(store, PATH, LastProblems(since=now, problems=tuple(problems)))

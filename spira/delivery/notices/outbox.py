@@ -6,16 +6,13 @@ The file can be deleted: notices of the last day are then sent again.
 from __future__ import annotations
 
 import hashlib
-import json
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from pydantic import ValidationError
-
-from spira import files
 from spira.config import FrozenModel
-from spira.data.storage import MissingError, Store
+from spira.data.storage import Store
+from spira.delivery.history import beside_ledger
 from spira.delivery.history.ledger import Record
 
 PATH = "notices.json"
@@ -160,14 +157,7 @@ def load(store: Store) -> Outbox | None:
     Raises:
         StorageError: the store is unreachable.
     """
-    try:
-        content = json.loads(store.read(PATH))
-        if not files.has_checksum(content):
-            return None
-        del content[files.CHECKSUM]
-        return Outbox.model_validate_json(json.dumps(content))
-    except (MissingError, ValidationError, ValueError, TypeError, AttributeError, RecursionError):
-        return None
+    return beside_ledger.read(store, PATH, Outbox)
 
 
 def stored_problems(store: Store, now: datetime) -> tuple[str, ...]:
@@ -194,9 +184,7 @@ def save(store: Store, outbox: Outbox) -> None:
     stored = load(store)
     if stored == outbox:
         return
-    merged = _merged(outbox, stored) if stored else outbox
-    content = files.with_checksum(merged.model_dump(mode="json"))
-    store.write(PATH, json.dumps(content, indent=1).encode())
+    beside_ledger.write(store, PATH, _merged(outbox, stored) if stored else outbox)
 
 
 def _merged(outbox: Outbox, stored: Outbox) -> Outbox:

@@ -5,14 +5,11 @@ A server of the status page reads it, so that it needs no rights on the data, ML
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 
-from pydantic import ValidationError
-
-from spira import files
 from spira.config import FrozenModel
-from spira.data.storage import MissingError, Store
+from spira.data.storage import Store
+from spira.delivery.history import beside_ledger
 from spira.delivery.status import DeliveryStatus
 
 PATH = "status.json"
@@ -32,14 +29,7 @@ def load(store: Store) -> LastStatus | None:
     Raises:
         StorageError: the store is unreachable.
     """
-    try:
-        content = json.loads(store.read(PATH))
-        if not files.has_checksum(content):
-            return None
-        del content[files.CHECKSUM]
-        return LastStatus.model_validate_json(json.dumps(content))
-    except (MissingError, ValidationError, ValueError, TypeError, AttributeError, RecursionError):
-        return None
+    return beside_ledger.read(store, PATH, LastStatus)
 
 
 def save(store: Store, status: DeliveryStatus, at: datetime) -> None:
@@ -48,5 +38,4 @@ def save(store: Store, status: DeliveryStatus, at: datetime) -> None:
     Raises:
         StorageError: the store is unreachable.
     """
-    content = LastStatus(at=at, status=status).model_dump(mode="json")
-    store.write(PATH, json.dumps(files.with_checksum(content), indent=1).encode())
+    beside_ledger.write(store, PATH, LastStatus(at=at, status=status))

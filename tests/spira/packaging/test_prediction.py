@@ -9,13 +9,14 @@ import pytest
 import soundfile
 
 from spira.config import SAMPLE_RATE_HZ
+from spira.data.decoding import Measures
 from spira.inference.model import Model
-from spira.packaging.prediction import Quality, predict_recording
+from spira.packaging.prediction import flags_of, predict_recording
 from tests.support.packages import make_package, signal
 
 pytestmark = pytest.mark.integration
 
-GOOD = Quality(
+GOOD = Measures(
     seconds=5.0,
     sample_rate=16_000,
     channels=1,
@@ -65,7 +66,7 @@ def test_a_good_recording_has_a_probability_and_no_flag(model: Model, tmp_path: 
 )
 def test_a_measure_past_its_limit_is_a_flag(measures: dict[str, float], flags: tuple[str, ...]) -> None:
     """Values at the limits are accepted."""
-    assert Quality(**{**vars(GOOD), **measures}).flags(window_seconds=4.0) == flags
+    assert flags_of(Measures(**{**vars(GOOD), **measures}), window_seconds=4.0) == flags
 
 
 def test_the_flags_of_real_samples(model: Model, tmp_path: Path) -> None:
