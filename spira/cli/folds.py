@@ -13,6 +13,7 @@ from rich.text import Text
 from spira.cli.common import preflight
 from spira.cli.common.interrupts import ending_everything
 from spira.errors import SpiraError
+from spira.evaluation.numbers import number
 
 if TYPE_CHECKING:
     from spira.config import Config
@@ -85,4 +86,4 @@ def show(result: FoldsResult, work: Path, console: Console) -> None:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+    return number(value, missing="-")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, StrictUndefined
 
+from spira.evaluation import numbers
 from spira.evaluation.metrics import METRICS
 from spira.evaluation.verdict import CONDITIONS, PROBES, Estimate
 from spira.evaluation.verdict_text import SHOWN_METRICS
@@ -46,9 +47,7 @@ def render(dossier: Dossier, listed: Sequence[str]) -> str:
 
 def number(value: float | str | None) -> str:
     """Return a number or text as the page shows it; a dash for None."""
-    if value is None:
-        return "\N{EN DASH}"
-    return value if isinstance(value, str) else f"{value:.3f}"
+    return value if isinstance(value, str) else numbers.number(value)
 
 
 def estimate(measured: Estimate | None) -> str:
@@ -56,5 +55,5 @@ def estimate(measured: Estimate | None) -> str:
     if measured is None or measured.value is None:
         return "\N{EN DASH}"
     if measured.low is None or measured.high is None:
-        return f"{measured.value:.3f}"
-    return f"{measured.value:.3f} ({measured.low:.3f} to {measured.high:.3f})"
+        return number(measured.value)
+    return f"{number(measured.value)} ({number(measured.low)} to {number(measured.high)})"

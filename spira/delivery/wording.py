@@ -14,6 +14,7 @@ from gettext import gettext as _
 from gettext import ngettext
 
 from spira.delivery.observation.fingerprints import AxisName, Change
+from spira.evaluation.numbers import number
 
 MAX_SETTINGS_SHOWN = 4
 MAX_VALUE_CHARACTERS = 40
@@ -33,12 +34,6 @@ PATH = re.compile(
 def without_paths(text: str) -> str:
     """Return a message without addresses, paths and names of recordings, which can name a person."""
     return PATH.sub("…", text)
-
-
-def number(value: float) -> str:
-    """Return a number with three digits; what is not 1 never reads 1."""
-    text = f"{value:.3f}"
-    return "0.999" if text == "1.000" and value < 1 else text
 
 
 def headline_metrics(metrics: Mapping[str, float]) -> list[tuple[str, str]]:

@@ -30,6 +30,7 @@ from spira.evaluation.checks import MIN_RANKED
 from spira.evaluation.gate import Gate
 from spira.evaluation.intervals import Interval, Method
 from spira.evaluation.metrics import METRICS, Scores
+from spira.evaluation.numbers import number
 from spira.evaluation.verdict import (
     CONFOUNDER_CHECK,
     Check,
@@ -225,7 +226,7 @@ def _difference(candidate: Scores, other: Scores, metric: str, config: Config) -
 
 
 def _number(value: float | None) -> str:
-    return "not defined" if value is None else f"{value:.3f}"
+    return number(value, missing="not defined")
 
 
 def _interval(measured: Estimate) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from spira.data.corpus import Corpus
+from spira.evaluation.numbers import number
 from spira.evaluation.report import LIMIT_SIGNS, card, notice
 from spira.evaluation.verdict import Check, Verdict
 from spira.evaluation.verdict_text import escaped, metrics_table, synthetic_notice, table
@@ -80,7 +81,7 @@ def _gate(verdict: Verdict) -> str:
 
 
 def _value(check: Check) -> str:
-    return "" if check.value is None else f"{check.value:.3f}"
+    return number(check.value, missing="")
 
 
 def _limit(check: Check) -> str:

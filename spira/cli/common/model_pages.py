@@ -16,6 +16,7 @@ from rich.text import Text
 from spira.cli.common.summary import METRICS_SHOWN
 from spira.config import Config
 from spira.evaluation import paired
+from spira.evaluation.numbers import number
 from spira.evaluation.paired import NotPairedError, PairedTest
 from spira.evaluation.verdict import Estimate, Number, Verdict
 from spira.registry import FROZEN_TEST_TAG, Evaluation, RegisteredVersion
@@ -402,7 +403,7 @@ def _signed(estimate: Estimate) -> str:
 
 
 def _number(value: Number) -> str:
-    return "-" if value is None else f"{value:.3f}"
+    return number(value, missing="-")
 
 
 def _short(digest: str) -> str:

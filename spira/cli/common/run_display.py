@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spira.cli.common.run_state import PURPOSES, RunState, StageState
+from spira.evaluation.numbers import number
 from spira.progress import Record, Training
 
 REFRESHES_PER_SECOND = 4
@@ -146,7 +147,7 @@ def _bar(training: Training) -> ProgressBar:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+    return number(value, missing="")
 
 
 def _time_left(training: Training) -> str:

@@ -16,7 +16,8 @@ from spira.delivery.links import Links
 from spira.delivery.notices.message import TONES, compose
 from spira.delivery.notices.notice import Kind, Notice, derive
 from spira.delivery.runner import Run
-from spira.delivery.wording import number, without_paths
+from spira.delivery.wording import without_paths
+from spira.evaluation.numbers import number
 from tests.support.in_memory_world import InMemoryWorld
 from tests.support.ledger_builder import LedgerBuilder, observed
 
