@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from spira.cli.main import app
 from spira.data.corpus import Corpus
-from spira.delivery.conditions import resource_status
+from spira.delivery.kubernetes.conditions import resource_status
 from spira.delivery.status import DeliveryStatus
 from spira.packaging.golden import LISTING
 from tests.support.delivery_fixtures import SMOKE

@@ -104,7 +104,7 @@ def tick(
 
 def _tick(settings: Settings, done: list[str], after: AfterTick) -> Report:
     from spira.cli.common.compose import reconciler
-    from spira.delivery.kubernetes_status import publish_report
+    from spira.delivery.kubernetes.custom_resource import publish_report
 
     report = publish_report(settings, reconciler(settings).tick())
     after.start(settings, report)

@@ -35,7 +35,7 @@ from pydantic import JsonValue
 from spira.cli.common.console import print_rows, say
 from spira.cli.common.options import DEFAULT_WORK
 from spira.cli.deliver import DEFAULT, Json, SettingsFile
-from spira.cli.models import check_repository
+from spira.cli.models.commands import check_repository
 from spira.config import JsonObject
 from spira.delivery import settings as settings_file
 from spira.delivery.decide import wanted

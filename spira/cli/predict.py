@@ -17,7 +17,7 @@ import typer
 
 from spira.cli.common.console import err, is_live, print_json, print_line, say
 from spira.cli.common.options import DEFAULT_WORK, Json, MLflow, Work
-from spira.cli.models import fetch_package, open_registry
+from spira.cli.models.commands import fetch_package, open_registry
 from spira.errors import SpiraError
 from spira.evaluation.numbers import number
 from spira.files import new_file

@@ -19,7 +19,7 @@ from spira.cli.common.after_tick import AfterTick
 from spira.cli.common.compose import reconciler
 from spira.cli.common.status_page import StatusShower
 from spira.delivery import settings as settings_file
-from spira.delivery.kubernetes_status import publish_report
+from spira.delivery.kubernetes.custom_resource import publish_report
 from spira.delivery.reconcile import describe_error
 
 SHORT_INTERVAL_SECONDS = 5.0

@@ -19,7 +19,7 @@ def compose(sections: str, content: Statement, version: int, key_ids: list[str])
     """Return the model card of a version, Markdown.
 
     Args:
-        sections: what :func:`spira.evaluation.model_card.markdown` says of the model; empty if nothing is known.
+        sections: what :func:`spira.evaluation.report.model_card.markdown` says of the model; empty if nothing is known.
         content: in-toto statement about the package.
         key_ids: ids of the keys that signed the statement.
     """

@@ -21,9 +21,9 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from spira import lineage, signature, temporary
+from spira.evaluation.report.verdict_text import MAX_DESCRIPTION_LENGTH, shortened
+from spira.evaluation.report.work_times import WorkTimes
 from spira.evaluation.verdict import Verdict
-from spira.evaluation.verdict_text import MAX_DESCRIPTION_LENGTH, shortened
-from spira.evaluation.work_times import WorkTimes
 from spira.packaging import attestation, card
 from spira.packaging.verify import PackageError, check_files, package_digest
 from spira.registry import artifacts as package_artifacts
@@ -237,8 +237,9 @@ class Registry:
         latest verdict and lineage. A champion does not become its own challenger.
 
         Args:
-            sections: what the model card says of the model (:func:`spira.evaluation.model_card.markdown`). The card
-                stands beside the package, and is the version's description.
+            sections: what the model card says of the model
+                (:func:`spira.evaluation.report.model_card.markdown`). The card stands beside the package, and is the
+                version's description.
 
         Raises:
             PackageError: the package is incomplete, or a file in it was changed or added.

@@ -3,7 +3,7 @@
     run                 headline numbers, parameters, verdict, report; its description has the headline table
     └ seed 42           curves of the training, one child run a seed, so that the curves of seeds overlay
 
-Start and end of a run are those of the work (:mod:`spira.evaluation.work_times`), not those of the logging.
+Start and end of a run are those of the work (:mod:`spira.evaluation.report.work_times`), not those of the logging.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 from spira import temporary
 from spira.errors import SpiraError
 from spira.evaluation import verdict as verdicts
+from spira.evaluation.report.verdict_text import description
+from spira.evaluation.report.work_times import Span, WorkTimes
 from spira.evaluation.verdict import VERDICT, Verdict
-from spira.evaluation.verdict_text import description
-from spira.evaluation.work_times import Span, WorkTimes
 from spira.registry import headlines
 from spira.registry.store import ModelStore, RegistryError
 

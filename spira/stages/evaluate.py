@@ -25,8 +25,8 @@ from spira.stages.verdict_folder import HISTORIES, LINEAGE, PROJECT, WORK_TIMES
 if TYPE_CHECKING:
     from spira.evaluation.evaluate import ChampionPredictor
     from spira.evaluation.gate import Gate
+    from spira.evaluation.report.work_times import WorkTimes
     from spira.evaluation.verdict import Verdict
-    from spira.evaluation.work_times import WorkTimes
     from spira.models.checkpoint import CheckpointInfo
     from spira.registry import Registry
 
@@ -58,7 +58,7 @@ class EvaluateResult(StageResult):
 
     def verdict_metadata(self) -> dict[str, str]:
         """Return what a dashboard shows of the verdict; its name is the decision with the first reason."""
-        from spira.evaluation.verdict_text import headline
+        from spira.evaluation.report.verdict_text import headline
 
         return {"display_name": headline(self.verdict), "reasons": "; ".join(self.verdict.reasons) or "none"}
 
@@ -75,7 +75,7 @@ class EvaluateResult(StageResult):
 
     def summary(self) -> str:
         """Return the decision, the main metrics and the checks as Markdown."""
-        from spira.evaluation.verdict_text import markdown
+        from spira.evaluation.report.verdict_text import markdown
 
         return markdown(self.verdict)
 
@@ -117,8 +117,8 @@ def evaluate(
     from spira.data import pseudonyms
     from spira.data.corpus import Corpus
     from spira.evaluation import evaluate as evaluation
-    from spira.evaluation import report as report_page
-    from spira.evaluation import sharing
+    from spira.evaluation.report import page as report_page
+    from spira.evaluation.report import sharing
     from spira.models import checkpoint
 
     began = datetime.now(UTC)
@@ -158,7 +158,7 @@ def work_times(trained: Iterable[CheckpointInfo], began: datetime) -> WorkTimes:
         trained: origins of the networks.
         began: start of the evaluation.
     """
-    from spira.evaluation.work_times import Span, WorkTimes
+    from spira.evaluation.report.work_times import Span, WorkTimes
 
     trainings = {
         info.seed: Span(start=info.ended_at - timedelta(seconds=info.seconds or 0), end=info.ended_at)
@@ -178,7 +178,7 @@ def write_local_report(
         language: of the report.
     """
     from spira.data.corpus import Corpus
-    from spira.evaluation import report
+    from spira.evaluation.report import page as report
 
     content = report.Content(has_voices=with_audio, language=language)
     report.write(verdict, chosen, Corpus.open(corpus), out, read_json(verdict / LINEAGE), content)

@@ -89,7 +89,7 @@ def push(corpus: Path, candidate: Path, verdict: Path, report: Path, out: Path, 
         SpiraError: the candidate is not approved, or the package's probabilities differ from torch's.
     """
     from spira.data.corpus import Corpus
-    from spira.evaluation.report import notice
+    from spira.evaluation.report.page import notice
     from spira.packaging import build
     from spira.packaging.verify import package_digest
     from spira.registry import FROZEN_TEST_TAG, open_at
@@ -142,9 +142,9 @@ def _log_run(
     registry: Registry, corpus: Corpus, candidate: Path, verdict: Path, decision: Verdict, report: Path
 ) -> str:
     """Log everything about a run that may leave the pipeline in MLflow, and return the run's id."""
-    from spira.evaluation import data_summary, sharing
-    from spira.evaluation.report import notice
-    from spira.evaluation.work_times import WorkTimes
+    from spira.evaluation.report import data_summary, sharing
+    from spira.evaluation.report.page import notice
+    from spira.evaluation.report.work_times import WorkTimes
     from spira.models import checkpoint
     from spira.registry.registry import TEST_TAG
 
@@ -176,7 +176,7 @@ def _log_run(
 
 def _card(verdict: Path, candidate: Path, corpus: Corpus) -> str:
     """Return what the model card says of the candidate, with pseudonyms."""
-    from spira.evaluation import model_card, sharing
+    from spira.evaluation.report import model_card, sharing
     from spira.models import checkpoint
     from spira.project import UNKNOWN, Project
 

@@ -20,7 +20,7 @@ from scipy.io import wavfile
 from pipelines.summary import RunSummary
 from spira import config
 from spira.data.demo import make_demo
-from spira.delivery.conditions import resource_status
+from spira.delivery.kubernetes.conditions import resource_status
 from spira.deployment.inference_service.models import Models
 from spira.evaluation import gate, verdict
 from spira.models import checkpoint

@@ -17,7 +17,7 @@ LOCALE = ROOT / "spira/locale"
 PORTUGUESE = LOCALE / "pt_BR/LC_MESSAGES/spira.po"
 STORED = LOCALE / "stored_messages.txt"
 """Messages that the code stores in English, one a line, with fields in braces; and words of tables and pictures."""
-TEMPLATES = "spira/evaluation/*.html"
+TEMPLATES = "spira/evaluation/report/*.html"
 FIELD = re.compile(r"\{[^{}]*\}")
 
 

@@ -115,7 +115,7 @@ def _metrics(summary: RunSummary) -> Table:
 
 
 def _methods(summary: RunSummary) -> Text:
-    from spira.evaluation.verdict_text import interval_methods  # loads scipy
+    from spira.evaluation.report.verdict_text import interval_methods  # loads scipy
 
     methods = interval_methods({name: summary.metrics[name] for name in METRICS_SHOWN})
     return Text(f"Intervals by {methods}", style="dim") if methods else Text("")

@@ -17,7 +17,7 @@ from spira.errors import SpiraError
 from spira.evaluation import diagnosis, evaluate, gate
 from spira.evaluation import verdict as verdicts
 from spira.evaluation.gate import DiagnosisRules, Gate
-from spira.evaluation.report import about_diagnosis
+from spira.evaluation.report.page import about_diagnosis
 from spira.evaluation.verdict import Verdict
 from spira.inference.model import Model
 from spira.models import checkpoint

@@ -28,7 +28,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from spira.errors import SpiraError
-from spira.evaluation.work_times import Span, WorkTimes
+from spira.evaluation.report.work_times import Span, WorkTimes
 from spira.packaging import mlflow_model
 from spira.packaging.verify import PackageError, digests, package_digest
 from spira.registry import Registry, RegistryError, local_uri

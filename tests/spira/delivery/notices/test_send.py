@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from spira.delivery import operator_commands
 from spira.delivery.background import BackgroundWork
-from spira.delivery.conditions import resource_status
+from spira.delivery.kubernetes.conditions import resource_status
 from spira.delivery.links import Links
 from spira.delivery.notices import channels as channel_module
 from spira.delivery.notices import outbox as outboxes

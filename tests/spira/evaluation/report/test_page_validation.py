@@ -9,11 +9,12 @@ import pytest
 from spira import config
 from spira.data.pseudonyms import Pseudonyms
 from spira.data.quality import SkippedRecording
-from spira.evaluation import evaluate, gate, report
-from spira.evaluation.report import Content
+from spira.evaluation import evaluate, gate
+from spira.evaluation.report import page as report
+from spira.evaluation.report.page import Content
 from spira.evaluation.verdict import Verdict
 from spira.training import train
-from tests.spira.evaluation.test_report import HOSTILE, Page
+from tests.spira.evaluation.report.test_page import HOSTILE, Page
 from tests.support.corpus_in_memory import make_corpus
 
 pytestmark = pytest.mark.integration

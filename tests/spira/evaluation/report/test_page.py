@@ -23,10 +23,11 @@ from spira.config import SAMPLE_RATE_HZ
 from spira.data.corpus import Corpus
 from spira.data.pseudonyms import Pseudonyms
 from spira.errors import SpiraError
-from spira.evaluation import evaluate, gate, intervals, report
+from spira.evaluation import evaluate, gate, intervals
 from spira.evaluation import verdict as verdicts
 from spira.evaluation.numbers import number
-from spira.evaluation.report import Content
+from spira.evaluation.report import page as report
+from spira.evaluation.report.page import Content
 from spira.evaluation.verdict import Check, CheckKind, Condition, Estimate, Verdict
 from spira.language import Language
 from spira.models import checkpoint

@@ -7,8 +7,8 @@ from typing import Literal
 
 import pytest
 
-from spira.evaluation.report import Content
-from tests.spira.evaluation.test_report import LINEAGE, Case, case
+from spira.evaluation.report.page import Content
+from tests.spira.evaluation.report.test_page import LINEAGE, Case, case
 from tests.support.browser import WIDTHS_PX, opened
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]

@@ -31,7 +31,7 @@ from pydantic import ValidationError
 
 from spira import files, signature, temporary
 from spira.config import FrozenModel
-from spira.delivery import dossier_page
+from spira.delivery.dossier import page
 from spira.delivery.history.events import (
     Approved,
     Finished,
@@ -45,9 +45,9 @@ from spira.delivery.history.events import (
 )
 from spira.delivery.history.ledger import Record
 from spira.errors import SpiraError
-from spira.evaluation.data_summary import FILE as DATA
-from spira.evaluation.data_summary import DataSummary
 from spira.evaluation.gate import Gate
+from spira.evaluation.report.data_summary import FILE as DATA
+from spira.evaluation.report.data_summary import DataSummary
 from spira.evaluation.verdict import VERDICT, Verdict
 from spira.packaging import attestation
 from spira.packaging.verify import PackageError
@@ -158,7 +158,7 @@ def write(
         dossier = _collect(registry, registered, ledger, folder, parent / "fetched", tuple(notes))
         files.write_json(folder / FACTS, dossier.model_dump(mode="json"))
         listed = sorted(path.name for path in folder.iterdir())
-        files.write_text(folder / PAGE, dossier_page.render(dossier, listed))
+        files.write_text(folder / PAGE, page.render(dossier, listed))
         files.write_text(folder / SUMS, _sums(folder))
         if out.suffix == ".zip":
             _write_zip(folder, out)

@@ -28,8 +28,8 @@ def dossier(
     """Write what an ethics board asks for: data, verdict, gate, approvals, changes, limits, provenance, report."""
     from spira.cli.common.compose import ledger
     from spira.cli.deploy import settings_of
-    from spira.cli.models import check_repository
-    from spira.delivery import dossier as dossiers
+    from spira.cli.models.commands import check_repository
+    from spira.delivery.dossier import contents as dossiers
     from spira.registry import open_at
 
     chosen = settings_of(settings, work, mlflow)

@@ -14,7 +14,7 @@ from typing import Any
 
 import urllib3
 
-from spira.delivery.conditions import resource_status
+from spira.delivery.kubernetes.conditions import resource_status
 from spira.delivery.reconcile import Report
 from spira.delivery.settings import Settings
 from spira.delivery.status import DeliveryStatus, delivery_status

@@ -10,11 +10,11 @@ from jinja2 import Environment, StrictUndefined
 
 from spira.evaluation import numbers
 from spira.evaluation.metrics import METRICS
+from spira.evaluation.report.verdict_text import SHOWN_METRICS
 from spira.evaluation.verdict import CONDITIONS, PROBES, Estimate
-from spira.evaluation.verdict_text import SHOWN_METRICS
 
 if TYPE_CHECKING:
-    from spira.delivery.dossier import Dossier
+    from spira.delivery.dossier.contents import Dossier
 
 MAX_METRIC_CHANGES = 12
 """Numbers shown of those that differ from the version before; all are in ``dossier.json``."""
@@ -29,7 +29,7 @@ def render(dossier: Dossier, listed: Sequence[str]) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["number"] = number
     environment.filters["estimate"] = estimate
-    template = (resources.files("spira.delivery") / "dossier.html").read_text("utf-8")
+    template = (resources.files("spira.delivery.dossier") / "page.html").read_text("utf-8")
     tests = {
         CONDITIONS[name]: condition
         for name, condition in dossier.verdict.conditions.items()

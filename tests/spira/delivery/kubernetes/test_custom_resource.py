@@ -14,7 +14,7 @@ import yaml
 
 from spira.config import ConfigError
 from spira.delivery import settings as settings_file
-from spira.delivery.kubernetes_status import publish_report
+from spira.delivery.kubernetes.custom_resource import publish_report
 from spira.delivery.settings import Settings
 from tests.support.in_memory_world import InMemoryWorld
 

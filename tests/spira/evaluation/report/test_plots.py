@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from spira.config import SAMPLE_RATE_HZ
-from spira.evaluation import metrics, plots
+from spira.evaluation import metrics
 from spira.evaluation.evaluate import roc
 from spira.evaluation.metrics import METRICS, Scores
+from spira.evaluation.report import plots
 from spira.evaluation.verdict import Condition, Estimate
 from tests.support.verdicts import condition as empty_condition
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 
 from spira.data.corpus import Corpus
 from spira.evaluation.numbers import number
-from spira.evaluation.report import LIMIT_SIGNS, card, notice
+from spira.evaluation.report.page import LIMIT_SIGNS, card, notice
+from spira.evaluation.report.verdict_text import escaped, metrics_table, synthetic_notice, table
 from spira.evaluation.verdict import Check, Verdict
-from spira.evaluation.verdict_text import escaped, metrics_table, synthetic_notice, table
 from spira.models.checkpoint import Checkpoint
 from spira.project import Project
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from spira.evaluation.work_times import Span, WorkTimes
+from spira.evaluation.report.work_times import Span, WorkTimes
 
 
 def at(hours: float) -> datetime:

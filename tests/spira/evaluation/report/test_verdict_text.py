@@ -7,8 +7,8 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spira.evaluation.report.verdict_text import MAX_HEADLINE_LENGTH, headline, interval_methods, markdown
 from spira.evaluation.verdict import CONFOUNDER_CHECK, Check, CheckKind, Condition, Estimate, ExternalTest
-from spira.evaluation.verdict_text import MAX_HEADLINE_LENGTH, headline, interval_methods, markdown
 from tests.support.verdicts import condition, make_verdict
 
 

@@ -11,7 +11,7 @@ import yaml
 
 from pipelines.kubeflow import settings as kubeflow_settings
 from spira.delivery import settings
-from spira.delivery.conditions import MAX_MESSAGE_CHARACTERS, resource_status
+from spira.delivery.kubernetes.conditions import MAX_MESSAGE_CHARACTERS, resource_status
 from spira.delivery.status import DeliveryStatus, PinStatus, TargetStatus, delivery_status
 from tests.support import ROOT
 from tests.support.in_memory_world import InMemoryWorld

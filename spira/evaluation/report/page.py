@@ -33,12 +33,13 @@ from spira.data.corpus import Corpus
 from spira.data.metadata import CLASS_NAMES, MISSING, SPLITS
 from spira.data.pseudonyms import Pseudonyms
 from spira.data.quality import SkippedRecording
-from spira.evaluation import confounders, plots, sharing, tables
+from spira.evaluation import confounders
 from spira.evaluation import verdict as verdicts
 from spira.evaluation.diagnosis import with_temperature
 from spira.evaluation.metrics import METRICS
 from spira.evaluation.numbers import number, percent
 from spira.evaluation.predict import predict_windows
+from spira.evaluation.report import plots, sharing, tables
 from spira.evaluation.verdict import CONDITIONS, HISTORIES, PREDICTIONS, PROBES, VERDICT, CheckKind, Verdict
 from spira.features import windows
 from spira.language import Language, Translator, translator
@@ -159,7 +160,7 @@ def render(
     environment.filters["percent"] = percent
     environment.filters["t"] = words.message
     environment.filters["sentence"] = lambda text: text[:1].upper() + text[1:]
-    template = (resources.files("spira.evaluation") / "report.html").read_text("utf-8")
+    template = (resources.files("spira.evaluation.report") / "page.html").read_text("utf-8")
     shown = sharing.shared_verdict(verdict, content.pseudonyms) if content.pseudonyms else verdict
     return environment.from_string(template).render(
         verdict=shown,

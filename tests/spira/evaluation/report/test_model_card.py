@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import yaml
 
 from spira import config
 from spira.data.corpus import Corpus
-from spira.evaluation import data_summary, evaluate, gate, model_card
+from spira.evaluation import evaluate, gate
+from spira.evaluation.report import data_summary, model_card
 from spira.evaluation.verdict import Verdict
 from spira.models import checkpoint
 from spira.models.checkpoint import Checkpoint
 from spira.project import UNKNOWN, Project
 from spira.training import train
+from tests.support import ROOT
 
 pytestmark = pytest.mark.integration
 
-ROOT = Path(__file__).parents[3]
 ORDER = ["Numbers", "Intended use", "Not for", "Owner, contact and licence", "Data", "Limits", "Gate", "Model"]
 ORDER += ["How to use", "How to cite", "Ethics"]
 

@@ -10,8 +10,8 @@ import typer
 
 from spira.cli.common.console import out, print_json, print_line, say
 from spira.cli.common.options import DEFAULT_WORK, Json, MLflow, Out, Work
-from spira.cli.dossier import dossier
-from spira.cli.push import push
+from spira.cli.models.dossier import dossier
+from spira.cli.models.push import push
 from spira.errors import SpiraError
 from spira.evaluation.numbers import number
 

@@ -16,12 +16,12 @@ import yaml
 from typer.testing import CliRunner
 
 from spira.cli.main import app
-from spira.delivery import dossier
+from spira.delivery.dossier import contents as dossier
 from spira.delivery.history.events import Approved, Finished, Promoted, RolledBack
 from spira.delivery.history.ledger import Record
 from spira.errors import SpiraError
-from spira.evaluation.data_summary import DataSummary, SplitCounts
 from spira.evaluation.gate import Gate
+from spira.evaluation.report.data_summary import DataSummary, SplitCounts
 from spira.evaluation.verdict import Check, CheckKind, Mistake, Slice, Verdict
 from spira.packaging import attestation, mlflow_model
 from spira.packaging.verify import digests

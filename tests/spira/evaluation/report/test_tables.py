@@ -9,7 +9,7 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spira.evaluation import tables
+from spira.evaluation.report import tables
 from spira.evaluation.verdict import Check, CheckKind
 from tests.support.verdicts import make_verdict
 

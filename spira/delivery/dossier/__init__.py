@@ -1,0 +1,1 @@
+"""A dossier of one model version for an ethics board or a regulator: what it contains, and its page."""

@@ -1,0 +1,1 @@
+"""What Kubernetes shows of a delivery: a custom resource and its conditions."""
