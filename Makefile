@@ -32,7 +32,7 @@ lint: setup
 	$(BIN)/lint-imports
 
 # Two processes, one thread each: small networks gain nothing from more.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: lint
 	$(PYTEST) -m "not integration and not slow and not e2e"

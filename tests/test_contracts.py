@@ -72,6 +72,7 @@ def test_the_contracts_are_kept_by_the_copy(sources: Path):
     assert broken_contracts(sources) == ""
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("module", "line", "contract"), BROKEN)
 def test_an_import_against_the_flow_breaks_its_contract(sources: Path, module: str, line: str, contract: str):
     """One line added to one module is enough, and the contract that names the rule is the one that fails."""

@@ -59,6 +59,7 @@ def imported_modules() -> dict[str, set[str]]:
     return modules
 
 
+@pytest.mark.integration
 def test_every_imported_module_is_of_the_base_or_of_an_extra():
     """A module counts even if a library brings it with itself, as mlflow brings sqlalchemy."""
     listed = {module for modules in EXTRAS.values() for module in modules}
@@ -73,6 +74,7 @@ def test_every_imported_module_is_of_the_base_or_of_an_extra():
     assert listed - imported_modules().keys() == set()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("extra", list(EXTRAS))
 def test_an_extra_has_the_packages_of_its_modules(extra: str):
     """Except for what a package of the extra requires itself."""
@@ -106,6 +108,7 @@ COMMANDS = [
 ]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("arguments", "extra"), COMMANDS, ids=[one[0][0] for one in COMMANDS])
 def test_a_command_names_the_extra_that_it_needs(arguments: list[str], extra: str, tmp_path: Path):
     """In one line, with exit code 2, where only the base is installed."""
@@ -121,6 +124,7 @@ def test_a_command_names_the_extra_that_it_needs(arguments: list[str], extra: st
     assert result.stderr.endswith(f"pip install '.[{extra}]'\n")
 
 
+@pytest.mark.integration
 def test_the_base_alone_shows_help(tmp_path: Path):
     """Help and version need no extra."""
     modules = {module for modules in EXTRAS.values() for module in modules}

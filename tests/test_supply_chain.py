@@ -129,6 +129,7 @@ def audit(tools: Path, service: str, advisories: str = "") -> subprocess.Complet
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("vulns", "code", "words"), [([], 0, "vulnerable: none"), ([{"id": "X"}], 1, "vulnerable: a")])
 def test_known_vulnerabilities_decide_the_exit_code(
     tools: Path, service: str, vulns: list[object], code: int, words: str
@@ -144,6 +145,7 @@ def test_known_vulnerabilities_decide_the_exit_code(
     assert reports == {"environment.cdx.json", "serve.cdx.json", "licences.md", "advisories.json"}
 
 
+@pytest.mark.integration
 def test_a_service_out_of_reach_is_one_line(tools: Path, service: str) -> None:
     """An older report is removed, so that it does not look like the present state."""
     audit(tools, service, '{"dependencies": []}')
@@ -153,6 +155,7 @@ def test_a_service_out_of_reach_is_one_line(tools: Path, service: str) -> None:
     assert not (tools.parent / "out" / "advisories.json").exists()
 
 
+@pytest.mark.integration
 def test_a_tool_that_fails_is_one_line(tools: Path, service: str) -> None:
     """The message has its name and its last line."""
     result = audit(tools, service, "no JSON")

@@ -108,6 +108,7 @@ def command() -> list[str]:
     return shlex.split(lines[1].replace("\\\n#", " "), comments=True)
 
 
+@pytest.mark.integration
 def test_the_pipeline_of_the_example_is_up_to_date(tmp_path: Path):
     """The command in its kustomization makes the same file, with the image that it has."""
     (image,) = set(re.findall(r"image: (\S+@sha256:\w{64})", (GITOPS / "pipeline.yaml").read_text()))

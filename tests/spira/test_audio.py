@@ -459,7 +459,7 @@ def wav_files(draw: st.DrawFn) -> bytes:
     return whole[: draw(st.one_of(st.just(len(whole)), st.integers(0, len(whole))))]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(wav_files())
 @example(b"")
 @example(b"RIFF")

@@ -94,6 +94,7 @@ def kill(name: str, folder: Path, kill_at: int) -> bool:
     return process.returncode != 0
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", OLD)
 def test_a_killed_writer_of_a_file_leaves_the_old_or_the_new_content(name: str, tmp_path: Path) -> None:
     """The writer is killed before each of its effects; the last run ends."""
@@ -109,6 +110,7 @@ def test_a_killed_writer_of_a_file_leaves_the_old_or_the_new_content(name: str, 
     assert contents[-1] == NEW[name]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["folder", "links"])
 def test_a_killed_writer_of_a_folder_leaves_the_old_or_the_new_one(name: str, tmp_path: Path) -> None:
     """A kill between the two renames leaves the old folder beside the name, and the next writer renames it back."""

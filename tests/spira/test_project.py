@@ -78,7 +78,7 @@ def test_a_named_file_must_exist(file: Path) -> None:
         project.load(file)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(max_size=80) | st.text(alphabet="owner: contac\n&*<-[]{}'\"?|", max_size=80))
 def test_any_text_is_read_or_refused_in_one_line(file: Path, text: str) -> None:
     file.write_text(text, "utf-8", newline="")

@@ -69,6 +69,7 @@ def holder(name: str, parent: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", HELD)
 def test_what_a_killed_process_left_is_removed_and_what_is_in_use_stays(name: str, tmp_path: Path) -> None:
     """A sweep finds both; after the kill it finds one more to remove."""

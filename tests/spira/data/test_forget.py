@@ -60,6 +60,7 @@ def test_an_interrupted_removal_is_repeated(voices: Path):
     assert len(read_dataset(voices).recordings) == 22
 
 
+@pytest.mark.integration
 def test_the_work_folder_keeps_nothing_of_the_person(voices: Path, tmp_path: Path):
     """Corpora, verdicts, trainings and reports that name the person go; those of another data set stay."""
     work = tmp_path / "work"

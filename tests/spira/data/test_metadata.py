@@ -137,7 +137,7 @@ def test_training_speakers_stay_out_of_the_test_as_data_grows(tmp_path: Path) ->
     assert not trained & set(after["speaker"][after["split"] == "test"])
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from(["0", "1", "01", "0011"]), min_size=8, max_size=30), st.integers(0, 5))
 def test_no_speaker_in_two_splits(tmp_path_factory: pytest.TempPathFactory, labels: list[str], seed: int) -> None:
     """For any speakers, a split is refused, or it is speaker-disjoint with both classes in every part."""

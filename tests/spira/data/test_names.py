@@ -29,7 +29,7 @@ def write_dataset(root: Path, stored: str, named: str) -> Path:
     return root
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(NAMES, st.sampled_from(FORMS), st.sampled_from(FORMS))
 def test_a_file_is_found_in_either_form_of_accents(
     tmp_path_factory: pytest.TempPathFactory, name: str, stored: str, named: str
@@ -41,7 +41,7 @@ def test_a_file_is_found_in_either_form_of_accents(
     assert f"train/{forms[0]}.wav" in set(dataset.recordings["file_path"])
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(NAMES, st.sampled_from(FORMS))
 def test_another_case_is_hinted_at(tmp_path_factory: pytest.TempPathFactory, name: str, stored: str) -> None:
     """Two files may differ by case alone, so the person decides; the message names the file that is there."""
@@ -159,6 +159,7 @@ def test_a_name_that_is_not_utf8_on_disk_is_explained(tmp_path: Path) -> None:
         read_dataset(root)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("locale", ["C", "POSIX"])
 def test_a_locale_without_accents_is_named(locale: str, tmp_path: Path) -> None:
     """There the file's name is read as other characters."""

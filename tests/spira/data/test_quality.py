@@ -14,6 +14,7 @@ from spira.data.quality import DISTRIBUTIONS, describe, fold, warn
 from tests.support import bad_datasets
 
 
+@pytest.mark.integration
 def test_a_shortcut_in_the_data_is_a_warning(spoken_digits: Path, tmp_path: Path) -> None:
     """In the shared data patients were recorded over ward noise."""
     quality = build(spoken_digits, tmp_path / "corpus", Preprocess())

@@ -248,7 +248,7 @@ def test_any_file_name_survives_a_bucket(bucket: str) -> None:
     """A name that a person can type is listed and read as it was written."""
     store = open_store(bucket)
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(st.text(st.characters(categories=["L", "N", "P", "S", "Zs"]), min_size=1, max_size=20))
     def check(name: str) -> None:
         try:

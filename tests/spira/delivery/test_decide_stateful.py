@@ -210,4 +210,4 @@ class Delivery(RuleBasedStateMachine):
 
 
 TestDelivery = Delivery.TestCase
-TestDelivery.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+TestDelivery.settings = settings(max_examples=120, stateful_step_count=40)

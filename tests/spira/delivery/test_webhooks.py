@@ -287,7 +287,7 @@ def test_callers_leave_the_descriptors_to_the_watcher(tmp_path: Path) -> None:
         assert process.stderr.read() == ""
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     path=st.sampled_from(["/wake/git", "http://[", "//[::1", "/wake/storage?token=%ff", "/wake/git?\xe9", "*", "a b"])
     | TEXT,

@@ -149,7 +149,7 @@ def test_the_folders_of_an_older_program_are_used(serving: Path, packages: tuple
     assert sorted(path.name for path in (serving / "versions").iterdir()) == ["1", "2"]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(position=st.integers(0, 2000), bit=st.integers(0, 7))
 def test_a_flipped_bit_in_the_pointer_never_changes_the_state(serving: Path, position: int, bit: int) -> None:
     """It is reported, or has no effect."""

@@ -67,6 +67,7 @@ def judged(corpus: Corpus, size: float, seed: int = 0, rules: gate.Gate | None =
     return confounders.check(rules or gate.load(), measured(corpus, size, seed), MANY)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", confounders.CONFOUNDERS)
 def test_a_planted_confounder_is_found(name: str) -> None:
     """The baseline separates the classes by it, names it as the strongest, and a network as good as it is a finding."""
@@ -81,7 +82,8 @@ def test_a_planted_confounder_is_found(name: str) -> None:
     assert f"({name}: 0." in check.message
 
 
-@settings(max_examples=6, deadline=None)
+@pytest.mark.integration
+@settings(max_examples=6)
 @given(seed=st.integers(0, 10_000))
 def test_a_data_set_without_a_confounder_is_not_suspected(seed: int) -> None:
     """Whatever the noise of age, sex, site and levels, a network that knows the voice is better."""
@@ -173,7 +175,7 @@ def test_without_any_confounder_the_share_of_patients_is_the_answer() -> None:
     assert confounders.fit(pd.DataFrame(), np.array([0, 1, 1, 1]), tested, []).tolist() == [0.75] * 3
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 1000), size=st.floats(-3, 3))
 def test_one_number_alone_ranks_as_the_number(seed: int, size: float) -> None:
     """A logistic regression is monotone: its AUROC is that of the property, or of its negative (scikit-learn's)."""

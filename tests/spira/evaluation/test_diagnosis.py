@@ -53,7 +53,7 @@ probability = st.floats(0.001, 0.999)
     controls=st.lists(probability, min_size=1, max_size=30),
     target=st.floats(0.05, 1),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_the_threshold_is_the_highest_with_its_sensitivity(
     patients: list[float], controls: list[float], target: float
 ) -> None:
@@ -69,7 +69,7 @@ def test_the_threshold_is_the_highest_with_its_sensitivity(
 
 
 @given(band=st.tuples(st.floats(0, 0.5), st.floats(0.5, 1)), threshold=st.floats(0.01, 0.99))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_band_stays_around_the_threshold(band: tuple[float, float], threshold: float) -> None:
     """A band around 0.5 becomes one around the threshold; a threshold that stays moves nothing."""
     low, high = diagnosis.moved_band(band, 0.5, threshold)

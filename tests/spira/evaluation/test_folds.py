@@ -28,7 +28,7 @@ def with_index(**columns: object) -> Corpus:
     return dataclasses.replace(CORPUS, index=CORPUS.index.assign(**columns))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(count=st.integers(3, 5), seed=st.integers(0, 1000), shuffled=st.booleans())
 def test_every_recording_is_measured_once_by_strangers(count: int, seed: int, shuffled: bool) -> None:
     """No speaker is in two splits of a round, the test and external sets are in none, and all rounds have the noise."""

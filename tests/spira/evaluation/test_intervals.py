@@ -77,7 +77,7 @@ def test_unequal_numbers_of_recordings_count_as_fewer_speakers() -> None:
 
 
 @given(shares=some_shares())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_proportions_contain_their_estimate_and_have_width(shares: Shares) -> None:
     """Whatever the shares, 0 <= low <= value <= high <= 1 and low < high, by both methods."""
     for interval in (intervals.exact(shares, CONFIDENCE), intervals.wilson(shares, CONFIDENCE)):
@@ -86,7 +86,7 @@ def test_proportions_contain_their_estimate_and_have_width(shares: Shares) -> No
 
 
 @given(shares=some_shares())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_proportions_are_symmetric(shares: Shares) -> None:
     """The interval of what is wrong is that of what is right, mirrored."""
     mirrored = Shares(1 - shares.means, shares.rows)
@@ -96,7 +96,7 @@ def test_proportions_are_symmetric(shares: Shares) -> None:
 
 
 @given(shares=some_shares())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_more_speakers_narrow_the_interval(shares: Shares) -> None:
     """Twice the sample has the same value and a narrower interval."""
     twice = Shares(np.tile(shares.means, 2), np.tile(shares.rows, 2))
@@ -109,7 +109,7 @@ def test_more_speakers_narrow_the_interval(shares: Shares) -> None:
     right=st.lists(st.integers(0, 4), min_size=6, max_size=30), speaker=st.integers(0, 29), recordings=st.integers(4, 6)
 )
 @example(right=[0, 3, 3, 3, 3, 3], speaker=0, recordings=4)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_one_more_right_recording_hardly_lowers_an_end(right: list[int], speaker: int, recordings: int) -> None:
     """An end falls by less than 0.015 if a speaker unlike the others becomes more like them.
 
@@ -135,7 +135,7 @@ def test_a_perfect_sample_has_the_highest_lower_end(recordings: int) -> None:
 
 
 @given(scores=some_scores())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_metric_contains_its_value_and_has_width(scores: Scores) -> None:
     """Every rate lies in its interval within [0, 1], which has width; its method and source are named."""
     for name, estimate in estimates(scores).items():
@@ -148,7 +148,7 @@ def test_every_metric_contains_its_value_and_has_width(scores: Scores) -> None:
 
 
 @given(scores=some_scores())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_swapping_the_classes_swaps_the_metrics(scores: Scores) -> None:
     """If patients are controls and probabilities are mirrored, sensitivity and specificity change places."""
     if np.any(scores.probabilities == 0.5):  # at the threshold, only patients are called
@@ -206,7 +206,7 @@ def test_the_paired_difference_is_tangos() -> None:
 
 
 @given(scores=some_scores(), shift=st.floats(-0.5, 0.5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_difference_to_the_champion_contains_its_value_and_has_width(scores: Scores, shift: float) -> None:
     """The interval lies in [-1, 1], has width, and is mirrored if candidate and champion change places."""
     other = Scores(scores.labels, np.clip(scores.probabilities + shift, 0, 1), scores.clusters)
@@ -232,7 +232,7 @@ def test_a_likelihood_ratio_without_false_patients_has_a_lower_end() -> None:
 
 
 @given(shares=some_shares(), other=some_shares())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_ratio_of_two_proportions_contains_its_value(shares: Shares, other: Shares) -> None:
     """The interval contains the ratio; its upper end is open if the divisor may be 0."""
     low, high = intervals.ratio_of_two(shares, other, CONFIDENCE)

@@ -27,7 +27,7 @@ def value(name: str, scores: Scores) -> float:
 
 
 @given(seed=st.integers(0, 10_000), ties=st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_values_equal_those_of_scikit_learn(seed: int, ties: bool) -> None:
     """With all weights one, each metric has its usual definition."""
     scores = random_scores(seed, ties=ties)
@@ -47,7 +47,7 @@ def test_values_equal_those_of_scikit_learn(seed: int, ties: bool) -> None:
 
 
 @given(seed=st.integers(0, 10_000))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_weight_of_two_is_the_row_twice(seed: int) -> None:
     """A bootstrap weight means repetition, for every metric."""
     scores = random_scores(seed, rows=24)
@@ -87,7 +87,7 @@ def test_abstentions_are_a_column_of_the_confusion_matrix() -> None:
 
 
 @given(seed=st.integers(0, 10_000), prevalence=st.floats(0.001, 0.999))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_predictive_values_are_bayes_theorem(seed: int, prevalence: float) -> None:
     """A share of patients with sensitivity and specificity gives the chance that a call is right."""
     scores = random_scores(seed)
@@ -147,6 +147,7 @@ def test_intervals_by_speaker_are_wider_than_by_file_when_voices_repeat() -> Non
     assert width(by_speaker) > 2 * width(by_file)
 
 
+@pytest.mark.integration
 def test_the_interval_covers_the_truth_about_as_often_as_its_level() -> None:
     """Of 200 samples with a true accuracy of 0.8, about 90 % have a 90 % interval that contains it."""
     hits = 0

@@ -110,6 +110,7 @@ def test_models_that_agree_on_everything_have_an_interval_with_width() -> None:
     assert difference.high == pytest.approx(-difference.low)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("count", [20, 48, 200])
 def test_the_interval_covers_the_true_difference(count: int) -> None:
     """In 2000 simulated tests at least 94 percent do, also where the models hardly differ."""

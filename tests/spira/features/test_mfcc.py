@@ -82,7 +82,6 @@ def signals(draw: st.DrawFn, min_samples: int = 2_000, max_samples: int = 70_000
     return torch.from_numpy(np.clip(signal, -1, 1).astype(np.float32))
 
 
-@settings(deadline=None)
 @given(signal=signals())
 def test_a_window_has_torchaudios_mfcc(signal: Tensor) -> None:
     """The test draws one window of any content and length."""
@@ -91,7 +90,7 @@ def test_a_window_has_torchaudios_mfcc(signal: Tensor) -> None:
     assert_equals_torchaudio(actual, signal[None])
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(signal=signals(max_samples=40_000, broadband=True))
 def test_a_window_has_librosas_mfcc(signal: Tensor) -> None:
     """An implementation without torch differs only by the rounding of float32."""
@@ -108,7 +107,7 @@ def test_mel_filters_and_dct_equal_those_of_librosa_and_scipy() -> None:
     np.testing.assert_allclose(DCT, scipy.fft.dct(np.eye(40), norm="ortho"), rtol=0, atol=1e-5)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     signal=signals(min_samples=1_000, max_samples=60_000),
     window=st.integers(7, 60).map(lambda frames: frames * 160),
@@ -120,7 +119,7 @@ def test_windows_that_share_frames_equal_independent_windows(signal: Tensor, win
     assert_equals_torchaudio(file_mfcc(signal, windows, FEATURES), cut(signal, windows))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     recordings=st.lists(signals(min_samples=1_000, max_samples=30_000), min_size=1, max_size=4),
     window=st.integers(7, 60).map(lambda frames: frames * 160),

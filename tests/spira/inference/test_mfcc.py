@@ -56,7 +56,7 @@ def test_constants_equal_those_of_torchaudio() -> None:
     mode=st.sampled_from(["windows", "whole"]),
     short_files=st.sampled_from(["pad", "refuse"]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_windows_equal_those_of_training(samples: int, **values: object) -> None:
     """The windows are equal sample for sample, and the same recordings are refused."""
     waveform = np.arange(samples, dtype=np.float32)

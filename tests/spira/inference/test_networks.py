@@ -86,7 +86,7 @@ sizes = st.integers(1, 5)
     padding=st.integers(0, 3),
     columns=st.sampled_from([(), (3,)]),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_conv_equals_torch(
     inputs: int, outputs: int, taps: int, dilation: int, padding: int, columns: tuple[int, ...]
 ) -> None:
@@ -107,7 +107,7 @@ def test_conv_equals_torch(
 
 
 @given(groups=st.integers(1, 4), width=st.integers(1, 4), frames=st.integers(2, 30), level=st.floats(-50, 50))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_group_norm_equals_torch(groups: int, width: int, frames: int, level: float) -> None:
     """The test draws any number of groups, also far from zero."""
     rng = np.random.default_rng(groups)

@@ -188,7 +188,7 @@ def test_other_chunks_are_skipped() -> None:
         np.testing.assert_array_equal(wav.decode(GOOD[:12] + padded + GOOD[12:] + extra)[0], expected)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_any_bytes_are_decoded_or_refused(data: st.DataObject) -> None:
     """Random bytes and damaged files give valid samples or an AudioError, nothing else."""

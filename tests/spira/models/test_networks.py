@@ -40,6 +40,7 @@ def test_spiraconv_has_the_papers_parameter_names(architecture: str) -> None:
     assert [name for name, _ in network.named_parameters()] == NAMES
 
 
+@pytest.mark.integration
 def test_spiraconv_trains_like_the_papers_network() -> None:
     """Gradients are compared without dropout, which is random."""
     paper = trained_looking().train()

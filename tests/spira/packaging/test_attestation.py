@@ -274,7 +274,7 @@ def test_the_delivery_settings_name_the_key(registry: Registry, keys: Path, tmp_
     assert (lost.exit_code, "lost.pem is no public key" in lost.output) == (2, True)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=st.one_of(
         st.binary(max_size=200),

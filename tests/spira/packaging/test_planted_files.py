@@ -195,7 +195,7 @@ NAMES = st.one_of(
 ).filter(lambda name: name not in (".", ".."))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(folder=st.sampled_from(FOLDERS), name=NAMES, as_byte_code=st.booleans(), as_link=st.booleans())
 def test_no_planted_name_is_accepted(
     made: Path,

@@ -117,7 +117,7 @@ def test_locations_elsewhere_are_kept(original: Path, tmp_path: Path) -> None:
     assert set(elsewhere) <= locations(moved)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=names)
 def test_any_folder_name_is_used_or_refused(new_store: tuple[Path, str], tmp_path_factory, name: str) -> None:
     """Whatever the name, artifacts lie in the folder and nothing beside it; or one line says what is wrong."""

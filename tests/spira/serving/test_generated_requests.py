@@ -184,7 +184,7 @@ NAMES = [
 
 
 @pytest.mark.integration
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     body=st.sampled_from([v1(voice(3)), v2_base64(voice(3)), b"{}", b""]) | st.binary(max_size=60),
     path=st.sampled_from([V1, V2, "/v2/models/spira/versions/7/infer", "/v2/models/spira/versions/²/infer"]),
@@ -205,7 +205,7 @@ def test_no_request_makes_the_server_fail(server: Server, body: bytes, path: str
 
 
 @pytest.mark.integration
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     start=st.sampled_from(
         [b"POST /v2/models/spira/infer HTTP/1.1\r\n", b"GET / HTTP/1.1\r\n", b"POST /\xff HTTP/1.1\r\n", b""]

@@ -45,6 +45,7 @@ def test_auto_falls_back_from_a_gpu_that_cannot_be_used(caplog: pytest.LogCaptur
     assert caplog.text.count("the GPU is seen and cannot be used (") == 1
 
 
+@pytest.mark.integration
 @without_gpu
 @pytest.mark.usefixtures("unusable_gpu")
 @pytest.mark.parametrize("name", ["auto", "cpu"])

@@ -144,7 +144,8 @@ def last_line(message: Message) -> str:
     return message.body.splitlines()[-1]
 
 
-@settings(max_examples=12, deadline=None)
+@pytest.mark.integration
+@settings(max_examples=12)
 @given(kills=st.lists(st.integers(0, 8), max_size=3))
 def test_notices_survive_kills_at_any_write(kills: list[int]) -> None:
     """Every notice is accepted at least once, and none is sent again after it was recorded."""
@@ -324,6 +325,7 @@ def test_a_damaged_outbox_sends_the_last_day_again(hook: Webhook) -> None:
     assert hook.titles == 2 * ["SPIRA: version 1 is approved", "SPIRA: version 1 serves"]
 
 
+@pytest.mark.integration
 def test_two_processes_that_send_lose_nothing(hook: Webhook) -> None:
     """The later writer does not take back what the other one has marked as sent."""
     team = Team(hook.url)
@@ -357,6 +359,7 @@ def dripping_server() -> Iterator[int]:
         thread.join()
 
 
+@pytest.mark.integration
 def test_an_address_that_never_ends_its_answer_delays_no_tick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tick has ended before; the thread ends at its limit, and the problem is reported."""
     monkeypatch.setattr(channel_module, "TIMEOUT_SECONDS", 1.0)

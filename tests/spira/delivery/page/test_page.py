@@ -222,7 +222,7 @@ def test_markup_in_a_ledger_stays_text(ledger_builder: LedgerBuilder) -> None:
     assert "49" not in elements.text
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(min_size=1, max_size=12).filter(lambda text: text != VERSION))
 def test_no_text_changes_the_elements_of_the_page(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     """Whatever a data set or an operator writes, except the name of the version: a link leads from it to its story."""

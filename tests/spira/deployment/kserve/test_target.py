@@ -368,7 +368,7 @@ def test_a_rollback_to_a_version_that_the_repository_has_replaced_is_refused(
     assert state.writes == []
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(position=st.integers(0, 2000), bit=st.integers(0, 6))
 def test_a_flipped_bit_in_the_history_never_changes_the_state(
     serving: KServe, state: ServerState, position: int, bit: int

@@ -281,7 +281,7 @@ def test_the_worst_mistakes_can_be_played(case: Case, tmp_path: Path) -> None:
     assert test.table["file_path"][6] in page.text("mistakes")
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=400))
 def test_audio_keeps_the_samples(samples: list[float]) -> None:
     """Any waveform is kept to 16 bits, full scale included."""

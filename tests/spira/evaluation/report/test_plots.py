@@ -89,7 +89,7 @@ def test_calibration_shows_the_number_of_predictions() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:No (positive|negative) samples")
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 1)), min_size=2, max_size=30))
 def test_any_probabilities_can_be_drawn(rows: list[tuple[float, int]]) -> None:
     """Every picture is well formed, also for 0 and 1, for one class only, and for equal probabilities."""
