@@ -16,6 +16,7 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from functools import cache
 from importlib import resources
@@ -26,6 +27,11 @@ FIELD = re.compile(r"\{(\w+)\}")
 """A field of a stored message."""
 DECIMAL = re.compile(r"(?<![\w.])([+-]?\d+)\.(\d+)(?![\w.]*\d)")
 """A number with a decimal point that is no version, date or name of a file."""
+THOUSANDS = re.compile(r"(?<![\w.,])[+-]?[1-9]\d{0,2}(?:,\d{3})+(?=\.\d+(?![\w.])|(?![\w.,]*\d))")
+"""A number with commas between thousands, up to its decimal point."""
+
+DATE = re.compile(r"(?<![\w-])\d{4}-\d\d-\d\d(?= \d\d:\d\d)")
+"""A date as the code writes it before a time of day."""
 
 
 class Language(StrEnum):
@@ -62,10 +68,20 @@ class Translator:
         translated = self.catalogue.gettext(message)
         if translated != message:
             return translated
+        if "\n" in message:
+            return "\n".join(self.message(line) for line in message.split("\n"))
         for stored in self.stored:
             if fields := self._fields(stored, message, {}):
                 return stored.translation.format(**{name: self.message(part) for name, part in fields.items()})
-        return self.number(message)
+        return self.number(self._dates(message))
+
+    def gettext(self, message: str, **fields: object) -> str:
+        """Return a text of the catalogue, with its fields ``%(name)s`` filled in."""
+        return self.catalogue.gettext(message) % fields
+
+    def ngettext(self, singular: str, plural: str, num: int, **fields: object) -> str:
+        """Return the form of a text for a number, which is also the field ``%(num)s``."""
+        return self.catalogue.ngettext(singular, plural, num) % {"num": num, **fields}
 
     def is_known(self, message: str) -> bool:
         """Return whether the catalogue has a text for a stored message, whatever stands in the fields among words."""
@@ -73,6 +89,8 @@ class Translator:
 
     def _is_known(self, message: str, known: dict[str, bool]) -> bool:
         """Return whether a message is known; ``known`` holds the answers so far, as parts of a text repeat."""
+        if "\n" in message:
+            return all(self._is_known(line, known) for line in message.split("\n"))
         if message not in known:
             known[message] = self.catalogue.gettext(message) != message or not re.search("[a-z]{2}", message)
             for stored in () if known[message] else self.stored:
@@ -97,15 +115,44 @@ class Translator:
         return found.groupdict()
 
     def number(self, text: str) -> str:
-        """Return a text with the language's decimal sign in its numbers."""
-        return text if self.language == Language.ENGLISH else DECIMAL.sub(r"\1,\2", text)
+        """Return a text with the language's signs in its numbers: of decimals and of thousands."""
+        if self.language == Language.ENGLISH:
+            return text
+        thousands = THOUSANDS.sub(lambda number: number[0].replace(",", "\0"), text)  # no decimal point is made of them
+        return DECIMAL.sub(r"\1,\2", thousands).replace("\0", ".")
+
+    def _dates(self, text: str) -> str:
+        """Return a text with the dates before a time of day as the language writes them."""
+        return DATE.sub(self._date, text)
+
+    def _date(self, found: re.Match[str]) -> str:
+        from babel.dates import format_date
+
+        try:
+            return format_date(date.fromisoformat(found[0]), "short", LOCALES[self.language])
+        except ValueError:  # no date of the calendar
+            return found[0]
+
+    def time(self, at: datetime) -> str:
+        """Return a time to the minute, in UTC: in English as ISO 8601 has it, else as people write it."""
+        at = at.astimezone(UTC)
+        if self.language == Language.ENGLISH:
+            return f"{at:%Y-%m-%d %H:%M} UTC"
+        from babel.dates import format_date, format_time
+
+        locale = LOCALES[self.language]
+        return f"{format_date(at, 'short', locale)} {format_time(at, 'short', locale=locale)} UTC"
+
+
+ENGLISH = Translator(Language.ENGLISH, gettext.NullTranslations())
+"""Texts as the code has them."""
 
 
 @cache
 def translator(language: Language) -> Translator:
     """Return the translations into a language."""
     if language == Language.ENGLISH:
-        return Translator(language, gettext.NullTranslations())
+        return ENGLISH
     from babel.messages.mofile import write_mo  # here, because every command imports this module for its options
     from babel.messages.pofile import read_po
 

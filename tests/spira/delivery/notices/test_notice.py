@@ -18,6 +18,7 @@ from spira.delivery.notices.notice import Kind, Notice, derive
 from spira.delivery.runner import Run
 from spira.delivery.wording import without_paths
 from spira.evaluation.numbers import number
+from spira.language import ENGLISH
 from tests.support.in_memory_world import InMemoryWorld
 from tests.support.ledger_builder import LedgerBuilder, observed
 
@@ -174,7 +175,7 @@ def test_a_message_says_version_why_numbers_and_report(ledger_builder: LedgerBui
     ledger_builder.deliver(observed(data=parts, model=settings), "2")
     notice = list(derive(ledger_builder.ledger.read(), Policy()))[-1]
     notice = replace(notice, metrics={"auroc": 0.9996, "accuracy": 0.91, "brier": 0.1}, page="experiments/1/runs/3f")
-    message = compose(notice, explain.why(ledger_builder.ledger, notice.run), LINKS)
+    message = compose(notice, explain.why(ledger_builder.ledger, notice.run), LINKS, ENGLISH)
     assert message.title == "SPIRA: version 2 serves, in place of version 1"
     assert message.body.splitlines() == [
         "approved by its gate",
@@ -190,18 +191,18 @@ def test_a_message_says_version_why_numbers_and_report(ledger_builder: LedgerBui
 def test_every_kind_has_words(kind: Kind) -> None:
     """Also where everything optional is missing."""
     full = Notice("17", kind, AT, 17, "5", "4", "local", "run-1", "maria", ("a reason",))
-    message = compose(full, None, Links())
+    message = compose(full, None, Links(), ENGLISH)
     assert message.title.startswith("SPIRA: ")
     assert "a reason" in message.body
     assert message.body.endswith("Ledger record 17, 2026-11-30 17:31 UTC")
     assert "{" not in message.title + message.body
     assert message.tone == TONES[kind]
-    assert compose(Notice("p-1", kind, AT), None, Links()).body.endswith("Notice p-1")
+    assert compose(Notice("p-1", kind, AT), None, Links(), ENGLISH).body.endswith("Notice p-1")
 
 
 def test_a_long_rejection_is_cut() -> None:
     notice = Notice("1", "rejected", AT, 1, causes=tuple(f"{'x' * 900} {n}" for n in range(40)))
-    body = compose(notice, None, Links()).body
+    body = compose(notice, None, Links(), ENGLISH).body
     assert len(body) < 3000
     assert "and 32 more" in body
 

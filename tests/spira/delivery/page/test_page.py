@@ -76,7 +76,6 @@ def test_each_change_has_its_verdict_figures_reasons_and_release(full_ledger: Le
     assert third.change.approved_by == "maria"
     assert third.why is not None
     assert (third.why.since, [axis.axis for axis in third.why.axes]) == ("2", ["model"])
-    assert "training.learning_rate: 0.002 -> 0.001" in third.why.axes[0].details
     assert rejected.change.last is not None
     assert rejected.change.last.reasons == REASONS
     assert rejected.report == f"{LINKS.mlflow}/#/experiments/1/runs/{rejected.change.last.run}/artifactPath/report.html"
@@ -84,6 +83,7 @@ def test_each_change_has_its_verdict_figures_reasons_and_release(full_ledger: Le
     assert (period.since.minute, period.until and period.until.minute) == (15, 20)
     text = text_of(page)
     assert "data 5 files added" in text
+    assert "training.learning_rate: 0.002 -> 0.001" in text
     assert "accuracy 0.917 AUROC 0.958" in text
     assert "attempt 2" in text
 
