@@ -30,6 +30,10 @@ DECIMAL = re.compile(r"(?<![\w.])([+-]?\d+)\.(\d+)(?![\w.]*\d)")
 THOUSANDS = re.compile(r"(?<![\w.,])[+-]?[1-9]\d{0,2}(?:,\d{3})+(?=\.\d+(?![\w.])|(?![\w.,]*\d))")
 """A number with commas between thousands, up to its decimal point."""
 
+NUMERIC_FIELDS = frozenset({"time", "due", "row"})
+"""Fields of stored messages with a time or the number of a row: a colon after them is no part of them."""
+CONNECTING = frozenset({"and", "by", "to"})
+"""Words by which a message is not recognised."""
 DATE = re.compile(r"(?<![\w-])\d{4}-\d\d-\d\d(?= \d\d:\d\d)")
 """A date as the code writes it before a time of day."""
 
@@ -48,7 +52,9 @@ class StoredMessage:
     pattern: re.Pattern[str]
     translation: str
     has_words: bool
-    """Whether it has words of its own; ``"{reason}: {numbers}"`` has none."""
+    """Whether it has words of its own that make it unlike others; ``"{reason}: {numbers}"`` has none."""
+    is_connecting: bool
+    """Whether its only words are connecting ones, as in ``"{low} to {high}"``; then the fields must be known."""
     separator: str
     """What stands between the first two fields."""
 
@@ -112,7 +118,7 @@ class Translator:
             parts = message[: split.start()], message[split.end() :]
             if all(part and self._is_known(part, known) for part in parts):
                 return dict(zip(found.groupdict(), parts, strict=True))
-        return found.groupdict()
+        return None if stored.is_connecting else found.groupdict()  # a sentence of another program has "by" too
 
     def number(self, text: str) -> str:
         """Return a text with the language's signs in its numbers: of decimals and of thousands."""
@@ -171,9 +177,16 @@ def _stored(pairs: dict[str, str]) -> Iterator[StoredMessage]:
     for message in sorted(with_fields, key=lambda text: len(FIELD.sub("", text)), reverse=True):
         parts = FIELD.split(message)  # text, field, text, field, ..., text
         pattern = "".join(
-            # a field before a space is one word, such as the name of a column
-            f"(?P<{part}>.+{'?' if parts[place + 1] == ' ' else ''})" if place % 2 else re.escape(part)
+            f"(?P<{part}>{_content(part, parts[place + 1])})" if place % 2 else re.escape(part)
             for place, part in enumerate(parts)
         )
-        has_words = bool(re.search("[a-z]", FIELD.sub("", message)))
-        yield StoredMessage(re.compile(pattern), pairs[message], has_words, parts[2])
+        words = re.findall("[a-z]+", FIELD.sub("", message))
+        has_words = not CONNECTING.issuperset(words)
+        yield StoredMessage(re.compile(pattern), pairs[message], has_words, bool(words) and not has_words, parts[2])
+
+
+def _content(field: str, following: str) -> str:
+    """Return the pattern of a field's content, by the name of the field and the text after it."""
+    if field in NUMERIC_FIELDS:
+        return r"\d[\d :-]*"
+    return ".+?" if following == " " else ".+"  # before a space one word, such as the name of a column

@@ -23,6 +23,9 @@ SOURCES = ("spira/**/*.html", "spira/**/*.py")
 KEYWORDS = {"gettext": None, "ngettext": (1, 2)}
 """Functions of the code whose arguments are texts; a template may use all of gettext's names."""
 FIELD = re.compile(r"\{[^{}]*\}")
+SLOT = re.compile(r"\{\w+\}|%\(\w+\)s|</?\w+>|\n")
+"""A field, a mark or the end of a plural form."""
+WORD = re.compile(r"[A-Za-z]{2,}")
 
 
 def stored_messages() -> list[str]:
@@ -76,6 +79,38 @@ def foreign_stored_messages() -> list[str]:
 def catalogue() -> Catalog:
     """Return the Portuguese catalogue."""
     return read_po(io.BytesIO(PORTUGUESE.read_bytes()), locale="pt_BR")
+
+
+def texts_to_store(path: Path) -> list[str]:
+    """Return the texts of a module with several words that are no docstrings, errors or texts of the catalogue."""
+    tree = ast.parse(path.read_text("utf-8"))
+    left_out: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        is_for_catalogue = isinstance(node, ast.Call) and getattr(node.func, "attr", "") in KEYWORDS
+        if is_docstring or is_for_catalogue or isinstance(node, ast.Raise):
+            left_out.update(ast.walk(node))
+        if isinstance(node, ast.JoinedStr):
+            left_out.update(node.values)
+    found = [text for node in ast.walk(tree) if node not in left_out and (text := _text(node))]
+    return [text for text in found if " " in text.strip() and len(WORD.findall(text)) > 1]
+
+
+def english_left(text: str) -> list[str]:
+    """Return the texts of the catalogue, by their parts between fields, that stand in a page in Portuguese."""
+    line = " ".join(text.split())
+    translations = "\n".join(_flat(entry.string) for entry in catalogue() if entry.id)
+    parts = {
+        " ".join(part.split()).strip(" ,:;.()")
+        for entry in catalogue()
+        if entry.id
+        for part in SLOT.split(_flat(entry.id))
+    }
+    return sorted(part for part in parts if len(WORD.findall(part)) > 1 and part in line and part not in translations)
+
+
+def _flat(texts: str | tuple[str, ...] | list[str]) -> str:
+    return texts if isinstance(texts, str) else "\n".join(texts)
 
 
 def _text(node: ast.AST) -> str | None:
