@@ -89,6 +89,12 @@ def test_any_text_can_stand_in_a_field(message: str, value: str) -> None:
             "treino: ruído de fundo dos pacientes difere em +7,1 dB do valor dos controles (medianas): uma rede pode "
             "separar as classes por isso, sem nenhum sinal de doença",
         ),
+        (
+            "train, eval: loudness of patients differs by -1.5 to +2.5 dB from that of controls (medians): a network "
+            "can separate the classes by it without any sign of illness",
+            "treino, validação: intensidade dos pacientes difere em -1,5 a +2,5 dB do valor dos controles (medianas): "
+            "uma rede pode separar as classes por isso, sem nenhum sinal de doença",
+        ),
         ("Noisy test: AUROC", "Teste com ruído: AUROC"),
         ("Slice: age 20 to 43", "Subgrupo: idade 20 a 43"),
         (

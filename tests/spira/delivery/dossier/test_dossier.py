@@ -29,6 +29,7 @@ from spira.packaging import attestation, mlflow_model
 from spira.packaging.verify import digests
 from spira.registry import Registry, local_uri
 from tests.support import catalogue
+from tests.support.browser import WIDTHS_PX, opened
 from tests.support.ledger_builder import START, LedgerBuilder
 from tests.support.verdicts import condition, estimate, make_verdict
 
@@ -260,6 +261,22 @@ def test_a_dossier_in_portuguese_has_no_english_text(registry: Registry, ledger:
     for name in EVERY_FILE - {"index.html", "SHA256SUMS"}:
         assert (tmp_path / "pt" / name).read_bytes() == (tmp_path / "en" / name).read_bytes()
     assert json.loads((tmp_path / "pt" / "dossier.json").read_text())["history"][0]["what"] == "approved by the gate"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("language", Language)
+@pytest.mark.parametrize("width_px", WIDTHS_PX)
+def test_the_page_fits_and_is_accessible(
+    registry: Registry, ledger: list[Record], tmp_path: Path, width_px: int, language: Language
+) -> None:
+    """On a screen and on a phone: no sideways scrolling, no request, no serious finding of axe."""
+    dossier.write(registry, 2, ledger, tmp_path / "out", language=language)
+    address = (tmp_path / "out" / "index.html").as_uri()
+    with opened(address, width_px) as page:
+        page.picture(tmp_path / f"dossier-{width_px}-{language}.png")
+        assert page.overflow_px == 0
+        assert page.requests == [address]
+        assert page.findings() == []
 
 
 def test_the_language_is_that_of_the_project_or_of_the_option(work: Path, tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_a_card_in_portuguese_has_no_english_text(case: Case) -> None:
         assert (
             re.search(r"\d\.\d{3}\b", section(card, "Números") + section(card, "Verificações para a aprovação")) is None
         )
-    assert "de pacientes, de" in card
+    assert "de pacientes (" in card
     assert "> **Dados sintéticos: os números não dizem nada sobre pacientes.** synthetic voices" in card
 
 
