@@ -16,6 +16,7 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from functools import cache
 from importlib import resources
@@ -26,6 +27,15 @@ FIELD = re.compile(r"\{(\w+)\}")
 """A field of a stored message."""
 DECIMAL = re.compile(r"(?<![\w.])([+-]?\d+)\.(\d+)(?![\w.]*\d)")
 """A number with a decimal point that is no version, date or name of a file."""
+THOUSANDS = re.compile(r"(?<![\w.,])[+-]?[1-9]\d{0,2}(?:,\d{3})+(?=\.\d+(?![\w.])|(?![\w.,]*\d))")
+"""A number with commas between thousands, up to its decimal point."""
+
+NUMERIC_FIELDS = frozenset({"time", "due", "row"})
+"""Fields of stored messages with a time or the number of a row: a colon after them is no part of them."""
+CONNECTING = frozenset({"and", "by", "to"})
+"""Words by which a message is not recognised."""
+DATE = re.compile(r"(?<![\w-])\d{4}-\d\d-\d\d(?= \d\d:\d\d)")
+"""A date as the code writes it before a time of day."""
 
 
 class Language(StrEnum):
@@ -42,7 +52,9 @@ class StoredMessage:
     pattern: re.Pattern[str]
     translation: str
     has_words: bool
-    """Whether it has words of its own; ``"{reason}: {numbers}"`` has none."""
+    """Whether it has words of its own that make it unlike others; ``"{reason}: {numbers}"`` has none."""
+    is_connecting: bool
+    """Whether its only words are connecting ones, as in ``"{low} to {high}"``; then the fields must be known."""
     separator: str
     """What stands between the first two fields."""
 
@@ -62,10 +74,20 @@ class Translator:
         translated = self.catalogue.gettext(message)
         if translated != message:
             return translated
+        if "\n" in message:
+            return "\n".join(self.message(line) for line in message.split("\n"))
         for stored in self.stored:
             if fields := self._fields(stored, message, {}):
                 return stored.translation.format(**{name: self.message(part) for name, part in fields.items()})
-        return self.number(message)
+        return self.number(self._dates(message))
+
+    def gettext(self, message: str, **fields: object) -> str:
+        """Return a text of the catalogue, with its fields ``%(name)s`` filled in."""
+        return self.catalogue.gettext(message) % fields
+
+    def ngettext(self, singular: str, plural: str, num: int, **fields: object) -> str:
+        """Return the form of a text for a number, which is also the field ``%(num)s``."""
+        return self.catalogue.ngettext(singular, plural, num) % {"num": num, **fields}
 
     def is_known(self, message: str) -> bool:
         """Return whether the catalogue has a text for a stored message, whatever stands in the fields among words."""
@@ -73,6 +95,8 @@ class Translator:
 
     def _is_known(self, message: str, known: dict[str, bool]) -> bool:
         """Return whether a message is known; ``known`` holds the answers so far, as parts of a text repeat."""
+        if "\n" in message:
+            return all(self._is_known(line, known) for line in message.split("\n"))
         if message not in known:
             known[message] = self.catalogue.gettext(message) != message or not re.search("[a-z]{2}", message)
             for stored in () if known[message] else self.stored:
@@ -94,18 +118,47 @@ class Translator:
             parts = message[: split.start()], message[split.end() :]
             if all(part and self._is_known(part, known) for part in parts):
                 return dict(zip(found.groupdict(), parts, strict=True))
-        return found.groupdict()
+        return None if stored.is_connecting else found.groupdict()  # a sentence of another program has "by" too
 
     def number(self, text: str) -> str:
-        """Return a text with the language's decimal sign in its numbers."""
-        return text if self.language == Language.ENGLISH else DECIMAL.sub(r"\1,\2", text)
+        """Return a text with the language's signs in its numbers: of decimals and of thousands."""
+        if self.language == Language.ENGLISH:
+            return text
+        thousands = THOUSANDS.sub(lambda number: number[0].replace(",", "\0"), text)  # no decimal point is made of them
+        return DECIMAL.sub(r"\1,\2", thousands).replace("\0", ".")
+
+    def _dates(self, text: str) -> str:
+        """Return a text with the dates before a time of day as the language writes them."""
+        return DATE.sub(self._date, text)
+
+    def _date(self, found: re.Match[str]) -> str:
+        from babel.dates import format_date
+
+        try:
+            return format_date(date.fromisoformat(found[0]), "short", LOCALES[self.language])
+        except ValueError:  # no date of the calendar
+            return found[0]
+
+    def time(self, at: datetime) -> str:
+        """Return a time to the minute, in UTC: in English as ISO 8601 has it, else as people write it."""
+        at = at.astimezone(UTC)
+        if self.language == Language.ENGLISH:
+            return f"{at:%Y-%m-%d %H:%M} UTC"
+        from babel.dates import format_date, format_time
+
+        locale = LOCALES[self.language]
+        return f"{format_date(at, 'short', locale)} {format_time(at, 'short', locale=locale)} UTC"
+
+
+ENGLISH = Translator(Language.ENGLISH, gettext.NullTranslations())
+"""Texts as the code has them."""
 
 
 @cache
 def translator(language: Language) -> Translator:
     """Return the translations into a language."""
     if language == Language.ENGLISH:
-        return Translator(language, gettext.NullTranslations())
+        return ENGLISH
     from babel.messages.mofile import write_mo  # here, because every command imports this module for its options
     from babel.messages.pofile import read_po
 
@@ -124,9 +177,16 @@ def _stored(pairs: dict[str, str]) -> Iterator[StoredMessage]:
     for message in sorted(with_fields, key=lambda text: len(FIELD.sub("", text)), reverse=True):
         parts = FIELD.split(message)  # text, field, text, field, ..., text
         pattern = "".join(
-            # a field before a space is one word, such as the name of a column
-            f"(?P<{part}>.+{'?' if parts[place + 1] == ' ' else ''})" if place % 2 else re.escape(part)
+            f"(?P<{part}>{_content(part, parts[place + 1])})" if place % 2 else re.escape(part)
             for place, part in enumerate(parts)
         )
-        has_words = bool(re.search("[a-z]", FIELD.sub("", message)))
-        yield StoredMessage(re.compile(pattern), pairs[message], has_words, parts[2])
+        words = re.findall("[a-z]+", FIELD.sub("", message))
+        has_words = not CONNECTING.issuperset(words)
+        yield StoredMessage(re.compile(pattern), pairs[message], has_words, bool(words) and not has_words, parts[2])
+
+
+def _content(field: str, following: str) -> str:
+    """Return the pattern of a field's content, by the name of the field and the text after it."""
+    if field in NUMERIC_FIELDS:
+        return r"\d[\d :-]*"
+    return ".+?" if following == " " else ".+"  # before a space one word, such as the name of a column

@@ -52,7 +52,7 @@ class Project(FrozenModel):
     citation: Line = ""
     """How to cite the models; the project's paper if empty."""
     language: Language = Language.ENGLISH
-    """Language of pages: en or pt-BR. Logs, files for programs and the command line are in English."""
+    """Language of pages and notices: en or pt-BR. Logs, files for programs and the command line are in English."""
 
     @property
     def is_empty(self) -> bool:

@@ -18,7 +18,7 @@ EXPECTED = {
     "Add a pipeline component",
     "Add a pipeline parameter",
     "Add a data store",
-    "Change a text of the report",
+    "Change a text of a page",
 }
 
 

@@ -23,6 +23,7 @@ import typer
 from spira import files
 from spira.cli.common.console import print_json, print_line, print_rows, say, say_json
 from spira.cli.common.interrupts import ending_only_this
+from spira.cli.common.options import PageLanguage
 from spira.data.storage import open_store
 from spira.delivery import explain, operator_commands
 from spira.delivery import settings as settings_file
@@ -207,6 +208,7 @@ def page(
         str, typer.Option("--listen", metavar="HOST:PORT", help="Serve the page of the last tick here, read only.")
     ] = "",
     settings_path: SettingsFile = DEFAULT,
+    language: PageLanguage = None,
 ) -> None:
     """Write or serve a page for people: what serves where, what changed and what came of it, problems now."""
     from spira.cli.common import status_page
@@ -215,9 +217,9 @@ def page(
         raise SpiraError("give either --out DIR, for a file, or --listen HOST:PORT, for a server")
     settings = settings_file.load(settings_path)
     if out is not None:
-        say(f"wrote {status_page.write(settings, out)}")
+        say(f"wrote {status_page.write(settings, out, language)}")
     else:
-        status_page.serve(settings_path, listen, say)
+        status_page.serve(settings_path, listen, say, language)
 
 
 @app.command()

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import JsonValue
 
+from spira import project as projects
 from spira.cli.common.console import print_rows, say
 from spira.cli.common.options import DEFAULT_WORK
 from spira.cli.deliver import DEFAULT, Json, SettingsFile
@@ -141,6 +142,7 @@ def settings_of(file: Path, work: Path | None, mlflow: str) -> Settings:
         work=str(root),
         ledger=str(root / "ledger"),
         registry=mlflow or str(root),
+        project=str(projects.find(None, root) or ""),
         targets=(LocalTarget(serving=str(root / "serving")),),
     )
 

@@ -33,6 +33,7 @@ from spira.delivery.history.ledger import Ledger, Record
 from spira.delivery.history.state import DeliveryState, state_of
 from spira.delivery.observation.fingerprints import Axis, AxisName, Change, Fingerprint, changes, describe_problem
 from spira.errors import SpiraError
+from spira.language import ENGLISH, Translator
 
 EMPTY_AXES: dict[AxisName, Axis] = {"data": Axis("", {}), "model": Axis("", {}), "code": Axis("", {})}
 
@@ -48,6 +49,11 @@ class Explanation:
     since: str
     """Base of the comparison, such as ``version 3``, which served at the time of the claim; empty for the first."""
     changes: tuple[Change, ...]
+
+    @property
+    def since_version(self) -> str:
+        """Number of the version of :attr:`since`; empty for the first."""
+        return self.since.removeprefix("version ")
 
     @property
     def axes(self) -> list[AxisName]:
@@ -120,13 +126,17 @@ def served_before(records: Sequence[Record], fingerprint: str) -> tuple[str, str
     return (version.number, attempt.fingerprint) if version and attempt else None
 
 
-def describe_change(change: Change) -> str:
+def describe_change(change: Change, words: Translator = ENGLISH) -> str:
     """Return one change in words."""
     if change.what == "renamed":
-        return f"{change.before} renamed to {change.after}"
+        return words.gettext("%(before)s renamed to %(after)s", before=change.before, after=change.after)
     if change.before or change.after:
         return f"{change.name}: {change.before} -> {change.after}"
-    return f"{change.name} {change.what}"
+    if change.what == "added":
+        return words.gettext("%(name)s added", name=change.name)
+    if change.what == "removed":
+        return words.gettext("%(name)s removed", name=change.name)
+    return words.gettext("%(name)s changed", name=change.name)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from spira.config import ConfigError, FrozenModel, explain, read_yaml
 from spira.delivery.decide import Policy
 from spira.delivery.links import Links
 from spira.deployment.targets import AnyTarget, InferenceServiceTarget, LocalTarget
+from spira.language import Language
 
 DEFAULT = Path("delivery.yaml")
 PATHS = ("data", "config", "gate", "project", "work", "ledger", "registry", "kubeflow", "verify_key")
@@ -55,7 +56,8 @@ class Settings(FrozenModel):
     gate: str = ""
     """Gate file; empty for ``spira/evaluation/gate.yaml``."""
     project: str = ""
-    """File with owner, contact and licence; empty for ``project.yaml`` beside the settings or in the work folder."""
+    """File with owner, contact, licence and language; empty for ``project.yaml`` beside the settings or in the work
+    folder."""
     skip_bad: bool = False
     """Leave bad recordings out instead of refusing the data set."""
     work: str = "work"
@@ -100,6 +102,17 @@ class Settings(FrozenModel):
     @property
     def policy(self) -> Policy:
         return Policy(self.attempts, self.backoff_seconds, self.quiet_seconds, self.approval)
+
+    @property
+    def language(self) -> Language:
+        """Language of pages and notices: that of the project file.
+
+        It is English while the file cannot be read: an observation reports that, and pages and notices go on.
+        """
+        try:
+            return projects.load(Path(self.project) if self.project else None).language
+        except ConfigError:
+            return Language.ENGLISH
 
     @property
     def addresses(self) -> Links:
@@ -158,7 +171,7 @@ def example(data: str) -> str:
 data: {json.dumps(data, ensure_ascii=False)}
 # config: model.yaml        # training settings that differ from the defaults (spira config prints the defaults)
 # gate: gate.yaml           # criteria for approval; default: spira/evaluation/gate.yaml
-# project: project.yaml     # owner, contact and licence for model cards; default: project.yaml beside this file
+# project: project.yaml     # owner, licence, language of pages and notices; default: project.yaml beside this file
 work: work                  # runs, models, MLflow, the ledger and the served model
 # registry: http://mlflow:5000
 # kubeflow: cluster.yaml    # cluster that trains; default: this machine

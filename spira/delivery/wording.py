@@ -9,12 +9,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from gettext import gettext as _
-from gettext import ngettext
 
+from spira.delivery.explain import describe_change
 from spira.delivery.observation.fingerprints import AxisName, Change
 from spira.evaluation.numbers import number
+from spira.language import Translator
 
 MAX_SETTINGS_SHOWN = 4
 MAX_VALUE_CHARACTERS = 40
@@ -36,53 +35,51 @@ def without_paths(text: str) -> str:
     return PATH.sub("…", text)
 
 
-def headline_metrics(metrics: Mapping[str, float]) -> list[tuple[str, str]]:
+def headline_metrics(metrics: Mapping[str, float], words: Translator) -> list[tuple[str, str]]:
     """Return name and value of the most important numbers that a verdict has."""
     names = {
-        "accuracy": _("accuracy"),
-        "auroc": _("AUROC"),
-        "sensitivity": _("sensitivity"),
-        "specificity": _("specificity"),
-        "balanced_accuracy": _("balanced accuracy"),
+        "accuracy": words.gettext("accuracy"),
+        "auroc": words.gettext("AUROC"),
+        "sensitivity": words.gettext("sensitivity"),
+        "specificity": words.gettext("specificity"),
+        "balanced_accuracy": words.gettext("balanced accuracy"),
     }
     present = [name for name in METRICS if name in metrics]
-    return [(names[name], number(metrics[name])) for name in present[:MAX_METRICS]]
+    return [(names[name], words.number(number(metrics[name]))) for name in present[:MAX_METRICS]]
 
 
-def axis_title(axis: AxisName) -> str:
+def axis_title(axis: AxisName, words: Translator) -> str:
     """Return the word for an axis that people use."""
-    return {"data": _("data"), "model": _("configuration"), "code": _("code")}[axis]
+    titles = {"data": words.gettext("data"), "model": words.gettext("configuration"), "code": words.gettext("code")}
+    return titles[axis]
 
 
-def describe_axis(axis: AxisName, changes: Sequence[Change]) -> str:
+def describe_axis(axis: AxisName, changes: Sequence[Change], words: Translator) -> str:
     """Return what changed in one axis: recordings and sources are counted, settings have their values."""
     if axis == "model":
-        return _describe_settings(changes)
+        return _describe_settings(changes, words)
     counts = Counter(change.what for change in changes)
     if axis == "data":
-        words = {
-            "added": ngettext("{n} file added", "{n} files added", counts["added"]),
-            "removed": ngettext("{n} file removed", "{n} files removed", counts["removed"]),
-            "changed": ngettext("{n} file changed", "{n} files changed", counts["changed"]),
-            "renamed": ngettext("{n} file renamed", "{n} files renamed", counts["renamed"]),
+        phrases = {
+            "added": words.ngettext("%(num)s file added", "%(num)s files added", counts["added"]),
+            "removed": words.ngettext("%(num)s file removed", "%(num)s files removed", counts["removed"]),
+            "changed": words.ngettext("%(num)s file changed", "%(num)s files changed", counts["changed"]),
+            "renamed": words.ngettext("%(num)s file renamed", "%(num)s files renamed", counts["renamed"]),
         }
-        return ", ".join(words[what].format(n=count) for what, count in sorted(counts.items()))
-    total = len(changes)
-    return ngettext("{n} source changed", "{n} sources changed", total).format(n=total)
+        return ", ".join(phrases[what] for what in sorted(counts))
+    return words.ngettext("%(num)s source changed", "%(num)s sources changed", len(changes))
 
 
-def _describe_settings(changes: Sequence[Change]) -> str:
-    shown = [_describe_setting(change) for change in changes[:MAX_SETTINGS_SHOWN]]
+def _describe_settings(changes: Sequence[Change], words: Translator) -> str:
+    shown = [_describe_setting(change, words) for change in changes[:MAX_SETTINGS_SHOWN]]
     if more := len(changes) - len(shown):
-        shown.append(ngettext("{n} more", "{n} more", more).format(n=more))
+        shown.append(words.gettext("%(count)s more", count=more))
     return ", ".join(shown)
 
 
-def _describe_setting(change: Change) -> str:
-    if change.what == "added":
-        return _("{name} added").format(name=change.name)
-    if change.what == "removed":
-        return _("{name} removed").format(name=change.name)
+def _describe_setting(change: Change, words: Translator) -> str:
+    if change.what in ("added", "removed"):
+        return describe_change(change, words)
     before, after = (shorten(without_paths(value), MAX_VALUE_CHARACTERS) for value in (change.before, change.after))
     return f"{change.name} {before} → {after}"
 
@@ -91,8 +88,3 @@ def shorten(text: str, characters: int) -> str:
     """Return the text in one line, cut to a number of characters."""
     line = " ".join(text.split())
     return line if len(line) <= characters else f"{line[: characters - 1]}…"
-
-
-def utc(at: datetime) -> str:
-    """Return a time to the minute."""
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"

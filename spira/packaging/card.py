@@ -4,27 +4,39 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from spira.language import Language, Translator, translator
 from spira.packaging.attestation import Statement
 
 SUFFIX = ".model-card.md"
 """Suffix of the file, after the name of the package's folder."""
-TITLE = "# Detector of respiratory insufficiency in speech"
-MINIMAL = (
-    "Intended use: research on the SPIRA data; input is a recording of the read sentence. It is no medical device."
-)
-"""Section about a model of which only the provenance is known."""
 
 
-def compose(sections: str, content: Statement, version: int, key_ids: list[str]) -> str:
+def compose(
+    sections: str, content: Statement, version: int, key_ids: list[str], language: Language = Language.ENGLISH
+) -> str:
     """Return the model card of a version, Markdown.
 
     Args:
-        sections: what :func:`spira.evaluation.report.model_card.markdown` says of the model; empty if nothing is known.
+        sections: what :func:`spira.evaluation.report.model_card.markdown` says of the model, in the same language;
+            empty if nothing is known.
         content: in-toto statement about the package.
         key_ids: ids of the keys that signed the statement.
     """
-    title = f"{TITLE}, version {version}"
-    return "\n\n".join([title, sections.strip() or MINIMAL, _provenance(content, key_ids)]) + "\n"
+    words = translator(language)
+    minimal = words.gettext(
+        "Intended use: research on the SPIRA data; input is a recording of the read sentence. It is no medical device."
+    )
+    parts = [_title(version, words), sections.strip() or minimal, _provenance(content, key_ids, words)]
+    return "\n\n".join(parts) + "\n"
+
+
+def language_of(card: str) -> Language:
+    """Return the language of a model card, by its title; English if a person has changed that."""
+    title = card.partition("\n")[0]
+    for language in Language:
+        if title.startswith(_title("", translator(language))):
+            return language
+    return Language.ENGLISH
 
 
 def file_of(package: Path) -> Path:
@@ -32,20 +44,28 @@ def file_of(package: Path) -> Path:
     return package.with_name(package.name + SUFFIX)
 
 
-def _provenance(content: Statement, key_ids: list[str]) -> str:
+def _title(version: int | str, words: Translator) -> str:
+    return words.gettext("# Detector of respiratory insufficiency in speech, version %(version)s", version=version)
+
+
+def _provenance(content: Statement, key_ids: list[str], words: Translator) -> str:
     build, run = content["predicate"]["buildDefinition"], content["predicate"]["runDetails"]
     verdict = run["byproducts"][0]["annotations"]
-    decision = "approved by its gate" if verdict["approved"] else "NOT approved: " + "; ".join(verdict["reasons"])
-    signature = ", ".join(f"key `{key_id}`" for key_id in key_ids) or "none: the provenance is a record only"
+    reasons = "; ".join(words.message(reason) for reason in verdict["reasons"])
+    decision = (
+        words.gettext("approved by its gate")
+        if verdict["approved"]
+        else words.gettext("NOT approved: %(reasons)s", reasons=reasons)
+    )
+    keys = ", ".join(words.gettext("key %(key)s", key=f"`{key_id}`") for key_id in key_ids)
     lines = [
-        "## Provenance",
-        "",
-        f"- package: `{content['subject'][0]['digest']['sha256']}`",
-        f"- verdict: {decision}",
-        f"- gate: `{verdict['gate']}`",
-        f"- run: {run['metadata']['invocationId'] or 'outside a pipeline'}",
-        f"- commit: {build['externalParameters']['git_commit'] or 'unknown'}",
-        *(f"- {entry['name']}: `{entry['digest']['sha256']}`" for entry in build["resolvedDependencies"]),
-        f"- signature: {signature}",
+        (words.gettext("package"), f"`{content['subject'][0]['digest']['sha256']}`"),
+        (words.gettext("verdict"), decision),
+        (words.gettext("gate"), f"`{verdict['gate']}`"),
+        (words.gettext("run"), run["metadata"]["invocationId"] or words.gettext("outside a pipeline")),
+        (words.gettext("commit"), build["externalParameters"]["git_commit"] or words.gettext("unknown")),
+        *((words.message(entry["name"]), f"`{entry['digest']['sha256']}`") for entry in build["resolvedDependencies"]),
+        (words.gettext("signature"), keys or words.gettext("none: the provenance is a record only")),
     ]
-    return "\n".join(lines)
+    heading = words.gettext("Provenance")
+    return "\n".join([f"## {heading}", "", *(f"- {name}: {value}" for name, value in lines)])

@@ -24,6 +24,7 @@ from spira import lineage, signature, temporary
 from spira.evaluation.report.verdict_text import MAX_DESCRIPTION_LENGTH, shortened
 from spira.evaluation.report.work_times import WorkTimes
 from spira.evaluation.verdict import Verdict
+from spira.language import Language
 from spira.packaging import attestation, card
 from spira.packaging.verify import PackageError, check_files, package_digest
 from spira.registry import artifacts as package_artifacts
@@ -229,7 +230,13 @@ class Registry:
 
     @explained("the package cannot be registered")
     def register(
-        self, package: Path, run_id: str, verdict: Verdict, tags: Mapping[str, str], sections: str = ""
+        self,
+        package: Path,
+        run_id: str,
+        verdict: Verdict,
+        tags: Mapping[str, str],
+        sections: str = "",
+        language: Language = Language.ENGLISH,
     ) -> int:
         """Make a package the next version, alias ``challenger``, and return its number.
 
@@ -240,6 +247,7 @@ class Registry:
             sections: what the model card says of the model
                 (:func:`spira.evaluation.report.model_card.markdown`). The card stands beside the package, and is the
                 version's description.
+            language: of the card; tags are in English.
 
         Raises:
             PackageError: the package is incomplete, or a file in it was changed or added.
@@ -264,7 +272,7 @@ class Registry:
                 package_artifacts.upload_attestation(self._store, uri, run_id, beside)
                 entity, owner = self._store.create_version(uri, run_id, tags), run_id
         self._store.tag(entity, tags)
-        self._write_card(entity, owner, card.compose(sections, content, int(entity.version), key_ids))
+        self._write_card(entity, owner, card.compose(sections, content, int(entity.version), key_ids, language))
         if "champion" not in entity.aliases:
             self._store.point("challenger", entity.version)
         self._store.client.set_tag(run_id, VERSION_TAG, str(entity.version))

@@ -18,6 +18,7 @@ from spira.stages.verdict_folder import HISTORIES, LINEAGE, PREDICTIONS, PROJECT
 if TYPE_CHECKING:
     from spira.data.corpus import Corpus
     from spira.evaluation.verdict import Verdict
+    from spira.project import Project
     from spira.registry import Registry
 
 log = logging.getLogger(__name__)
@@ -105,8 +106,14 @@ def push(corpus: Path, candidate: Path, verdict: Path, report: Path, out: Path, 
     run_id = _log_run(registry, opened, candidate, verdict, decision, report)
     if notice(opened):
         tags["synthetic"] = "true"
+    project = _project(verdict)
     version = registry.register(
-        out, run_id, decision, tags | {FROZEN_TEST_TAG: opened.test_digest}, _card(verdict, candidate, opened)
+        out,
+        run_id,
+        decision,
+        tags | {FROZEN_TEST_TAG: opened.test_digest},
+        _card(verdict, candidate, opened, project),
+        project.language,
     )
     log.info("push: registered version %d of %s", version, registry.model_name)
     return PushResult(
@@ -174,14 +181,19 @@ def _log_run(
         )
 
 
-def _card(verdict: Path, candidate: Path, corpus: Corpus) -> str:
-    """Return what the model card says of the candidate, with pseudonyms."""
-    from spira.evaluation.report import model_card, sharing
-    from spira.models import checkpoint
+def _project(verdict: Path) -> Project:
+    """Return who answers for the models, as the evaluation has recorded it."""
     from spira.project import UNKNOWN, Project
 
     file = verdict / PROJECT  # an earlier version wrote none
-    project = Project.model_validate(read_json(file)) if file.is_file() else UNKNOWN
+    return Project.model_validate(read_json(file)) if file.is_file() else UNKNOWN
+
+
+def _card(verdict: Path, candidate: Path, corpus: Corpus, project: Project) -> str:
+    """Return what the model card says of the candidate, with pseudonyms, in the language of the project."""
+    from spira.evaluation.report import model_card, sharing
+    from spira.models import checkpoint
+
     return model_card.markdown(
         verdicts.read(verdict / sharing.FOLDER / VERDICT), checkpoint.load(candidate), corpus, project
     )

@@ -80,6 +80,7 @@ def notice_sender(settings: Settings) -> Sender:
         lasting=timedelta(minutes=settings.notices.lasting_minutes),
         clock=lambda: datetime.now(UTC),
         services=ServiceProcess(),
+        language=settings.language,
     )
 
 

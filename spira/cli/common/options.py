@@ -38,6 +38,9 @@ WithAudio = Annotated[
 ReportLanguage = Annotated[
     Language | None, typer.Option("--language", help="Language of the report; that of the project file by default.")
 ]
+PageLanguage = Annotated[
+    Language | None, typer.Option("--language", help="Language of the page; that of the project file by default.")
+]
 DEFAULT_WORK = Path("work")
 
 

@@ -14,13 +14,14 @@ from spira.cli.common.compose import ledger, reconciler
 from spira.delivery import settings as settings_file
 from spira.delivery import webhooks
 from spira.delivery.page import last_status
-from spira.delivery.page.build import PageBuilder
+from spira.delivery.page.build import PageBuilder, StatusPage
 from spira.delivery.page.render import REFRESH_SECONDS, render
 from spira.delivery.reconcile import Report
 from spira.delivery.settings import Settings
 from spira.delivery.status import delivery_status
 from spira.delivery.webhooks import PageSlot
 from spira.errors import SpiraError
+from spira.language import Language
 
 FILE = "index.html"
 MAX_AGE = timedelta(minutes=15)
@@ -32,10 +33,14 @@ READ_SECONDS = 30.0
 
 
 class StatusShower:
-    """The page that a server shows, made again and again."""
+    """The page that a server shows, made again and again.
 
-    def __init__(self) -> None:
-        self.page, self._builder = PageSlot(), PageBuilder()
+    Args:
+        language: of the page; that of the project file if it is None.
+    """
+
+    def __init__(self, language: Language | None = None) -> None:
+        self.page, self._builder, self._language = PageSlot(), PageBuilder(), language
 
     def show(self, settings: Settings, report: Report, at: datetime) -> None:
         """Show the status after a tick."""
@@ -47,7 +52,7 @@ class StatusShower:
             settings.policy,
             settings.addresses,
         )
-        self.page.replace(render(page, REFRESH_SECONDS))
+        self._replace(page, settings)
 
     def show_stored(self, settings: Settings) -> None:
         """Show what the last tick of another process has stored.
@@ -70,10 +75,13 @@ class StatusShower:
             settings.addresses,
             is_old=datetime.now(UTC) - status.at > longest,
         )
-        self.page.replace(render(page, REFRESH_SECONDS))
+        self._replace(page, settings)
+
+    def _replace(self, page: StatusPage, settings: Settings) -> None:
+        self.page.replace(render(page, REFRESH_SECONDS, self._language or settings.language))
 
 
-def serve(settings_path: Path, listen: str, say: Callable[[str], None]) -> None:
+def serve(settings_path: Path, listen: str, say: Callable[[str], None], language: Language | None = None) -> None:
     """Serve the page of the last tick until the process is ended; another process ticks.
 
     It needs only the ledger, and the right to read it. The settings are read again each time.
@@ -81,13 +89,14 @@ def serve(settings_path: Path, listen: str, say: Callable[[str], None]) -> None:
     Args:
         listen: ``HOST:PORT``.
         say: receives a line for each problem that is new.
+        language: of the page; that of the project file if it is None.
 
     Raises:
         SpiraError: the address is invalid or in use.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit)
-    shower, last_problem = StatusShower(), ""
+    shower, last_problem = StatusShower(language), ""
     host, port = webhooks.serve(listen, page=shower.page).server_address[:2]
     say(f"the status page is at http://{host!s}:{port}/")
     while True:
@@ -106,8 +115,11 @@ def _exit(number: int, frame: FrameType | None) -> None:
     raise SystemExit(0)
 
 
-def write(settings: Settings, folder: Path) -> Path:
+def write(settings: Settings, folder: Path, language: Language | None = None) -> Path:
     """Write the page of the present status into a folder; no action is carried out.
+
+    Args:
+        language: of the page; that of the project file if it is None.
 
     Raises:
         SpiraError: the folder cannot be written.
@@ -123,7 +135,7 @@ def write(settings: Settings, folder: Path) -> Path:
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        files.write_text(folder / FILE, render(page))
+        files.write_text(folder / FILE, render(page, language=language or settings.language))
     except OSError as error:
         raise SpiraError(f"--out {folder}: cannot be written ({error.strerror}); name another folder") from error
     return folder / FILE

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from spira.cli.common.console import print_line
+from spira.cli.common.options import PageLanguage
 from spira.errors import SpiraError
 
 SETTINGS = Path("delivery.yaml")
@@ -24,6 +25,7 @@ def dossier(
         Path | None, typer.Option("--work", help="Work folder: its repository and ledger, without a settings file.")
     ] = None,
     mlflow: Annotated[str, typer.Option("--mlflow", metavar="URL", help="MLflow server.")] = "",
+    language: PageLanguage = None,
 ) -> None:
     """Write what an ethics board asks for: data, verdict, gate, approvals, changes, limits, provenance, report."""
     from spira.cli.common.compose import ledger
@@ -44,7 +46,7 @@ def dossier(
             [],
             [f"The ledger of continuous delivery could not be read, so approvals may be missing: {error}"],
         )
-    written = dossiers.write(registry, number, records, out, notes)
+    written = dossiers.write(registry, number, records, out, notes, language or chosen.language)
     print_line(f"dossier of version {number}: {out if out.suffix == '.zip' else out / dossiers.PAGE}")
     for name, reason in written.missing.items():
         print_line(f"left out: {name}: {reason}")

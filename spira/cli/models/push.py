@@ -18,6 +18,7 @@ from spira.cli.common.options import (
     GateFile,
     MLflow,
     ProjectFile,
+    ReportLanguage,
     SkipBad,
     WithAudio,
     Work,
@@ -37,6 +38,7 @@ def push(
     skip_bad: SkipBad = False,
     mlflow: MLflow = "",
     with_audio: WithAudio = False,
+    language: ReportLanguage = None,
 ) -> None:
     """Judge a checkpoint on a data set's test split by the gate; package and register it if it is approved."""
     from spira.data import pseudonyms
@@ -47,7 +49,7 @@ def push(
     from spira.stages.push import push as register
     from spira.stages.push import reject
 
-    rules, owner = load(gate), resolve_project(project, None, work)
+    rules, owner = load(gate), resolve_project(project, None, work, language)
     preflight.check_run(data, work, "auto", False, mlflow)
     began = datetime.now().strftime("%Y-%m-%d-%H-%M-%S-%f")
     folder = work.resolve() / "pushed" / began
@@ -81,7 +83,7 @@ def push(
         for reason in decision.reasons:
             print_line(f"  - {reason}")
     local_report = folder / "report.html"
-    write_local_report(verdict, candidate, corpus, local_report, with_audio=with_audio)
+    write_local_report(verdict, candidate, corpus, local_report, with_audio=with_audio, language=owner.language)
     for warning in decision.warnings:
         print_line(f"warning: {warning}")
     print_line(f"report: {local_report}")

@@ -49,7 +49,8 @@ from spira.evaluation.gate import Gate
 from spira.evaluation.report.data_summary import FILE as DATA
 from spira.evaluation.report.data_summary import DataSummary
 from spira.evaluation.verdict import VERDICT, Verdict
-from spira.packaging import attestation
+from spira.language import Language
+from spira.packaging import attestation, card
 from spira.packaging.verify import PackageError
 
 if TYPE_CHECKING:
@@ -59,6 +60,9 @@ REPORT, CARD, GATE, SETTINGS = "report.html", "model-card.md", "gate.yaml", "set
 PROVENANCE, FACTS, PAGE, SUMS = "provenance.json", "dossier.json", "index.html", "SHA256SUMS"
 VOICES = re.compile(r"data:audio|<audio", re.IGNORECASE)
 """Marks of a report of an earlier version that has voices."""
+PORTUGUESE_PAGE = re.compile(r'<html lang="pt-BR">')
+MAX_HEAD_CHARACTERS = 2000
+"""Length of the beginning of a page, in which its language stands."""
 PSEUDONYM = re.compile(r"rec-[0-9a-f]+")
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 """Time of the files in a ZIP, so that the same dossier is the same file."""
@@ -134,7 +138,12 @@ class Dossier(FrozenModel):
 
 
 def write(
-    registry: Registry, version: int | str, ledger: Sequence[Record], out: Path, notes: Sequence[str] = ()
+    registry: Registry,
+    version: int | str,
+    ledger: Sequence[Record],
+    out: Path,
+    notes: Sequence[str] = (),
+    language: Language = Language.ENGLISH,
 ) -> Dossier:
     """Write the dossier of a version as a folder, or as a ZIP file if ``out`` ends in ``.zip``.
 
@@ -143,6 +152,8 @@ def write(
         ledger: records of continuous delivery; none where it is not in use.
         out: the folder or file to create.
         notes: what could not be read, for the first page.
+        language: of the first page. Files for programs are in English; model card and report are in the language in
+            which they were recorded.
 
     Raises:
         SpiraError: ``out`` exists, or the version was registered by hand or its artifacts were changed.
@@ -158,7 +169,7 @@ def write(
         dossier = _collect(registry, registered, ledger, folder, parent / "fetched", tuple(notes))
         files.write_json(folder / FACTS, dossier.model_dump(mode="json"))
         listed = sorted(path.name for path in folder.iterdir())
-        files.write_text(folder / PAGE, page.render(dossier, listed))
+        files.write_text(folder / PAGE, page.render(dossier, listed, language, _languages(folder)))
         files.write_text(folder / SUMS, _sums(folder))
         if out.suffix == ".zip":
             _write_zip(folder, out)
@@ -166,6 +177,17 @@ def write(
             with files.new_folder(out) as target:
                 shutil.copytree(folder, target, dirs_exist_ok=True)
     return dossier
+
+
+def _languages(folder: Path) -> dict[str, Language]:
+    """Return the language of the report and of the model card, as far as they are there."""
+    languages = {}
+    if (folder / REPORT).is_file():
+        is_portuguese = PORTUGUESE_PAGE.search((folder / REPORT).read_text("utf-8")[:MAX_HEAD_CHARACTERS])
+        languages[REPORT] = Language.PORTUGUESE if is_portuguese else Language.ENGLISH
+    if (folder / CARD).is_file():
+        languages[CARD] = card.language_of((folder / CARD).read_text("utf-8"))
+    return languages
 
 
 def _collect(
@@ -188,8 +210,8 @@ def _collect(
         missing[DATA] = "the version was trained before the counts of the data were recorded"
     if problem := _report(registry, registered, verdict, folder):
         missing[REPORT] = problem
-    if card := registry.model_card(registered):
-        files.write_text(folder / CARD, card)
+    if text := registry.model_card(registered):
+        files.write_text(folder / CARD, text)
     else:
         missing[CARD] = "the version was registered before model cards were written"
     signature, statement = _signature(registry, registered, fetched)

@@ -20,6 +20,7 @@ from spira.delivery.notices.outbox import ChannelState, Outbox
 from spira.delivery.observation.fingerprints import describe_problem
 from spira.delivery.reconcile import Report
 from spira.errors import SpiraError
+from spira.language import Language, translator
 
 MAX_SECONDS = 60.0
 """Time for all notices of one tick; the next tick sends the others."""
@@ -38,6 +39,7 @@ class Sender:
     """Time after which a problem is worth a notice."""
     clock: Callable[[], datetime]
     services: ServiceProcess
+    language: Language = Language.ENGLISH
 
     def send(self, report: Report) -> tuple[str, ...]:
         """Send what is due after a tick; return why notices do not arrive, one line an address.
@@ -78,7 +80,8 @@ class Sender:
         while (due := self._next(state, outbox, records)) and time.monotonic() < deadline:
             notice, after = due
             try:
-                self.services.send(channel, compose(notice, self._explain(notice), self.links))
+                message = compose(notice, self._explain(notice), self.links, translator(self.language))
+                self.services.send(channel, message)
             except ChannelError as error:
                 after = state.after_failure(str(error), self.clock())
             state, outbox = after, outbox.with_channel(after)

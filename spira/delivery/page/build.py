@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Literal
 
 from spira.delivery.decide import Policy
-from spira.delivery.explain import describe_change, fingerprints, served_before
+from spira.delivery.explain import fingerprints, served_before
 from spira.delivery.history.events import Promoted, Repaired
 from spira.delivery.history.ledger import Ledger, Record
 from spira.delivery.links import Links
@@ -49,13 +49,13 @@ class AxisChange:
     changes: tuple[Change, ...]
 
     @property
-    def details(self) -> list[str]:
-        """Return the first changes in words."""
-        return [describe_change(change) for change in self.changes[:MAX_DETAILS]]
+    def listed(self) -> tuple[Change, ...]:
+        """The first changes."""
+        return self.changes[:MAX_DETAILS]
 
     @property
     def more(self) -> int:
-        """Number of changes that are not among the details."""
+        """Number of changes that are not listed."""
         return max(0, len(self.changes) - MAX_DETAILS)
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import gettext
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from spira.delivery.notices.message import title
+from spira.delivery.explain import describe_change
+from spira.delivery.notices.message import causes, title
 from spira.delivery.notices.notice import Notice
 from spira.delivery.page.build import StatusPage
-from spira.delivery.wording import axis_title, describe_axis, headline_metrics, utc, without_paths
+from spira.delivery.wording import axis_title, describe_axis, headline_metrics, without_paths
+from spira.language import Language, Translator, translator
 
 TEMPLATE = "page.html"
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
@@ -22,17 +23,20 @@ REFRESH_SECONDS = 60
 """Interval at which a served page loads itself again."""
 
 
-def render(page: StatusPage, refresh_seconds: int = 0) -> str:
+def render(page: StatusPage, refresh_seconds: int = 0, language: Language = Language.ENGLISH) -> str:
     """Return the page as HTML.
 
     Args:
         refresh_seconds: interval at which a browser loads the page again; 0 for a page in a file.
     """
-    return _template().render(page=page, policy=POLICY, refresh_seconds=refresh_seconds)
+    return _template(language).render(
+        page=page, policy=POLICY, refresh_seconds=refresh_seconds, language=language.value
+    )
 
 
 @cache
-def _template() -> Template:
+def _template(language: Language) -> Template:
+    words = translator(language)
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
@@ -40,20 +44,29 @@ def _template() -> Template:
         lstrip_blocks=True,
         extensions=["jinja2.ext.i18n"],
     )
-    environment.install_gettext_callables(  # type: ignore[attr-defined]  # added by the extension
-        gettext.gettext, gettext.ngettext, newstyle=True
+    environment.install_gettext_translations(words.catalogue, newstyle=True)  # type: ignore[attr-defined]
+    environment.globals.update(
+        axis_title=partial(axis_title, words=words),
+        describe_axis=partial(describe_axis, words=words),
+        describe_change=partial(describe_change, words=words),
+        headline_metrics=partial(headline_metrics, words=words),
     )
-    environment.globals.update(axis_title=axis_title, describe_axis=describe_axis, headline_metrics=headline_metrics)
-    environment.filters.update(time=_time, safe_text=without_paths, event_title=_event_title)
+    environment.filters.update(
+        time=lambda at: _time(at, words),
+        safe_text=without_paths,
+        t=lambda text: words.message(without_paths(text)),
+        causes=partial(causes, words=words),
+        event_title=lambda notice: _event_title(notice, words),
+    )
     text = resources.files(__package__).joinpath(TEMPLATE).read_text("utf-8")
     return environment.from_string(text)
 
 
-def _event_title(notice: Notice) -> str:
-    words = title(notice)
-    return words[0].upper() + words[1:]
+def _event_title(notice: Notice, words: Translator) -> str:
+    phrase = title(notice, words)
+    return phrase[0].upper() + phrase[1:]
 
 
-def _time(at: datetime) -> Markup:
+def _time(at: datetime, words: Translator) -> Markup:
     """Return a time as an element that programs can read."""
-    return Markup('<time datetime="{}">{}</time>').format(at.isoformat(timespec="seconds"), utc(at))
+    return Markup('<time datetime="{}">{}</time>').format(at.isoformat(timespec="seconds"), words.time(at))

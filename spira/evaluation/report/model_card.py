@@ -13,6 +13,7 @@ from spira.evaluation.numbers import number
 from spira.evaluation.report.page import LIMIT_SIGNS, card, notice
 from spira.evaluation.report.verdict_text import escaped, metrics_table, synthetic_notice, table
 from spira.evaluation.verdict import Check, Verdict
+from spira.language import Translator, translator
 from spira.models.checkpoint import Checkpoint
 from spira.project import Project
 
@@ -21,71 +22,121 @@ PAPER = (
     "Portuguese Speech. Findings of ACL-IJCNLP 2021, 625-633. https://doi.org/10.18653/v1/2021.findings-acl.55"
 )
 """Citation of the method, as in CITATION.cff."""
-SOFTWARE = "The software: see CITATION.cff in the source of the SPIRA trainer, at the commit under Provenance."
-NOT_RECORDED = "not recorded (project.yaml)"
-USE = """\
-    spira predict RECORDING.wav --model VERSION     # probability, diagnosis, and whether it abstains
-    spira models fetch VERSION --out FOLDER         # the package: weights, features, golden recordings
-    spira models dossier VERSION                    # everything that was recorded about this version"""
+USE = (
+    "spira predict RECORDING.wav --model VERSION",
+    "spira models fetch VERSION --out FOLDER",
+    "spira models dossier VERSION",
+)
+"""Commands that use a version."""
 
 
 def markdown(verdict: Verdict, trained: Checkpoint, corpus: Corpus, project: Project) -> str:
-    """Return the sections of the card, the most important first, as Markdown without a title."""
-    sentences = card(verdict, trained, corpus)
+    """Return the sections of the card in the language of the project, the most important first.
+
+    It is Markdown without a title.
+    """
+    words = translator(project.language)
+    sentences = {
+        heading: [words.message(line) for line in lines] for heading, lines in card(verdict, trained, corpus).items()
+    }
     sections = {
-        "Numbers": _numbers(verdict),
-        "Intended use": _bullets(sentences["Intended use"]),
-        "Not for": _bullets(sentences["Not for"]),
-        "Owner, contact and licence": _bullets(_ownership(project)),
-        "Data": _bullets(sentences["Data"]),
-        "Limits": _bullets(sentences["Limits"]),
-        "Gate": _gate(verdict),
-        "Model": _bullets([*sentences["Model"], *sentences["Training"]]),
-        "How to use": USE,
-        "How to cite": _bullets([project.citation or PAPER, SOFTWARE]),
-        "Ethics": _bullets(sentences["Ethics"]),
+        words.gettext("Numbers"): _numbers(verdict, words),
+        words.gettext("Intended use"): _bullets(sentences["Intended use"]),
+        words.gettext("Not for"): _bullets(sentences["Not for"]),
+        words.gettext("Owner, contact and licence"): _bullets(_ownership(project, words)),
+        words.gettext("Data"): _bullets(sentences["Data"]),
+        words.gettext("Limits"): _bullets(sentences["Limits"]),
+        words.gettext("Gate"): _gate(verdict, words),
+        words.gettext("Model"): _bullets([*sentences["Model"], *sentences["Training"]]),
+        words.gettext("How to use"): _use(words),
+        words.gettext("How to cite"): _bullets([project.citation or PAPER, _software(words)]),
+        words.gettext("Ethics"): _bullets(sentences["Ethics"]),
     }
     parts = [f"## {title}\n\n{text}" for title, text in sections.items()]
     warning = notice(corpus)
-    return "\n\n".join([*([synthetic_notice(warning)] if warning else []), *parts])
+    return "\n\n".join([*([synthetic_notice(warning, words)] if warning else []), *parts])
 
 
-def _numbers(verdict: Verdict) -> str:
-    level = verdict.config.evaluation.confidence
-    counts = ", ".join(_count(name, classes) for name, classes in verdict.data.classes.items())
-    caption = f"By recording, with {level:.0%} intervals. Frozen test: {verdict.data.files} recordings, {counts}."
-    measured = metrics_table(verdict) or "Nothing was measured: a check of the data or of the training failed."
-    return f"{escaped(caption)}\n\n{measured}"
+def _numbers(verdict: Verdict, words: Translator) -> str:
+    level = f"{100 * verdict.config.evaluation.confidence:.0f}"
+    counts = ", ".join(_count(name, classes, words) for name, classes in verdict.data.classes.items())
+    caption = words.gettext(
+        "By recording, with %(level)s%% intervals. Frozen test: %(files)s recordings, %(counts)s.",
+        level=level,
+        files=verdict.data.files,
+        counts=counts,
+    )
+    nothing = words.gettext("Nothing was measured: a check of the data or of the training failed.")
+    return f"{escaped(caption)}\n\n{metrics_table(verdict, words) or nothing}"
 
 
-def _count(name: str, counts: Mapping[str, int]) -> str:
-    speakers = f" by {counts['speakers']} speakers" if "speakers" in counts else ""
-    return f"{counts['files']} of {name}s{speakers}"
+def _count(name: str, counts: Mapping[str, int], words: Translator) -> str:
+    files, plural = counts["files"], words.message(f"{name}s")
+    if "speakers" not in counts:
+        return words.gettext("%(count)s of %(name)s", count=files, name=plural)
+    return words.ngettext(
+        "%(count)s of %(name)s by %(num)s speaker",
+        "%(count)s of %(name)s by %(num)s speakers",
+        counts["speakers"],
+        count=files,
+        name=plural,
+    )
 
 
-def _ownership(project: Project) -> list[str]:
-    values = {"Owner": project.owner, "Contact": project.contact, "Licence": project.licence}
-    lines = [f"{name}: {value or NOT_RECORDED}" for name, value in values.items()]
-    return [*lines, *([f"Ethics approval: {project.ethics_approval}"] if project.ethics_approval else [])]
+def _ownership(project: Project, words: Translator) -> list[str]:
+    values = {
+        words.gettext("Owner"): project.owner,
+        words.gettext("Contact"): project.contact,
+        words.gettext("Licence"): project.licence,
+    }
+    missing = words.gettext("not recorded (project.yaml)")
+    lines = [f"{name}: {value or missing}" for name, value in values.items()]
+    approval = words.gettext("Ethics approval: %(number)s", number=project.ethics_approval)
+    return [*lines, *([approval] if project.ethics_approval else [])]
 
 
-def _gate(verdict: Verdict) -> str:
+def _gate(verdict: Verdict, words: Translator) -> str:
     """Return every check with its value and limit."""
+    passed, failed = words.gettext("passed"), words.gettext("FAILED")
     rows = [
-        (check.title, "passed" if check.passed else "FAILED", _value(check), _limit(check)) for check in verdict.checks
+        (words.message(check.title), passed if check.passed else failed, _value(check, words), _limit(check, words))
+        for check in verdict.checks
     ]
-    decision = "approved" if verdict.approved else "NOT approved"
-    text = f"Limits fixed before the test, gate {verdict.gate.digest[:12]}: {decision}, {len(rows)} checks."
-    checks = table(("check", "result", "value", "limit"), rows) if rows else ""
-    return "\n\n".join(filter(None, [text, checks]))
+    text = words.ngettext(
+        "Limits fixed before the test, gate %(digest)s: %(decision)s, %(num)s check.",
+        "Limits fixed before the test, gate %(digest)s: %(decision)s, %(num)s checks.",
+        len(rows),
+        digest=verdict.gate.digest[:12],
+        decision=words.gettext("approved") if verdict.approved else words.gettext("NOT approved"),
+    )
+    heading = (words.gettext("check"), words.gettext("result"), words.gettext("value"), words.gettext("limit"))
+    return "\n\n".join(filter(None, [text, table(heading, rows) if rows else ""]))
 
 
-def _value(check: Check) -> str:
-    return number(check.value, missing="")
+def _value(check: Check, words: Translator) -> str:
+    return words.number(number(check.value, missing=""))
 
 
-def _limit(check: Check) -> str:
-    return "" if check.limit is None else f"{LIMIT_SIGNS.get(check.kind, '')} {check.limit:g}".strip()
+def _limit(check: Check, words: Translator) -> str:
+    if check.limit is None:
+        return ""
+    return f"{words.message(LIMIT_SIGNS.get(check.kind, ''))} {words.number(f'{check.limit:g}')}".strip()
+
+
+def _use(words: Translator) -> str:
+    """Return the commands with comments, as a block of code."""
+    comments = (
+        words.gettext("probability, diagnosis, and whether it abstains"),
+        words.gettext("the package: weights, features, golden recordings"),
+        words.gettext("everything that was recorded about this version"),
+    )
+    return "\n".join(f"    {command:47} # {comment}" for command, comment in zip(USE, comments, strict=True))
+
+
+def _software(words: Translator) -> str:
+    return words.gettext(
+        "The software: see CITATION.cff in the source of the SPIRA trainer, at the commit under Provenance."
+    )
 
 
 def _bullets(lines: Sequence[str]) -> str:

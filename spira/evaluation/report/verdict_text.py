@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from spira.evaluation.metrics import METRICS
 from spira.evaluation.numbers import number
 from spira.evaluation.verdict import CONDITIONS, PROBES, Condition, Estimate, Verdict
+from spira.language import ENGLISH, Translator
 
 MAX_HEADLINE_LENGTH = 160
 """Length of a headline in characters; a dashboard shows it as the name of an artifact."""
@@ -62,15 +63,16 @@ def description(verdict: Verdict, notice: str) -> str:
     return shortened("\n\n".join(parts), MAX_DESCRIPTION_LENGTH)
 
 
-def synthetic_notice(notice: str) -> str:
+def synthetic_notice(notice: str, words: Translator = ENGLISH) -> str:
     """Return the warning that the data are synthetic, with the data set's own words, as a quotation in Markdown."""
-    return f"> **Synthetic data: the numbers say nothing about patients.** {escaped(notice)}"
+    warning = words.gettext("Synthetic data: the numbers say nothing about patients.")
+    return f"> **{warning}** {escaped(notice)}"
 
 
-def metrics_table(verdict: Verdict) -> str:
+def metrics_table(verdict: Verdict, words: Translator = ENGLISH) -> str:
     """Return the metrics of the noisy and clean tests with intervals as Markdown; empty if nothing was measured."""
     tests = {name: verdict.conditions[name] for name in CONDITIONS if name in verdict.conditions}
-    return _metrics({name: test for name, test in tests.items() if name not in PROBES}) if tests else ""
+    return _metrics({name: test for name, test in tests.items() if name not in PROBES}, words) if tests else ""
 
 
 def shortened(text: str, limit: int) -> str:
@@ -114,13 +116,16 @@ def interval_methods(estimates: Mapping[str, Estimate]) -> str:
     return "; ".join(f"{method}: {', '.join(names)}" for method, names in metrics.items())
 
 
-def _metrics(tests: dict[str, Condition]) -> str:
+def _metrics(tests: dict[str, Condition], words: Translator = ENGLISH) -> str:
     rows = [
-        (METRICS[name].heading, *(_interval(condition.by_file.get(name)) for condition in tests.values()))
+        (
+            _capitalized(words.message(METRICS[name].name)),
+            *(_interval(condition.by_file.get(name), words) for condition in tests.values()),
+        )
         for name in SHOWN_METRICS
         if any(name in condition.by_file for condition in tests.values())
     ]
-    return table(("metric", *(CONDITIONS[name] for name in tests)), rows)
+    return table((words.gettext("metric"), *(words.message(CONDITIONS[name]) for name in tests)), rows)
 
 
 def _external(verdict: Verdict) -> str:
@@ -153,14 +158,20 @@ def escaped(text: str) -> str:
     return "".join(f"\\{letter}" if letter in "\\`*_[]|#" else letter for letter in line)
 
 
-def _interval(estimate: Estimate | None) -> str:
+def _interval(estimate: Estimate | None, words: Translator = ENGLISH) -> str:
     if estimate is None or estimate.value is None:
         return "-"
+    value = words.number(number(estimate.value))
     if estimate.low is None or estimate.high is None:
-        return number(estimate.value)
-    return f"{number(estimate.value)} ({number(estimate.low)} to {number(estimate.high)})"
+        return value
+    low, high = words.number(number(estimate.low)), words.number(number(estimate.high))
+    return f"{value} ({words.gettext('%(low)s to %(high)s', low=low, high=high)})"
 
 
 def _shortened(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= MAX_HEADLINE_LENGTH else f"{line[: MAX_HEADLINE_LENGTH - 1]}…"
+
+
+def _capitalized(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -12,6 +12,7 @@ from spira.delivery.decide import Policy
 from spira.delivery.links import Links
 from spira.delivery.settings import NoticeSettings, load
 from spira.deployment.targets import InferenceServiceTarget, KServeTarget, LocalTarget
+from spira.language import Language
 from tests.support import ROOT
 
 
@@ -41,6 +42,26 @@ def test_defaults_are_in_the_work_folder(file: Path) -> None:
     assert [target.serving for target in loaded.targets] == [f"{work}/serving"]
     assert (loaded.config, loaded.gate) == ("", "")
     assert loaded.policy == Policy()
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("language: pt-BR", Language.PORTUGUESE),
+        ("owner: SPIRA", Language.ENGLISH),
+        ("language: fr", Language.ENGLISH),
+        ("owner: [", Language.ENGLISH),
+    ],
+)
+def test_the_language_of_pages_and_notices_is_that_of_the_project(file: Path, text: str, language: Language) -> None:
+    """One that cannot be read is a problem of the observation, and neither a page nor a notice fails by it."""
+    file.write_text("data: voices\n")
+    assert load(file).language == Language.ENGLISH
+    (file.parent / "project.yaml").write_text(text)
+    assert load(file).language == language
+    (file.parent / "team.yaml").write_text("language: pt-BR")
+    file.write_text("data: voices\nproject: team.yaml\n")
+    assert load(file).language == Language.PORTUGUESE
 
 
 def test_uris_are_not_paths(file: Path) -> None:

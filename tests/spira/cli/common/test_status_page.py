@@ -23,6 +23,7 @@ from spira.cli.common.status_page import StatusShower
 from spira.delivery.page import last_status
 from spira.delivery.settings import load
 from spira.delivery.status import delivery_status
+from spira.language import Language
 from tests.support.ledger_builder import LocalDelivery
 
 pytestmark = pytest.mark.integration
@@ -40,6 +41,31 @@ def test_the_page_is_one_file(deliver: Callable[..., Any], local_delivery: Local
     assert [path.name for path in (tmp_path / "site").iterdir()] == ["index.html"]
     assert "Version 2 serves" in (tmp_path / "site" / "index.html").read_text("utf-8")
     assert local_delivery.kinds == before
+
+
+def test_the_language_is_that_of_the_project_or_of_the_option(
+    deliver: Callable[..., Any], local_delivery: LocalDelivery, tmp_path: Path
+) -> None:
+    """A server of the page reads the project file again each time; a file that is damaged makes an English page."""
+    settings_path, project = local_delivery.folder / "delivery.yaml", local_delivery.folder / "project.yaml"
+    page = tmp_path / "site" / "index.html"
+    project.write_text("language: pt-BR")
+    assert deliver("page", "--out", str(page.parent)).exit_code == 0
+    assert '<html lang="pt-BR">' in page.read_text("utf-8")
+    assert "A versão 2 está em serviço" in page.read_text("utf-8")
+    assert deliver("page", "--out", str(page.parent), "--language", "en").exit_code == 0
+    assert "Version 2 serves" in page.read_text("utf-8")
+    status = delivery_status(reconciler(load(settings_path)).dry_run())
+    last_status.save(local_delivery.ledger_builder.ledger.store, status, datetime.now(UTC))
+    shower, overridden = StatusShower(), StatusShower(Language.PORTUGUESE)
+    for text, language in (("language: pt-BR", b"pt-BR"), ("language: [", b"en"), ("", b"en")):
+        project.write_text(text)
+        for shown, expected in ((shower, language), (overridden, b"pt-BR")):
+            shown.show_stored(load(settings_path))
+            assert shown.page.content is not None
+            assert b'<html lang="%s">' % expected in shown.page.content
+    refused = deliver("page", "--out", str(page.parent), "--language", "fr")
+    assert refused.exit_code == 2
 
 
 @pytest.mark.parametrize(("minutes", "is_old"), [(14, False), (16, True)])

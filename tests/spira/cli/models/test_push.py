@@ -12,6 +12,7 @@ from spira.cli.main import app
 from spira.evaluation import verdict as verdicts
 from spira.evaluation.verdict import VERDICT, Verdict
 from tests.spira.paper.test_checkpoint import save
+from tests.support import catalogue
 from tests.support.gatefiles import LENIENT
 from tests.support.paper_network import trained_looking
 
@@ -72,6 +73,28 @@ def test_the_verdict_says_that_leakage_was_not_checked(pushed: tuple[Path, str])
     page = report.read_text("utf-8")
     assert "! not known" in page
     assert page.count(UNKNOWN) >= 2  # beside the check, and in the model card
+
+
+def test_card_report_and_dossier_are_in_the_language_of_the_project(
+    checkpoint: Path, demo: Path, tmp_path: Path
+) -> None:
+    """Every page for people; what the command prints, and tags in MLflow, stay English."""
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "project.yaml").write_text("owner: Projeto SPIRA\nlanguage: pt-BR\n")
+    output = spira("models", "push", checkpoint, "--data", demo, "--work", work, "--gate", LENIENT, *FAST)
+    assert f"warning: {UNKNOWN}" in output
+    (local,) = (work / "pushed").glob("*/report.html")
+    spira("models", "dossier", "1", "--work", work, "--out", tmp_path / "dossier")
+    for page in (local, tmp_path / "dossier" / "report.html", tmp_path / "dossier" / "index.html"):
+        assert '<html lang="pt-BR">' in page.read_text("utf-8")
+    card = (tmp_path / "dossier" / "model-card.md").read_text("utf-8")
+    assert card.startswith("# Detector de insuficiência respiratória na fala, versão 1\n")
+    assert "- Responsável: Projeto SPIRA" in card
+    assert catalogue.english_left(card) == []
+    assert "os dados de treinamento de" in card
+    tags = json.loads(spira("models", "show", "1", "--work", work, "--json"))["tags"]
+    assert tags["warnings"].startswith(UNKNOWN)
 
 
 def test_a_gate_can_ask_for_known_training_data(

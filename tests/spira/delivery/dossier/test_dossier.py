@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import zipfile
@@ -23,9 +24,12 @@ from spira.errors import SpiraError
 from spira.evaluation.gate import Gate
 from spira.evaluation.report.data_summary import DataSummary, SplitCounts
 from spira.evaluation.verdict import Check, CheckKind, Mistake, Slice, Verdict
+from spira.language import Language
 from spira.packaging import attestation, mlflow_model
 from spira.packaging.verify import digests
 from spira.registry import Registry, local_uri
+from tests.support import catalogue
+from tests.support.browser import WIDTHS_PX, opened
 from tests.support.ledger_builder import START, LedgerBuilder
 from tests.support.verdicts import condition, estimate, make_verdict
 
@@ -224,6 +228,83 @@ def test_words_from_outside_cannot_be_markup(registry: Registry, tmp_path: Path)
     assert "script" not in {tag for tag, _ in page.tags}
     assert page.text.count("Made by a computer <script>") == 1
     assert "no speakers <script>" in page.text
+
+
+def test_a_dossier_in_portuguese_has_no_english_text(registry: Registry, ledger: list[Record], tmp_path: Path) -> None:
+    """Its page: the files for programs are the same, and files in English are named as such."""
+    notes = ["The ledger of continuous delivery could not be read, so approvals may be missing: away"]
+    dossier.write(registry, 2, ledger, tmp_path / "en", notes)
+    dossier.write(registry, 2, ledger, tmp_path / "pt", notes, Language.PORTUGUESE)
+    english, page = Page(tmp_path / "en"), Page(tmp_path / "pt")
+    assert ("html", {"lang": "pt-BR"}) in page.tags
+    assert [tag for tag, _ in page.tags] == [tag for tag, _ in english.tags]
+    assert len(catalogue.english_left(english.text)) > 30
+    assert catalogue.english_left(page.text) == []
+    same = {text.strip() for text in page.words if text in english.words and re.search("[a-z]{3,} [a-z]{2,}", text)}
+    own = ("Made by a computer", "better than version 1", "calls patients well", "sha256sum", "font", "no speakers")
+    assert {text for text in same if not any(words in text for words in own)} == {"train: patients are louder"} & same
+    for words in (
+        "Aprovado por dr.silva em 24/11/2026",
+        "0,900 (0,850 a 0,950)",
+        "aprovado nas verificações",
+        "execução run-1",
+        "4 gravações de ruído de enfermaria (1,0 minutos).",
+        "3 gravações foram recusadas e ficaram de fora.",
+        "1 de 1 verificação aprovada.",
+        "Gravações de treinamento: 2 a mais, 1 a menos.",
+        "dados: mudança, configurações: sem mudança, código: sem mudança.",
+        "o livro de registros da entrega contínua não pôde ser lido".capitalize(),
+        "Sem vozes e sem nomes. (em inglês)",
+    ):
+        assert words in page.text
+    assert "(em português)" not in page.text
+    for name in EVERY_FILE - {"index.html", "SHA256SUMS"}:
+        assert (tmp_path / "pt" / name).read_bytes() == (tmp_path / "en" / name).read_bytes()
+    assert json.loads((tmp_path / "pt" / "dossier.json").read_text())["history"][0]["what"] == "approved by the gate"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("language", Language)
+@pytest.mark.parametrize("width_px", WIDTHS_PX)
+def test_the_page_fits_and_is_accessible(
+    registry: Registry, ledger: list[Record], tmp_path: Path, width_px: int, language: Language
+) -> None:
+    """On a screen and on a phone: no sideways scrolling, no request, no serious finding of axe."""
+    dossier.write(registry, 2, ledger, tmp_path / "out", language=language)
+    address = (tmp_path / "out" / "index.html").as_uri()
+    with opened(address, width_px) as page:
+        page.picture(tmp_path / f"dossier-{width_px}-{language}.png")
+        assert page.overflow_px == 0
+        assert page.requests == [address]
+        assert page.findings() == []
+
+
+def test_the_language_is_that_of_the_project_or_of_the_option(work: Path, tmp_path: Path) -> None:
+    """As that of the report."""
+    shutil.copytree(work, tmp_path / "work")
+    (tmp_path / "work" / "project.yaml").write_text("language: pt-BR")
+    for name, options in (("pt-BR", []), ("en", ["--language", "en"])):
+        command = ["models", "dossier", "1", "--work", str(tmp_path / "work"), "--out", str(tmp_path / name), *options]
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0, result.output
+        assert f'<html lang="{name}">' in (tmp_path / name / "index.html").read_text("utf-8")
+        assert f"dossier of version 1: {tmp_path / name / 'index.html'}" in result.output
+
+
+def test_a_portuguese_report_and_card_are_named_in_an_english_dossier(new_mlflow: Path, tmp_path: Path) -> None:
+    shutil.copy(new_mlflow, tmp_path)
+    registry = Registry(local_uri(tmp_path))
+    add_version(registry, tmp_path / "made", 0, [], verdict(), '<!DOCTYPE html>\n<html lang="pt-BR">')
+    package = tmp_path / "made" / "package"
+    registry.register(package, registry.show(1).run_id, verdict(), {}, language=Language.PORTUGUESE)
+    dossier.write(registry, 1, [], tmp_path / "en")
+    dossier.write(registry, 1, [], tmp_path / "pt", language=Language.PORTUGUESE)
+    assert Page(tmp_path / "en").text.count("(in Portuguese)") == 2
+    assert [attrs["href"] for tag, attrs in Page(tmp_path / "en").tags if attrs.get("hreflang") == "pt-BR"] == [
+        "model-card.md",
+        "report.html",
+    ]
+    assert "(em inglês)" not in Page(tmp_path / "pt").text
 
 
 def test_the_gate_file_is_the_one_that_was_applied(registry: Registry, tmp_path: Path) -> None:

@@ -18,10 +18,13 @@ from spira.delivery.notices.notice import Kind, Notice, derive
 from spira.delivery.runner import Run
 from spira.delivery.wording import without_paths
 from spira.evaluation.numbers import number
+from spira.language import ENGLISH, Language, translator
+from tests.support import catalogue
 from tests.support.in_memory_world import InMemoryWorld
 from tests.support.ledger_builder import LedgerBuilder, observed
 
 AT = datetime(2026, 11, 30, 17, 31, tzinfo=UTC)
+PORTUGUESE = translator(Language.PORTUGUESE)
 LINKS = Links("https://mlflow.example/", "https://status.example")
 
 
@@ -174,7 +177,7 @@ def test_a_message_says_version_why_numbers_and_report(ledger_builder: LedgerBui
     ledger_builder.deliver(observed(data=parts, model=settings), "2")
     notice = list(derive(ledger_builder.ledger.read(), Policy()))[-1]
     notice = replace(notice, metrics={"auroc": 0.9996, "accuracy": 0.91, "brier": 0.1}, page="experiments/1/runs/3f")
-    message = compose(notice, explain.why(ledger_builder.ledger, notice.run), LINKS)
+    message = compose(notice, explain.why(ledger_builder.ledger, notice.run), LINKS, ENGLISH)
     assert message.title == "SPIRA: version 2 serves, in place of version 1"
     assert message.body.splitlines() == [
         "approved by its gate",
@@ -190,18 +193,59 @@ def test_a_message_says_version_why_numbers_and_report(ledger_builder: LedgerBui
 def test_every_kind_has_words(kind: Kind) -> None:
     """Also where everything optional is missing."""
     full = Notice("17", kind, AT, 17, "5", "4", "local", "run-1", "maria", ("a reason",))
-    message = compose(full, None, Links())
+    message = compose(full, None, Links(), ENGLISH)
     assert message.title.startswith("SPIRA: ")
     assert "a reason" in message.body
     assert message.body.endswith("Ledger record 17, 2026-11-30 17:31 UTC")
     assert "{" not in message.title + message.body
     assert message.tone == TONES[kind]
-    assert compose(Notice("p-1", kind, AT), None, Links()).body.endswith("Notice p-1")
+    assert compose(Notice("p-1", kind, AT), None, Links(), ENGLISH).body.endswith("Notice p-1")
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+@pytest.mark.parametrize("before", ["", "4"])
+def test_every_kind_has_portuguese_words(kind: Kind, before: str) -> None:
+    """No English word of the program is left; names of commands and accounts stay."""
+    metrics = {"accuracy": 0.91, "auroc": 0.9996, "balanced_accuracy": 0.5}
+    full = Notice(
+        "17", kind, AT, 17, "5", before, "local", "run-1", "maria", ("motivo",), metrics, "experiments/1/runs/3"
+    )
+    for notice in (full, replace(full, target="champion"), Notice("p-1", kind, AT)):
+        message, english = compose(notice, None, LINKS, PORTUGUESE), compose(notice, None, LINKS, ENGLISH)
+        assert catalogue.english_left(f"{message.title}\n{message.body}") == []
+        assert message.tone == english.tone
+        lines = [set(text.splitlines()) for text in (message.body, english.body)]
+        assert lines[0] & lines[1] <= {"motivo"}
+        assert message.title != english.title
+    body = compose(full, None, LINKS, PORTUGUESE).body
+    assert "acurácia 0,910, AUROC 0,999, acurácia balanceada 0,500" in body
+    assert body.endswith("Registro 17 do livro, 30/11/2026 17:31 UTC")
+
+
+def test_a_message_in_portuguese_translates_the_reasons_of_the_gate(ledger_builder: LedgerBuilder) -> None:
+    """With what changed, in the right plural forms; the reason of an operator stays as it was written."""
+    ledger_builder.deliver(observed(), "1")
+    parts = {"c.wav": "7" * 64 + " 30"}
+    code = {"spira/training/train.py": "5" * 64, "spira/config.py": "6" * 64}
+    ledger_builder.deliver(observed(data=parts, code=code), "2")
+    notice = list(derive(ledger_builder.ledger.read(), Policy()))[-1]
+    why = explain.why(ledger_builder.ledger, notice.run)
+    assert compose(notice, why, Links(), PORTUGUESE).body.splitlines()[:2] == [
+        "aprovado nas verificações",
+        "Motivo: desde a versão 1, mudou: dados (1 arquivo novo); código (2 fontes alteradas)",
+    ]
+    reasons = ("noise test: accuracy is too low: 0.531 [0.500, 0.562], at least 0.80 is required", "a library's words")
+    body = compose(Notice("3", "rejected", AT, 3, causes=reasons), None, Links(), PORTUGUESE).body
+    assert "- teste com ruído: acurácia é baixa demais: 0,531 [0,500, 0,562], o mínimo é 0,80" in body
+    assert "- a library's words" in body
+    for kind in ("pinned", "rolled_back"):
+        written = replace(notice, kind=kind, causes=("test 0.5 of /srv/x.wav",))
+        assert compose(written, None, Links(), PORTUGUESE).body.startswith("test 0.5 of …")
 
 
 def test_a_long_rejection_is_cut() -> None:
     notice = Notice("1", "rejected", AT, 1, causes=tuple(f"{'x' * 900} {n}" for n in range(40)))
-    body = compose(notice, None, Links()).body
+    body = compose(notice, None, Links(), ENGLISH).body
     assert len(body) < 3000
     assert "and 32 more" in body
 

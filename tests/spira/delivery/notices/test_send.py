@@ -31,6 +31,7 @@ from spira.delivery.notices.notice import derive
 from spira.delivery.notices.send import Sender
 from spira.delivery.reconcile import Report
 from spira.delivery.status import delivery_status
+from spira.language import Language
 from tests.support.in_memory_world import InMemoryWorld, KilledError
 from tests.support.receivers import SECRETS, Mailbox, Webhook, mail_server, webhook
 
@@ -62,6 +63,7 @@ class Team:
     """A delivery in memory, whose team gets its notices at some addresses."""
 
     services: ServiceProcess
+    language = Language.ENGLISH
 
     def __init__(self, *urls: str) -> None:
         self.world = InMemoryWorld()
@@ -77,6 +79,7 @@ class Team:
             lasting=timedelta(minutes=30),
             clock=lambda: self.world.now,
             services=self.services,
+            language=self.language,
         )
 
     def tick(self, seconds: float = 0) -> Report:
@@ -101,6 +104,20 @@ def test_a_webhook_gets_each_notice_once(hook: Webhook) -> None:
     assert hook.titles == ["SPIRA: version 1 is approved", "SPIRA: version 1 serves"]
     assert [notice["type"] for notice in hook.received] == ["success", "success"]
     assert "Report: https://mlflow.example/#/experiments/1/runs/" in hook.received[1]["message"]
+
+
+def test_notices_arrive_in_the_language_of_the_team(hook: Webhook) -> None:
+    """The ledger and the problems of sending stay English, so that another language can follow."""
+    team = Team(hook.url, REFUSED)
+    team.language = Language.PORTUGUESE
+    team.deliver("rejected")
+    (notice,) = hook.received
+    assert notice["title"] == "SPIRA: um novo modelo foi reprovado"
+    assert "Motivo: nenhuma versão esteve em serviço antes." in notice["message"]
+    assert team.world.ledger.read()[-1].event.reasons == ("accuracy is too low",)
+    team.tick(3600)
+    (problem,) = team.sender.send(team.tick(3600))
+    assert problem.startswith("notices: address 2 (json) accepts none since")
 
 
 def test_e_mail_arrives_as_text(mailbox: Mailbox) -> None:

@@ -95,6 +95,23 @@ def status_of(ledger_builder: LedgerBuilder, **changed: object) -> DeliveryStatu
     return status.model_copy(update=changed)
 
 
+def with_problems(ledger_builder: LedgerBuilder) -> DeliveryStatus:
+    """Return a status with a problem of each kind."""
+    other = TargetStatus(version="2", ready=True, message="", digest="package 2")
+    return status_of(
+        ledger_builder,
+        serving={"local": other, "kserve": None},
+        observed=ObservedStatus(
+            fingerprint="", axes=None, problem="data: metadata_train.csv: no rows below the header", since=START
+        ),
+        troubles=("model repository: Connection refused", "last tick, since 2026-11-24 06:30: runs: no answer"),
+        notice_problems=(
+            "notices: address 1 (slack) accepts none since 2026-11-24 06:30; next attempt at 06:35:00: "
+            "no answer within 10 s",
+        ),
+    )
+
+
 def build(
     ledger_builder: LedgerBuilder, status: DeliveryStatus | None = None, policy: Policy | None = None
 ) -> StatusPage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -19,7 +20,9 @@ from spira.delivery.page.build import ChangeRow, PageBuilder, StatusPage
 from spira.delivery.page.render import render
 from spira.delivery.page.timeline import timeline
 from spira.delivery.status import ObservedStatus, TargetStatus, delivery_status
-from tests.spira.delivery.page.conftest import LINKS, NEW_FILES, REASONS, build, status_of
+from spira.language import Language
+from tests.spira.delivery.page.conftest import LINKS, NEW_FILES, REASONS, build, status_of, with_problems
+from tests.support import catalogue
 from tests.support.in_memory_world import InMemoryWorld
 from tests.support.ledger_builder import REQUEST, START, LedgerBuilder, observed
 
@@ -76,7 +79,6 @@ def test_each_change_has_its_verdict_figures_reasons_and_release(full_ledger: Le
     assert third.change.approved_by == "maria"
     assert third.why is not None
     assert (third.why.since, [axis.axis for axis in third.why.axes]) == ("2", ["model"])
-    assert "training.learning_rate: 0.002 -> 0.001" in third.why.axes[0].details
     assert rejected.change.last is not None
     assert rejected.change.last.reasons == REASONS
     assert rejected.report == f"{LINKS.mlflow}/#/experiments/1/runs/{rejected.change.last.run}/artifactPath/report.html"
@@ -84,6 +86,7 @@ def test_each_change_has_its_verdict_figures_reasons_and_release(full_ledger: Le
     assert (period.since.minute, period.until and period.until.minute) == (15, 20)
     text = text_of(page)
     assert "data 5 files added" in text
+    assert "training.learning_rate: 0.002 -> 0.001" in text
     assert "accuracy 0.917 AUROC 0.958" in text
     assert "attempt 2" in text
 
@@ -232,6 +235,68 @@ def test_no_text_changes_the_elements_of_the_page(tmp_path_factory: pytest.TempP
     ]
     plain, other = (Elements(page).names for page in pages)
     assert plain == other
+
+
+OWN_WORDS = {
+    "SPIRA",
+    "compared with paper records",
+    "the ward hears false alarms",
+    "train seed 42: the disk is full",
+}
+"""What operators and libraries wrote in English: it stays as it is."""
+
+
+def test_a_page_in_portuguese_has_no_english_text(full_ledger: LedgerBuilder) -> None:
+    """Apart from names of settings, commands, and the words of operators and libraries."""
+    page = replace(build(full_ledger, with_problems(full_ledger)), is_old=True, left_out=2)
+    html = render(page, language=Language.PORTUGUESE)
+    english, portuguese = Elements(render(page)), Elements(html)
+    assert '<html lang="pt-BR">' in html
+    assert english.names == portuguese.names
+    assert len(catalogue.english_left(english.text)) > 30
+    assert catalogue.english_left(portuguese.text) == []
+    same = {text.strip() for text in portuguese.words if text in english.words and len(text.split()) > 1}
+    shown = {text for text in same if re.search("[a-z]{3,} [a-z]{2,}", text)}
+    assert {text for text in shown if not any(own in text for own in OWN_WORDS) and "font" not in text} == set()
+    for words in (
+        "Há um problema; a versão 1 deveria estar em serviço",
+        "2 registros mais antigos ficaram de fora: spira deliver history mostra todos.",
+        "dados: metadata_train.csv: nenhuma linha abaixo do cabeçalho",
+        "último ciclo, desde 24/11/2026 06:30: execuções: no answer",
+        "avisos: endereço 1 (slack) não aceita nenhum desde 24/11/2026 06:30",
+        "dados 5 arquivos novos",
+        "acurácia 0,917 AUROC 0,958",
+        "de 24/11/2026 06:15 UTC até 24/11/2026 06:20 UTC",
+        "teste com ruído: acurácia é baixa demais: 0,531 [0,500, 0,562], o mínimo é 0,80",
+        "Reversão da versão 3 para a versão 2 : the ward hears false alarms",
+        "training.learning_rate: 0.002 -> 0.001",
+    ):
+        assert words in portuguese.text
+    assert re.search(r"\d{4}-\d\d-\d\d", portuguese.text) is None
+
+
+@pytest.mark.parametrize(
+    ("page_of", "words"),
+    [
+        (lambda ledger: build(ledger), "✔ A versão 1 está em serviço, como desejado"),
+        (lambda ledger: replace(build(ledger), left_out=1), "1 registro mais antigo ficou de fora"),
+    ],
+)
+def test_a_good_page_in_portuguese_says_so(
+    full_ledger: LedgerBuilder, page_of: Callable[[LedgerBuilder], StatusPage], words: str
+) -> None:
+    text = Elements(render(page_of(full_ledger), language=Language.PORTUGUESE)).text
+    assert words in text
+    assert "execução spira-27d492b81538-1 em andamento desde 24/11/2026 06:30:00" in text
+    assert catalogue.english_left(text) == []
+
+
+def test_markup_stays_text_in_portuguese(ledger_builder: LedgerBuilder) -> None:
+    """A translation with fields escapes them as the English text does."""
+    page = with_text(ledger_builder, MARKUP)
+    english, portuguese = (Elements(render(page, language=language)) for language in Language)
+    assert english.names == portuguese.names
+    assert portuguese.text.count("alert(1)") == english.text.count("alert(1)")
 
 
 def test_the_page_loads_nothing(full_ledger: LedgerBuilder) -> None:

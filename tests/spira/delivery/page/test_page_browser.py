@@ -9,6 +9,7 @@ import pytest
 
 from spira.delivery.page.render import render
 from spira.delivery.status import TargetStatus
+from spira.language import Language
 from tests.spira.delivery.page.conftest import build, status_of
 from tests.support.browser import WIDTHS_PX, opened
 from tests.support.ledger_builder import LedgerBuilder
@@ -21,6 +22,11 @@ LONG = "target kserve: the cluster refuses the request " + "unbrokenword" * 30
 @pytest.fixture
 def file(full_ledger: LedgerBuilder, tmp_path: Path) -> Path:
     """A page with everything, problems too."""
+    return write(full_ledger, tmp_path, Language.ENGLISH)
+
+
+def write(full_ledger: LedgerBuilder, tmp_path: Path, language: Language) -> Path:
+    """Write the page in a language."""
     other = TargetStatus(version="2", ready=True, message="", digest="package 2")
     status = status_of(
         full_ledger,
@@ -28,18 +34,20 @@ def file(full_ledger: LedgerBuilder, tmp_path: Path) -> Path:
         troubles=("model repository: MLflow cannot be reached", LONG),
     )
     path = tmp_path / "index.html"
-    path.write_text(render(build(full_ledger, status)))
+    path.write_text(render(build(full_ledger, status), language=language))
     return path
 
 
+@pytest.mark.parametrize("language", Language)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width_px", WIDTHS_PX)
 def test_the_page_fits_and_is_accessible(
-    file: Path, width_px: int, scheme: Literal["light", "dark"], tmp_path: Path
+    full_ledger: LedgerBuilder, width_px: int, scheme: Literal["light", "dark"], language: Language, tmp_path: Path
 ) -> None:
     """On a screen and on a phone, light and dark: no sideways scrolling, no request, no serious finding of axe."""
+    file = write(full_ledger, tmp_path, language)
     with opened(file.as_uri(), width_px, scheme) as page:
-        page.picture(tmp_path / f"page-{width_px}-{scheme}.png")
+        page.picture(tmp_path / f"page-{width_px}-{scheme}-{language}.png")
         assert page.overflow_px == 0
         assert page.requests == [file.as_uri()]
         assert page.findings() == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 
 import pytest
@@ -13,11 +14,15 @@ from spira.data.corpus import Corpus
 from spira.evaluation import evaluate, gate
 from spira.evaluation.report import data_summary, model_card
 from spira.evaluation.verdict import Verdict
+from spira.language import Language
 from spira.models import checkpoint
 from spira.models.checkpoint import Checkpoint
+from spira.packaging import attestation
+from spira.packaging import card as cards
 from spira.project import UNKNOWN, Project
 from spira.training import train
-from tests.support import ROOT
+from tests.support import ROOT, catalogue
+from tests.support.verdicts import make_verdict
 
 pytestmark = pytest.mark.integration
 
@@ -86,6 +91,40 @@ def test_owner_contact_and_licence_come_from_the_project(case: Case) -> None:
     assert "CC BY-NC 4.0" in lines
     assert "CAAE 1" in lines
     assert "project.yaml" in section(case.card(), "Owner, contact and licence")
+
+
+def test_a_card_in_portuguese_has_no_english_text(case: Case) -> None:
+    """Apart from commands, the citation, and what data set and project say of themselves; its numbers have commas."""
+    own = Project(owner="SPIRA", contact="a@example.org", language=Language.PORTUGUESE)
+    for one in (case, case.approved().described("synthetic voices")):
+        english, card = one.card(own.model_copy(update={"language": Language.ENGLISH})), one.card(own)
+        assert card.count("\n") == english.count("\n")
+        assert len(catalogue.english_left(english)) > 20
+        assert catalogue.english_left(card) == []
+        same = {line for line in card.splitlines() if line in english.splitlines() and len(line.split()) > 1}
+        assert {line for line in same if "Casanova" not in line and "spira " not in line and "---" not in line} == {
+            "- Contato: a@example.org"
+        } & same
+        assert "| Acurácia |" in section(card, "Números")
+        assert "não registrado (project.yaml)" in section(card, "Responsável, contato e licença")
+        assert (
+            re.search(r"\d\.\d{3}\b", section(card, "Números") + section(card, "Verificações para a aprovação")) is None
+        )
+    assert "de pacientes (" in card
+    assert "> **Dados sintéticos: os números não dizem nada sobre pacientes.** synthetic voices" in card
+
+
+def test_the_card_of_a_package_is_in_the_language_of_its_sections() -> None:
+    """Title and provenance too; a program can tell the language."""
+    content = attestation.statement("d" * 64, {"data_fingerprint": "a" * 64}, make_verdict(), "sha256:" + "e" * 64)
+    english = cards.compose("", content, 7, ["k"])
+    portuguese = cards.compose("", content, 7, ["k"], Language.PORTUGUESE)
+    assert english.startswith("# Detector of respiratory insufficiency in speech, version 7\n\nIntended use: ")
+    assert portuguese.startswith("# Detector de insuficiência respiratória na fala, versão 7\n\nUso pretendido: ")
+    assert f"- dados: `{'a' * 64}`" in portuguese
+    assert "- assinatura: chave `k`" in portuguese
+    assert catalogue.english_left(portuguese) == []
+    assert [cards.language_of(card) for card in (english, portuguese, "# mine")] == [*Language, Language.ENGLISH]
 
 
 def test_the_card_cites_what_the_repository_cites(case: Case) -> None:
