@@ -22,6 +22,8 @@ import pytest
 import requests
 import yaml
 
+from spira.deployment.kserve import manifests
+from spira.deployment.version_stack import Change
 from spira.registry import RegisteredVersion, Registry
 from tests.support import ROOT
 from tests.support.bucket import PortForward
@@ -236,15 +238,10 @@ def test_an_unrestricted_pod_is_refused(spira_on_kind: str, namespace: str):
 
 def test_a_model_is_served_from_the_object_store(serving: ClusterNamespace, registered: Registered):
     """KServe downloads it from where MLflow stored it, with an account that can only read."""
-    example = yaml.safe_load((ROOT / "manifests/base/serving/example.yaml").read_text())
-    example["metadata"] |= {
-        "name": "from-s3",
-        "annotations": example["metadata"]["annotations"] | {"spira/history": "[]"},
-    }
-    example["spec"]["predictor"]["model"]["storageUri"] = registered.version.uri.replace(
-        "mlflow-artifacts:/", "s3://mlflow/", 1
-    )
-    serving.apply(example)
+    version = registered.version
+    uri = version.uri.replace("mlflow-artifacts:/", "s3://mlflow/", 1)
+    change = Change.now(str(version.version), "apply", digest=version.digest, uri=uri)
+    serving.apply(manifests.render("from-s3", "spira", "spira-predictor", [change]))
     try:
         serving.kubectl("wait", "isvc/from-s3", "--for=condition=Ready", "--timeout=180s")
         (pod,) = json.loads(

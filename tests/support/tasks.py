@@ -134,7 +134,7 @@ class PodRunner:
 class PodTaskHandler(task_handler_interface.ITaskHandler):
     """A handler of one task, by kfp's interface."""
 
-    def __init__(self, runner: PodRunner, *, full_command: list[str], **_: Any) -> None:
+    def __init__(self, runner: PodRunner, /, *, full_command: list[str], **_: Any) -> None:
         self.runner, self.command = runner, full_command
         self.task = self._option("--function_to_execute")
         self.executor_input = self._option("--executor_input")
