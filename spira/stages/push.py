@@ -13,7 +13,7 @@ from spira.errors import SpiraError
 from spira.evaluation import verdict as verdicts
 from spira.files import link_files, read_json, write_json
 from spira.stage_logging import StageResult, stage
-from spira.stages.verdict_folder import HISTORIES, LINEAGE, PREDICTIONS, PROJECT, VERDICT, WORK_TIMES
+from spira.stages.verdict_folder import HISTORIES, LINEAGE, PREDICTIONS, VERDICT, WORK_TIMES, read_project
 
 if TYPE_CHECKING:
     from spira.data.corpus import Corpus
@@ -178,10 +178,8 @@ def _card(verdict: Path, candidate: Path, corpus: Corpus) -> str:
     """Return what the model card says of the candidate, with pseudonyms."""
     from spira.evaluation.report import model_card, sharing
     from spira.models import checkpoint
-    from spira.project import UNKNOWN, Project
 
-    file = verdict / PROJECT  # an earlier version wrote none
-    project = Project.model_validate(read_json(file)) if file.is_file() else UNKNOWN
+    project = read_project(verdict)
     return model_card.markdown(
         verdicts.read(verdict / sharing.FOLDER / VERDICT), checkpoint.load(candidate), corpus, project
     )

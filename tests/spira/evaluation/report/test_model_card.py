@@ -15,7 +15,7 @@ from spira.evaluation.report import data_summary, model_card
 from spira.evaluation.verdict import Verdict
 from spira.models import checkpoint
 from spira.models.checkpoint import Checkpoint
-from spira.project import UNKNOWN, Project
+from spira.project import PAPER, UNKNOWN, Project
 from spira.training import train
 from tests.support import ROOT
 
@@ -91,8 +91,8 @@ def test_owner_contact_and_licence_come_from_the_project(case: Case) -> None:
 def test_the_card_cites_what_the_repository_cites(case: Case) -> None:
     """A project may have its own citation."""
     paper = yaml.safe_load((ROOT / "CITATION.cff").read_text())["preferred-citation"]
-    assert paper["title"] in model_card.PAPER
-    assert model_card.PAPER.endswith(paper["doi"])
+    assert paper["title"] in PAPER
+    assert PAPER.endswith(paper["doi"])
     assert "Ours 2026" in section(
         case.card(Project(citation="Ours (2026)")).replace("(", "").replace(")", ""), "How to cite"
     )
