@@ -437,9 +437,10 @@ def about_model(verdict: Verdict, trained: Checkpoint) -> list[str]:
     """Describe the network, its input and its output."""
     windows, features = trained.config.windows, trained.config.features
     weights = sum(parameter.numel() for parameter in trained.network.parameters())
+    grouped = f"{weights:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")  # a comma is a decimal sign in Portuguese
     segments = "whole files" if windows.mode == "whole" else f"windows of {windows.window_seconds:g} s"
     return [
-        f"{trained.config.model.architecture}, {weights:,} weights.",
+        f"{trained.config.model.architecture}, {grouped} weights.",
         f"Input: speech at {SAMPLE_RATE_HZ // 1000} kHz mono, {segments}, {features.n_mfcc} MFCC.",
         "Output: mean probability over the windows of a recording, called patient from "
         f"{float(f'{verdict.threshold:.3g}'):g} on.",

@@ -125,7 +125,7 @@ def calibration(conditions: Mapping[str, Condition], titles: Mapping[str, str]) 
 def _draw_reliability(axes: Axes, bins: Sequence[CalibrationBin]) -> None:
     """Draw the share of patients in each bin with its interval, if there is one; hollow where speakers are few."""
     observed = np.array([of_bin.observed.value for of_bin in bins], dtype=float)
-    axes.plot([of_bin.predicted for of_bin in bins], observed, color=LIGHT["blue"], linewidth=1, alpha=0.6)
+    axes.plot([of_bin.predicted for of_bin in bins], observed, color=LIGHT["blue"], linewidth=0.8, alpha=0.4)
     for of_bin, share in zip(bins, observed, strict=True):
         x, measured = of_bin.predicted, of_bin.observed
         if measured.low is not None and measured.high is not None:
@@ -222,7 +222,7 @@ def _draw_spectrogram(axes: Axes, waveform: np.ndarray) -> None:
     axes.imshow(levels, origin="lower", aspect="auto", cmap="magma", interpolation="none", extent=extent)
     centres = librosa.mel_frequencies(len(levels) + 2, fmax=SAMPLE_RATE_HZ / 2)[1:-1]
     ticks = np.array([500, 1000, 2000, 4000])
-    axes.set_yticks(np.interp(ticks, centres, np.arange(len(levels)) + 0.5), [f"{hertz:,}" for hertz in ticks])
+    axes.set_yticks(np.interp(ticks, centres, np.arange(len(levels)) + 0.5), [str(hertz) for hertz in ticks])
 
 
 def _panels(

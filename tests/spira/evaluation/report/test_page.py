@@ -197,7 +197,7 @@ def test_the_head_shows_which_model_of_whom(case: Case, tmp_path: Path) -> None:
         "Model version 7 of run spira-20",
         f"Evaluated 2026-12-01 training ended {trained:%Y-%m-%d}",
         f"Data set {Path(case.corpus.manifest.uri).name} SHA-256 {case.corpus.digest[:12]}",
-        "Code commit abc123-dirty fingerprint cccccccccccc",
+        "Code commit abc123-dirty code fingerprint cccccccccccc",
         "Owner Voice group voice@example.org",
         "Licence of the model CC BY-NC 4.0",
         "Ethics approval CAAE 1",
@@ -352,11 +352,13 @@ def test_texts_from_users_are_escaped(case: Case, tmp_path: Path) -> None:
         reasons=[HOSTILE],
         slices=[{"column": HOSTILE, "value": HOSTILE, "files": 20, "metrics": metrics}],
     )
-    page = dataclasses.replace(attacked, corpus=corpus).page(tmp_path / "report.html", {HOSTILE: HOSTILE})
+    origin = Origin(Project(owner=HOSTILE, licence=HOSTILE, citation=HOSTILE))
+    hostile = dataclasses.replace(attacked, corpus=corpus)
+    page = hostile.page(tmp_path / "report.html", {HOSTILE: HOSTILE}, origin=origin)
     assert {tag for tag, _ in page.tags} & {"script", "img"} == set()
     assert [name for _, attrs in page.tags for name in attrs if name.startswith("on")] == []
     shown = [section for section in page.texts if HOSTILE in page.text(section)]
-    assert shown == ["verdict", "card", "slices", "mistakes", "data", "lineage"]
+    assert shown == ["", "verdict", "card", "slices", "mistakes", "data", "lineage"]
 
 
 def test_the_worst_mistakes_can_be_played(case: Case, tmp_path: Path) -> None:
