@@ -385,7 +385,8 @@ def by_window(
 
 def metadata(row: pd.Series[Any]) -> dict[str, object]:
     """Return speaker and optional columns of a row of the corpus index."""
-    return {str(column): value for column, value in row.dropna().items() if column not in NOT_SHOWN}
+    shown = {str(column): value for column, value in row.dropna().items() if column not in NOT_SHOWN}
+    return {column: f"{value:g}" if isinstance(value, float) else value for column, value in shown.items()}
 
 
 def audio(waveform: np.ndarray) -> str:

@@ -173,6 +173,9 @@ def background_levels(splits: Mapping[str, Mapping[str, Any]]) -> str:
         axes.plot(level["median"], height, color=LIGHT[colour], marker=marker, markersize=8)
     axes.set_yticks(range(len(rows)), [f"{split}, {CLASS_NAMES[label]}s" for split, label in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
+    layout = figure.get_layout_engine()
+    assert isinstance(layout, ConstrainedLayoutEngine)
+    layout.set(rect=(0.09, 0, 0.91, 1))  # the labels are drawn in English; those of other languages are longer
     _label(axes, "", "background level, dBFS", "")
     return _svg(figure, "background")
 

@@ -420,6 +420,8 @@ def test_a_page_in_portuguese_has_no_english_text(case: Case, tmp_path: Path) ->
     }
     assert same == set()
     assert re.search(r"\d\.\d{3}", portuguese.text("metrics")) is None, "decimal commas"
+    assert "Subgrupos" in portuguese.text("slices")
+    assert re.search(r"sexo [FM]\b|idade \d+", portuguese.text("mistakes"))
 
 
 def test_a_page_in_portuguese_lists_the_same_checks(case: Case, tmp_path: Path) -> None:
