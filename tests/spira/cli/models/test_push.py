@@ -70,8 +70,8 @@ def test_the_verdict_says_that_leakage_was_not_checked(pushed: tuple[Path, str])
     assert f"warning: {UNKNOWN}" in output
     (report,) = (work / "pushed").glob("*/report.html")
     page = report.read_text("utf-8")
-    assert "! not known" in page
-    assert page.count(UNKNOWN) >= 2  # beside the check, and in the model card
+    assert '! <span class="word">not known</span>' in page
+    assert page.count(UNKNOWN[1:]) >= 2  # beside the check, and as a sentence in the model card
 
 
 def test_a_gate_can_ask_for_known_training_data(
