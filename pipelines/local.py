@@ -35,7 +35,6 @@ from spira.delivery.training_request import TrainingRequest
 from spira.errors import SpiraError
 from spira.evaluation import verdict as verdicts
 from spira.files import read_json, write_json
-from spira.language import Language
 from spira.stage_logging import MARKS
 from spira.stages.evaluate import write_local_report
 from spira.stages.verdict_folder import LINEAGE, PREDICTIONS, VERDICT
@@ -107,7 +106,7 @@ def run(
             seconds = round(time.monotonic() - began, 3)
             summary = gather(folder, work, seconds, registry_uri or local_uri(work), deploys=serve)
             with progress_records.stage("report"):
-                _publish(summary, folder, work, with_audio, request.project.language)
+                _publish(summary, folder, work, with_audio)
         _remove_unfinished(work)  # also of a stage that has just ended, whose run was killed
     return summary
 
@@ -293,10 +292,11 @@ def _label(task: str, metrics: dict[str, Any]) -> str:
     return f"train seed {metrics['seed']:.0f}" if task == "train" else task
 
 
-def _publish(summary: RunSummary, folder: Path, work: Path, with_audio: bool, language: Language) -> None:
+def _publish(summary: RunSummary, folder: Path, work: Path, with_audio: bool) -> None:
     """Write the report and then the summary into the work folder, each in one step."""
     paths = summary.paths
     verdict, candidate, corpus = Path(paths.verdict).parent, Path(paths.checkpoint), Path(paths.corpus)
-    write_local_report(verdict, candidate, corpus, work / REPORT, with_audio=with_audio, language=language)
+    report, version = work / REPORT, summary.model_version
+    write_local_report(verdict, candidate, corpus, report, with_audio=with_audio, version=version)
     for place in (folder, work):
         write_json(place / SUMMARY, summary.model_dump(mode="json"))

@@ -7,8 +7,8 @@
     citation: Casanova and others (2021), doi:10.18653/v1/2021.findings-acl.55
     language: pt-BR
 
-Every key is optional. The values stand in model cards and dossiers. They are no input of a training: a change of them
-trains nothing.
+Every key is optional. The values stand in reports, model cards and dossiers. They are no input of a training: a
+change of them trains nothing.
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ FILE = "project.yaml"
 """Name of the file beside the settings or in the work folder."""
 MAX_CHARACTERS = 300
 """Length of a value."""
+PAPER = (
+    "Casanova and others (2021). Deep Learning against COVID-19: Respiratory Insufficiency Detection in Brazilian "
+    "Portuguese Speech. Findings of ACL-IJCNLP 2021, 625-633. https://doi.org/10.18653/v1/2021.findings-acl.55"
+)
+"""Citation of the method, as in CITATION.cff; how to cite the models of a project that names no citation."""
 
 
 def _one_line(text: str) -> str:

@@ -87,9 +87,7 @@ def evaluate(
     registry = mlflow or str(work)
     with pseudonyms.exported(work):
         evaluate(corpus, checkpoints, load(gate), *outputs, registry_uri=registry, pipeline_run="", project=project)
-    write_local_report(
-        to, to / "candidate", corpus, to / "report.html", with_audio=with_audio, language=project.language
-    )
+    write_local_report(to, to / "candidate", corpus, to / "report.html", with_audio=with_audio)
 
 
 def import_checkpoint(

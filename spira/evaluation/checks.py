@@ -23,12 +23,16 @@ def data_checks(gate: Gate, counts: Mapping[str, Mapping[str, int]]) -> list[Che
     """Check that the test split is large enough; ``counts`` is {class: {files, speakers}}."""
     minimum = {"files": gate.minimum.files_per_class, "speakers": gate.minimum.speakers_per_class}
     return [
-        fact(
-            f"data.{label}_{unit}",
-            f"Enough data: {label} {unit}",
-            count >= minimum[unit],
-            f"too little data to judge by: {count} test {unit} of {label}s, at least {minimum[unit]} are required",
-            CheckKind.DATA,
+        Check(
+            name=f"data.{label}_{unit}",
+            title=f"Enough data: {label} {unit}",
+            kind=CheckKind.DATA,
+            passed=count >= minimum[unit],
+            value=count,
+            limit=minimum[unit],
+            message="in order"
+            if count >= minimum[unit]
+            else f"too little data to judge by: {count} test {unit} of {label}s, at least {minimum[unit]} are required",
         )
         for label, units in counts.items()
         for unit, count in units.items()
@@ -221,9 +225,10 @@ def metric_title(condition: str, metric: str) -> str:
     return f"{CONDITIONS[condition]}: {METRICS[metric].name}"
 
 
-def fact(name: str, title: str, passed: bool, reason: str, kind: CheckKind = CheckKind.FACT) -> Check:
+def fact(name: str, title: str, passed: bool, reason: str) -> Check:
     """Return a check without a number; ``reason`` is its message if it failed."""
-    return Check(name=name, title=title, kind=kind, passed=bool(passed), message="in order" if passed else reason)
+    message = "in order" if passed else reason
+    return Check(name=name, title=title, kind=CheckKind.FACT, passed=bool(passed), message=message)
 
 
 def at_least(name: str, title: str, measured: Estimate, limit: float, reason: str) -> Check:

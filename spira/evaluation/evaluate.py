@@ -378,7 +378,7 @@ class TestSetEvaluator:
             ),
             operating_points=metrics.operating_points(scores, self.config.evaluation.confidence),
             roc=roc(scores),
-            calibration=metrics.calibration(scores),
+            calibration=metrics.calibration(scores, self.config.evaluation.confidence),
             spread=float(np.std(scores.probabilities)),
         )
 

@@ -17,9 +17,15 @@ from numpy.typing import NDArray
 
 from spira.evaluation import intervals
 from spira.evaluation.intervals import Interval, Method, Shares
-from spira.evaluation.verdict import Answers, Calibration, Estimate, OperatingPoint, PredictiveValues
+from spira.evaluation.verdict import (
+    CALIBRATION_BINS,
+    Answers,
+    Calibration,
+    Estimate,
+    OperatingPoint,
+    PredictiveValues,
+)
 
-CALIBRATION_BINS = 10
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Thresholds of the table of operating points."""
 
@@ -264,14 +270,21 @@ def calibration_bins(probabilities: Floats) -> Integers:
     return bins
 
 
-def calibration(scores: Scores) -> Calibration:
-    """Return predicted and observed share of patients, and the number of rows, by non-empty bin."""
+def calibration(scores: Scores, confidence: float) -> Calibration:
+    """Return predicted and observed share of patients, with its interval over speakers, by non-empty bin."""
     bins = calibration_bins(scores.probabilities)
-    filled = np.unique(bins)
+    members = [bins == number for number in np.unique(bins)]
+    by_speaker = [shares(scores, patients(scores), member) for member in members]
+    ends = [intervals.exact(of_bin, confidence) for of_bin in by_speaker]
     return Calibration(
-        predicted=tuple(float(scores.probabilities[bins == b].mean()) for b in filled),
-        observed=tuple(float(scores.labels[bins == b].mean()) for b in filled),
-        count=tuple(int((bins == b).sum()) for b in filled),
+        predicted=tuple(float(scores.probabilities[member].mean()) for member in members),
+        observed=tuple(of_bin.value for of_bin in by_speaker),
+        count=tuple(int(member.sum()) for member in members),
+        low=tuple(interval.low for interval in ends),
+        high=tuple(interval.high for interval in ends),
+        speakers=tuple(len(of_bin.means) for of_bin in by_speaker),
+        method=intervals.EXACT.name,
+        source=intervals.EXACT.source,
     )
 
 

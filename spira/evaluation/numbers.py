@@ -9,9 +9,14 @@ MISSING = "\N{EN DASH}"
 
 
 def number(value: float | None, digits: int = DIGITS, missing: str = MISSING) -> str:
-    """Return a number with three digits; less than 1 is never shown as 1, because 0.9996 is not a perfect score."""
+    """Return a number with three digits; less than 1 is never shown as 1, because 0.9996 is not a perfect score.
+
+    An integer is a count, and has no digits after the point.
+    """
     if value is None:
         return missing
+    if isinstance(value, int):
+        return str(value)
     text = f"{value:.{digits}f}"
     if abs(value) < 1 <= abs(float(text)) and digits:
         return f"{'-' if value < 0 else ''}0.{'9' * digits}"

@@ -4,17 +4,17 @@ Both models answered the same recordings, so only those count on which one is ri
 
 =============== ==================================================================================================
 p-value         exact two-sided test of McNemar: the binomial test of those that only A or only B gets right
-interval        adjusted Wald interval for a difference of paired proportions (Bonett and Price 2012), which has a
-                width even where both models agree on everything
+difference      that of the gate (:func:`spira.evaluation.metrics.difference`): over all draws of noise, with Tango's
+                interval on the effective number of speakers, which has a width even where both agree on everything
 =============== ==================================================================================================
 
-A recording counts once: its probability is the mean over the draws of noise. Recordings of one speaker are not
-independent, so speakers are compared too where one has several, by the mean over their recordings.
+For the p-value a recording counts once: its probability is the mean over the draws of noise. It takes recordings for
+independent, which those of one speaker are not. So speakers are compared too where one has several, by the mean over
+their recordings.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,8 +22,11 @@ import pandas as pd
 from scipy import stats
 
 from spira.errors import SpiraError
+from spira.evaluation import metrics
+from spira.evaluation.metrics import Scores
 from spira.evaluation.verdict import Estimate
 
+TEST, TEST_SOURCE = "McNemar's exact test", "McNemar 1947, Psychometrika 12:153"
 SIGNIFICANCE = 0.05
 """p-value below which a difference is called clear."""
 Unit = Literal["recordings", "speakers"]
@@ -48,7 +51,7 @@ class PairedTest:
     p_value: float
     """Probability of a difference as large as this, or larger, if the models are equally good."""
     difference: Estimate
-    """Accuracy of B minus that of A."""
+    """Accuracy of B minus that of A, over all draws of noise."""
 
     @property
     def count(self) -> int:
@@ -85,6 +88,7 @@ def paired_tests(
             "recordings": a["file_path"],
             "speakers": a["speaker"] if has_speakers else a["file_path"],
             "label": a["label"],
+            "draw": a["draw"],
             "a": a["probability"],
             "b": b["probability"],
         }
@@ -96,7 +100,8 @@ def paired_tests(
 
 
 def _paired_test(rows: pd.DataFrame, unit: Unit, thresholds: tuple[float, float], confidence: float) -> PairedTest:
-    means = rows.groupby([unit, "label"], as_index=False)[["a", "b"]].mean()
+    answers = rows if unit == "recordings" else _by_speaker(rows)
+    means = answers.groupby([unit, "label"], as_index=False)[["a", "b"]].mean()
     is_patient = means["label"] == 1
     a, b = ((means[model] >= threshold) == is_patient for model, threshold in zip("ab", thresholds, strict=True))
     both, only_a, only_b = int((a & b).sum()), int((a & ~b).sum()), int((~a & b).sum())
@@ -107,20 +112,26 @@ def _paired_test(rows: pd.DataFrame, unit: Unit, thresholds: tuple[float, float]
         only_b=only_b,
         neither=len(means) - both - only_a - only_b,
         p_value=mcnemar(only_a, only_b),
-        difference=paired_difference(only_a, only_b, len(means), confidence),
+        difference=_difference(answers, thresholds, confidence),
     )
+
+
+def _by_speaker(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean probabilities of each speaker's recordings, one row per speaker, class and draw."""
+    return rows.groupby(["speakers", "label", "draw"], as_index=False)[["a", "b"]].mean()
+
+
+def _difference(rows: pd.DataFrame, thresholds: tuple[float, float], confidence: float) -> Estimate:
+    """Return the accuracy of B minus that of A, as the gate compares a candidate with its champion."""
+    labels, speakers = rows["label"].to_numpy(), rows["speakers"].to_numpy()
+    a, b = (
+        Scores(labels, rows[model].to_numpy(), speakers, threshold)
+        for model, threshold in zip("ab", thresholds, strict=True)
+    )
+    return metrics.difference(b, a, confidence)
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
     """Return the two-sided p-value of the exact test; 1 if the models differ nowhere."""
     differing = only_a + only_b
     return float(stats.binomtest(only_a, differing).pvalue) if differing else 1.0
-
-
-def paired_difference(only_a: int, only_b: int, count: int, confidence: float) -> Estimate:
-    """Return the share that B gets right minus that of A, with the interval of Bonett and Price."""
-    z = float(stats.norm.ppf((1 + confidence) / 2))
-    share_a, share_b = (only_a + 1) / (count + 2), (only_b + 1) / (count + 2)
-    centre = share_b - share_a
-    margin = z * math.sqrt((share_a + share_b - centre**2) / (count + 2))
-    return Estimate(value=(only_b - only_a) / count, low=max(-1.0, centre - margin), high=min(1.0, centre + margin))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,12 +31,21 @@ PROBES = ("background",)
 """Conditions in which a sound model cannot separate the classes: its AUROC is near 0.5."""
 
 
+CALIBRATION_BINS = 10
+"""Bins of equal width in which predicted and observed share are compared."""
+MIN_BIN_SPEAKERS = 6
+"""Fewest speakers of a bin whose interval says something: of fewer, the exact 95 % interval covers over half of all
+shares even if all are of one class."""
+
+
 def _finite_or_none(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 Number = Annotated[float | None, BeforeValidator(_finite_or_none)]
 """A measured number; None where it is not defined."""
+CountOrNumber = Annotated[int | float | None, BeforeValidator(_finite_or_none)]
+"""A count, such as of recordings, or a measured number."""
 
 
 class Record(FrozenModel):
@@ -74,6 +84,38 @@ class CheckKind(StrEnum):
     """The value is not above the limit."""
 
 
+class CheckGroup(StrEnum):
+    """Subject of a check, in the order of the report."""
+
+    DATA = "data"
+    """The test is large enough and unseen, and the network is what was trained."""
+    PERFORMANCE = "performance"
+    """Figures of the noisy and the clean test."""
+    NOISE = "noise"
+    """Noise, the room or other properties do not take the place of the voice."""
+    SLICES = "slices"
+    """No group of people is failed."""
+    CHAMPION = "champion"
+    """The candidate is no worse than the champion."""
+
+
+CONFOUNDER_CHECK = "better_than_confounders"
+"""Name of the check whose finding is shown first."""
+
+GROUPS = {
+    "test_files_unseen": CheckGroup.DATA,
+    "test_speakers_unseen": CheckGroup.DATA,
+    "training_data_known": CheckGroup.DATA,
+    "weights_finite": CheckGroup.DATA,
+    "configuration_intact": CheckGroup.DATA,
+    "noise_drop": CheckGroup.NOISE,
+    "background": CheckGroup.NOISE,
+    CONFOUNDER_CHECK: CheckGroup.NOISE,
+    "champion": CheckGroup.CHAMPION,
+}
+"""Name of a check -> its group; every other name is of a figure, a slice or an amount of data."""
+
+
 class Check(Record):
     """One rule of the gate, applied to a candidate."""
 
@@ -83,16 +125,25 @@ class Check(Record):
     """Meaning of the check, for a reader of the report."""
     kind: CheckKind
     passed: StrictBool
-    value: Number = None
+    value: CountOrNumber = None
     low: Number = None
     high: Number = None
-    limit: Number = None
+    limit: CountOrNumber = None
     method: str | None = Field(None, exclude_if=lambda method: method is None)
     """Name of the interval's method."""
     message: str = ""
     """The numbers and the rule, after the reason if the check failed."""
     is_warning: StrictBool = Field(False, exclude_if=lambda is_warning: not is_warning)
     """Whether the check only passes because the gate does not require what it could not establish."""
+
+    @property
+    def group(self) -> CheckGroup:
+        """Return the group in which a page shows the check."""
+        if self.kind == CheckKind.DATA:
+            return CheckGroup.DATA
+        if self.name.startswith("slice."):
+            return CheckGroup.SLICES
+        return GROUPS.get(self.name, CheckGroup.PERFORMANCE)
 
     @model_validator(mode="before")
     @classmethod
@@ -168,6 +219,27 @@ class RocCurve(Record):
     thresholds: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class CalibrationBin:
+    """One bin of probabilities of equal width."""
+
+    low: float
+    high: float
+    predicted: float
+    """Mean probability."""
+    observed: Estimate
+    """Share of patients; without an interval in verdicts of earlier versions."""
+    count: int
+    """Number of predictions."""
+    speakers: int | None
+    """Number of speakers, or of files where speakers are not known; None in verdicts of earlier versions."""
+
+    @property
+    def has_few_speakers(self) -> bool:
+        """Whether the interval of so few speakers says little."""
+        return self.speakers is not None and self.speakers < MIN_BIN_SPEAKERS
+
+
 class Calibration(Record):
     """Reliability of the probabilities, one entry per non-empty bin."""
 
@@ -177,6 +249,39 @@ class Calibration(Record):
     """Share of patients in the bin."""
     count: tuple[int, ...]
     """Number of predictions in the bin."""
+    low: tuple[float, ...] = Field((), exclude_if=lambda ends: not ends)
+    """Lower end of the interval of the share of patients; empty in verdicts of earlier versions, as with the next
+    four."""
+    high: tuple[float, ...] = Field((), exclude_if=lambda ends: not ends)
+    """Upper end of the interval."""
+    speakers: tuple[int, ...] = Field((), exclude_if=lambda numbers: not numbers)
+    """Number of speakers in the bin, or of files where speakers are not known."""
+    method: str | None = Field(None, exclude_if=lambda method: method is None)
+    """Name of the intervals' method (:mod:`spira.evaluation.intervals`)."""
+    source: str | None = Field(None, exclude_if=lambda source: source is None)
+    """Publications that the method comes from."""
+
+    @property
+    def bins(self) -> tuple[CalibrationBin, ...]:
+        """Return the bins that have predictions, by probability."""
+        return tuple(self._bin(position) for position in range(len(self.predicted)))
+
+    def _bin(self, position: int) -> CalibrationBin:
+        number = calibration_bin(self.predicted[position])
+        ends = {"low": self.low[position], "high": self.high[position]} if self.low else {}
+        return CalibrationBin(
+            low=number / CALIBRATION_BINS,
+            high=(number + 1) / CALIBRATION_BINS,
+            predicted=self.predicted[position],
+            observed=Estimate(value=self.observed[position], method=self.method, source=self.source, **ends),
+            count=self.count[position],
+            speakers=self.speakers[position] if self.speakers else None,
+        )
+
+
+def calibration_bin(probability: float) -> int:
+    """Return the bin of a probability; 1.0 is in the last one."""
+    return min(int(probability * CALIBRATION_BINS), CALIBRATION_BINS - 1)
 
 
 class PredictiveValues(Record):
@@ -327,10 +432,6 @@ class FlowRow(Record):
     def given(self) -> int:
         """Number of recordings that the tables name."""
         return self.used + sum(self.refused.values())
-
-
-CONFOUNDER_CHECK = "better_than_confounders"
-"""Name of the check whose finding is shown first."""
 
 
 class DiagnosisRule(Record):

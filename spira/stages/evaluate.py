@@ -17,10 +17,9 @@ from spira import lineage, temporary
 from spira.config import SAMPLE_RATE_HZ
 from spira.errors import SpiraError
 from spira.files import link_files, read_json, write_json
-from spira.language import Language
 from spira.project import UNKNOWN, Project
 from spira.stage_logging import DETAIL, StageResult, stage
-from spira.stages.verdict_folder import HISTORIES, LINEAGE, PROJECT, WORK_TIMES
+from spira.stages.verdict_folder import HISTORIES, LINEAGE, PROJECT, WORK_TIMES, read_project
 
 if TYPE_CHECKING:
     from spira.evaluation.evaluate import ChampionPredictor
@@ -119,6 +118,7 @@ def evaluate(
     from spira.evaluation import evaluate as evaluation
     from spira.evaluation.report import page as report_page
     from spira.evaluation.report import sharing
+    from spira.evaluation.report.head import Origin
     from spira.models import checkpoint
 
     began = datetime.now(UTC)
@@ -140,7 +140,8 @@ def evaluate(
     write_json(out / PROJECT, project.model_dump())
     shared_names = pseudonyms.from_environment()
     sharing.write(out, chosen, shared_names)
-    report_page.write(out, chosen, opened, report, tags, report_page.Content(shared_names, language=project.language))
+    content = report_page.Content(shared_names, language=project.language)
+    report_page.write(out, chosen, opened, report, tags, content, Origin(project, evaluated=began))
     log.info("evaluate: evaluations of this test set so far, this one included: %d", earlier + 1)
     write_json(out / WORK_TIMES, work_times(infos.values(), began).model_dump(mode="json"))
     log.info("evaluate: the candidate is %s", "approved" if verdict.approved else "NOT approved")
@@ -169,19 +170,30 @@ def work_times(trained: Iterable[CheckpointInfo], began: datetime) -> WorkTimes:
 
 
 def write_local_report(
-    verdict: Path, chosen: Path, corpus: Path, out: Path, *, with_audio: bool, language: Language = Language.ENGLISH
+    verdict: Path, chosen: Path, corpus: Path, out: Path, *, with_audio: bool, version: int | None = None
 ) -> None:
-    """Write the report for the work folder, with file names.
+    """Write the report for the work folder, with file names, in the language of the project.
 
     Args:
         with_audio: include audio and spectrograms of mistakes.
-        language: of the report.
+        version: number of the registered version, if there is one.
     """
     from spira.data.corpus import Corpus
     from spira.evaluation.report import page as report
+    from spira.evaluation.report.head import Origin
 
-    content = report.Content(has_voices=with_audio, language=language)
-    report.write(verdict, chosen, Corpus.open(corpus), out, read_json(verdict / LINEAGE), content)
+    project = read_project(verdict)
+    content = report.Content(has_voices=with_audio, language=project.language)
+    origin = Origin(project, "" if version is None else str(version), _evaluated(verdict))
+    report.write(verdict, chosen, Corpus.open(corpus), out, read_json(verdict / LINEAGE), content, origin)
+
+
+def _evaluated(verdict: Path) -> datetime | None:
+    """Return the begin of the evaluation; None if an earlier version wrote the verdict folder."""
+    from spira.evaluation.report.work_times import WorkTimes
+
+    file = verdict / WORK_TIMES
+    return WorkTimes.model_validate(read_json(file)).evaluation.start if file.is_file() else None
 
 
 def _existing_registry(registry_uri: str) -> Registry | None:

@@ -13,7 +13,7 @@ from spira.errors import SpiraError
 from spira.evaluation import verdict as verdicts
 from spira.files import link_files, read_json, write_json
 from spira.stage_logging import StageResult, stage
-from spira.stages.verdict_folder import HISTORIES, LINEAGE, PREDICTIONS, PROJECT, VERDICT, WORK_TIMES
+from spira.stages.verdict_folder import HISTORIES, LINEAGE, PREDICTIONS, VERDICT, WORK_TIMES, read_project
 
 if TYPE_CHECKING:
     from spira.data.corpus import Corpus
@@ -106,7 +106,7 @@ def push(corpus: Path, candidate: Path, verdict: Path, report: Path, out: Path, 
     run_id = _log_run(registry, opened, candidate, verdict, decision, report)
     if notice(opened):
         tags["synthetic"] = "true"
-    project = _project(verdict)
+    project = read_project(verdict)
     version = registry.register(
         out,
         run_id,
@@ -179,14 +179,6 @@ def _log_run(
             times=WorkTimes.model_validate(read_json(times)) if times.is_file() else None,
             notice=data.notice,
         )
-
-
-def _project(verdict: Path) -> Project:
-    """Return who answers for the models, as the evaluation has recorded it."""
-    from spira.project import UNKNOWN, Project
-
-    file = verdict / PROJECT  # an earlier version wrote none
-    return Project.model_validate(read_json(file)) if file.is_file() else UNKNOWN
 
 
 def _card(verdict: Path, candidate: Path, corpus: Corpus, project: Project) -> str:

@@ -339,6 +339,8 @@ def comparison_page(a: Named, b: Named, comparison: Comparison) -> Group:
         parts.append(Text(f"No paired test: {comparison.why_not}."))
     for test in comparison.tests:
         parts.append(Text(_describe(test, comparison.condition)))
+    if comparison.tests:
+        parts.append(Text(_methods(comparison.tests[0].difference), "dim"))
     parts += [Text(), _side_by_side("", comparison.numbers, a, b, with_meaning=True)]
     parts += [Text(), _side_by_side("origin", comparison.lineage, a, b)]
     if comparison.settings:
@@ -353,8 +355,16 @@ def _describe(test: PairedTest, condition: str) -> str:
     verdict = f"{better} is better" if test.is_clear else "no clear difference"
     return (
         f"{test.count} {test.unit}, {condition} test: both right {test.both}, only the first {test.only_a}, only the "
-        f"second {test.only_b}, neither {test.neither}. McNemar's exact test: p = {test.p_value:.3g}, {verdict}. "
+        f"second {test.only_b}, neither {test.neither}. {paired.TEST}: p = {test.p_value:.3g}, {verdict}. "
         f"Accuracy of the second minus that of the first: {_signed(test.difference)}."
+    )
+
+
+def _methods(difference: Estimate) -> str:
+    """Return the methods of a paired test with their sources."""
+    return (
+        f"Test: {paired.TEST} ({paired.TEST_SOURCE}). Difference: over all draws of noise, with the interval "
+        f"{difference.method} on the effective number of speakers, as in the gate ({difference.source})."
     )
 
 

@@ -72,6 +72,7 @@ def push(
             pipeline_run=f"spira-push-{began}",
             project=owner,
         ).verdict
+    number = None
     if decision.approved:
         version = register(corpus, candidate, verdict, report, folder / "package", registry_uri=registry)
         number, place = version.model_version, f"--work {shlex.quote(str(work))}"
@@ -83,7 +84,7 @@ def push(
         for reason in decision.reasons:
             print_line(f"  - {reason}")
     local_report = folder / "report.html"
-    write_local_report(verdict, candidate, corpus, local_report, with_audio=with_audio, language=owner.language)
+    write_local_report(verdict, candidate, corpus, local_report, with_audio=with_audio, version=number)
     for warning in decision.warnings:
         print_line(f"warning: {warning}")
     print_line(f"report: {local_report}")

@@ -48,9 +48,14 @@ class DataSummary(FrozenModel):
     """Properties that would mislead a network."""
 
 
+def data_set_name(corpus: Corpus) -> str:
+    """Return the last part of the data set's address."""
+    return PurePosixPath(corpus.manifest.uri).name or corpus.manifest.uri
+
+
 def summarize(corpus: Corpus, notice: str) -> DataSummary:
     """Return the counts of a corpus; ``notice`` are the words by which it calls itself synthetic."""
-    quality, uri = corpus.quality, corpus.manifest.uri
+    quality = corpus.quality
     splits = {
         name: SplitCounts(
             controls=quality.splits[name].classes["0"],
@@ -62,7 +67,7 @@ def summarize(corpus: Corpus, notice: str) -> DataSummary:
         for name in SPLITS
     }
     return DataSummary(
-        name=PurePosixPath(uri).name or uri,
+        name=data_set_name(corpus),
         digest=corpus.digest,
         splits=splits,
         noises=quality.noise.files,

@@ -15,13 +15,8 @@ from spira.evaluation.report.verdict_text import escaped, metrics_table, synthet
 from spira.evaluation.verdict import Check, Verdict
 from spira.language import Translator, translator
 from spira.models.checkpoint import Checkpoint
-from spira.project import Project
+from spira.project import PAPER, Project
 
-PAPER = (
-    "Casanova and others (2021). Deep Learning against COVID-19: Respiratory Insufficiency Detection in Brazilian "
-    "Portuguese Speech. Findings of ACL-IJCNLP 2021, 625-633. https://doi.org/10.18653/v1/2021.findings-acl.55"
-)
-"""Citation of the method, as in CITATION.cff."""
 USE = (
     "spira predict RECORDING.wav --model VERSION",
     "spira models fetch VERSION --out FOLDER",

@@ -40,7 +40,20 @@ from spira.evaluation.metrics import METRICS
 from spira.evaluation.numbers import number, percent
 from spira.evaluation.predict import predict_windows
 from spira.evaluation.report import plots, sharing, tables
-from spira.evaluation.verdict import CONDITIONS, HISTORIES, PREDICTIONS, PROBES, VERDICT, CheckKind, Verdict
+from spira.evaluation.report.head import NOTHING_KNOWN, Origin, head
+from spira.evaluation.verdict import (
+    CONDITIONS,
+    HISTORIES,
+    MIN_BIN_SPEAKERS,
+    PREDICTIONS,
+    PROBES,
+    VERDICT,
+    CalibrationBin,
+    Check,
+    CheckGroup,
+    CheckKind,
+    Verdict,
+)
 from spira.features import windows
 from spira.language import Language, Translator, translator
 from spira.models import checkpoint as checkpoints
@@ -54,7 +67,12 @@ NOT_SHOWN = {"file_path", "label", "split", "offset", "samples", "seconds", "sha
 """Columns of the corpus index that the details of a mistake leave out."""
 SYNTHETIC = re.compile(r"\b(synthetic|stand-in|simulated|artificial)\b", re.IGNORECASE)
 """Words in a data set's description that show that its recordings are not of patients."""
-LIMIT_SIGNS = {CheckKind.AT_LEAST: "≥", CheckKind.LOW_AT_LEAST: "lower end ≥", CheckKind.AT_MOST: "≤"}
+LIMIT_SIGNS = {
+    CheckKind.DATA: "≥",
+    CheckKind.AT_LEAST: "≥",
+    CheckKind.LOW_AT_LEAST: "lower end ≥",
+    CheckKind.AT_MOST: "≤",
+}
 """Sign before the limit of a check."""
 
 SVG_TEXT = re.compile(r"(?<=>)[^<>]+(?=</text>)")
@@ -113,7 +131,13 @@ class Content:
 
 
 def write(
-    verdict_dir: Path, checkpoint: Path, corpus: Corpus, out: Path, lineage: Mapping[str, str], content: Content
+    verdict_dir: Path,
+    checkpoint: Path,
+    corpus: Corpus,
+    out: Path,
+    lineage: Mapping[str, str],
+    content: Content,
+    origin: Origin = NOTHING_KNOWN,
 ) -> Path:
     """Write the report of a verdict.
 
@@ -125,6 +149,7 @@ def write(
         out: the HTML file; it appears when it is complete.
         lineage: tags of :func:`spira.lineage.tags`, or any others.
         content: what the page may show of people.
+        origin: what is known beside these, for the head.
 
     Raises:
         SpiraError: the verdict or the checkpoint cannot be read.
@@ -135,7 +160,7 @@ def write(
     histories = {str(verdict.candidate.seed): trained.history}
     if (verdict_dir / HISTORIES).is_file():
         histories = files.read_json(verdict_dir / HISTORIES)
-    html = render(verdict, predictions, trained, histories, corpus, lineage, content)
+    html = render(verdict, predictions, trained, histories, corpus, lineage, content, origin)
     out.parent.mkdir(parents=True, exist_ok=True)
     files.write_text(out, html)
     return out
@@ -149,6 +174,7 @@ def render(
     corpus: Corpus,
     lineage: Mapping[str, str],
     content: Content,
+    origin: Origin = NOTHING_KNOWN,
 ) -> str:
     """Return the page; see :func:`write`."""
     words = translator(content.language)
@@ -164,6 +190,8 @@ def render(
     shown = sharing.shared_verdict(verdict, content.pseudonyms) if content.pseudonyms else verdict
     return environment.from_string(template).render(
         verdict=shown,
+        head=head(origin, corpus, trained.info, lineage),
+        checks=grouped_checks(verdict),
         status=status(verdict),
         card=card(verdict, trained, corpus),
         notice=notice(corpus),
@@ -194,6 +222,8 @@ def render(
         probes=PROBES,
         metrics=METRICS,
         methods=interval_methods(verdict),
+        calibration_rows=calibration_rows(verdict),
+        min_bin_speakers=MIN_BIN_SPEAKERS,
         limit_signs=LIMIT_SIGNS,
         classes={str(label): name for label, name in CLASS_NAMES.items()},
         light=plots.LIGHT,
@@ -208,6 +238,7 @@ def downloads(verdict: Verdict, corpus: Corpus) -> dict[str, list[tables.Row]]:
         "metrics": tables.metrics(verdict),
         "seeds": tables.seeds(verdict),
         "slices": tables.slices(verdict),
+        "calibration": tables.calibration(verdict),
         "quality": tables.quality(corpus.quality),
     }
     return {name: rows for name, rows in all_tables.items() if rows}
@@ -231,12 +262,28 @@ def interval_methods(verdict: Verdict) -> dict[str, tuple[str, list[str]]]:
     noisy = verdict.conditions.get("noisy")
     estimates = dict(noisy.by_file) if noisy else {}
     names = {name: METRICS[name].name if name in METRICS else name for name in estimates}
+    if noisy and noisy.calibration.bins:
+        estimates["bins"], names["bins"] = noisy.calibration.bins[0].observed, "observed share of patients"
     if verdict.champion:
         estimates["difference"], names["difference"] = verdict.champion.difference, "difference to the champion"
     for name, estimate in estimates.items():
         if estimate.method:
             methods.setdefault(estimate.method, (estimate.source or "", []))[1].append(names[name])
     return methods
+
+
+def grouped_checks(verdict: Verdict) -> dict[CheckGroup, list[Check]]:
+    """Return the checks of every group, in the order of the groups; of a group that was not checked, none."""
+    return {group: [check for check in verdict.checks if check.group == group] for group in CheckGroup}
+
+
+def calibration_rows(verdict: Verdict) -> list[dict[str, CalibrationBin]]:
+    """Return the bins that have predictions under any condition but the probes: condition -> bin, by probability."""
+    rows: dict[float, dict[str, CalibrationBin]] = {}
+    for name, condition in verdict.conditions.items():
+        for of_bin in () if name in PROBES else condition.calibration.bins:
+            rows.setdefault(of_bin.low, {})[name] = of_bin
+    return [rows[low] for low in sorted(rows)]
 
 
 def status(verdict: Verdict) -> str:
@@ -338,7 +385,8 @@ def by_window(
 
 def metadata(row: pd.Series[Any]) -> dict[str, object]:
     """Return speaker and optional columns of a row of the corpus index."""
-    return {str(column): value for column, value in row.dropna().items() if column not in NOT_SHOWN}
+    shown = {str(column): value for column, value in row.dropna().items() if column not in NOT_SHOWN}
+    return {column: f"{value:g}" if isinstance(value, float) else value for column, value in shown.items()}
 
 
 def audio(waveform: np.ndarray) -> str:
@@ -390,9 +438,10 @@ def about_model(verdict: Verdict, trained: Checkpoint) -> list[str]:
     """Describe the network, its input and its output."""
     windows, features = trained.config.windows, trained.config.features
     weights = sum(parameter.numel() for parameter in trained.network.parameters())
+    grouped = f"{weights:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")  # a comma is a decimal sign in Portuguese
     segments = "whole files" if windows.mode == "whole" else f"windows of {windows.window_seconds:g} s"
     return [
-        f"{trained.config.model.architecture}, {weights:,} weights.",
+        f"{trained.config.model.architecture}, {grouped} weights.",
         f"Input: speech at {SAMPLE_RATE_HZ // 1000} kHz mono, {segments}, {features.n_mfcc} MFCC.",
         "Output: mean probability over the windows of a recording, called patient from "
         f"{float(f'{verdict.threshold:.3g}'):g} on.",

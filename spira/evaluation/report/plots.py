@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import librosa
@@ -25,7 +25,7 @@ from matplotlib.ticker import MaxNLocator
 from spira.config import SAMPLE_RATE_HZ
 from spira.data.metadata import CLASS_NAMES
 from spira.evaluation.numbers import number
-from spira.evaluation.verdict import Condition
+from spira.evaluation.verdict import CalibrationBin, Condition
 
 LIGHT = {
     "ink": "#1f2a37",
@@ -106,21 +106,33 @@ def roc(conditions: Mapping[str, Condition], titles: Mapping[str, str]) -> str:
 
 
 def calibration(conditions: Mapping[str, Condition], titles: Mapping[str, str]) -> str:
-    """Draw the reliability diagram of each condition above the number of predictions in each bin."""
+    """Draw the reliability diagram of each condition, with intervals, above the number of predictions in each bin."""
     figure, grid = _panels(2, len(conditions), 3.1 * len(conditions), 4.5, heights=(3, 1))
     for column, (name, measured) in enumerate(conditions.items()):
         reliability, counts = grid[column], grid[len(conditions) + column]
-        bins = measured.calibration
-        predicted, count = np.array(bins.predicted), bins.count
+        bins, count = measured.calibration.bins, measured.calibration.count
         reliability.plot([0, 1], [0, 1], color=LIGHT["faint"], linewidth=1)
-        reliability.plot(predicted, bins.observed, color=LIGHT["blue"], marker="o", linewidth=1.6)
-        bars = counts.bar(np.minimum(np.floor(predicted * 10), 9) / 10 + 0.05, count, 0.085, color=LIGHT["blue"])
+        _draw_reliability(reliability, bins)
+        bars = counts.bar([(of_bin.low + of_bin.high) / 2 for of_bin in bins], count, 0.085, color=LIGHT["blue"])
         counts.bar_label(bars, fontsize=7, color=LIGHT["ink"], padding=1)
         _label(reliability, titles[name], "", "observed share of patients")
         _label(counts, "", "predicted probability", "predictions")
         reliability.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         counts.set(xlim=(-0.02, 1.02), ylim=(0, 1.35 * max(count, default=1)))
     return _svg(figure, "calibration")
+
+
+def _draw_reliability(axes: Axes, bins: Sequence[CalibrationBin]) -> None:
+    """Draw the share of patients in each bin with its interval, if there is one; hollow where speakers are few."""
+    observed = np.array([of_bin.observed.value for of_bin in bins], dtype=float)
+    axes.plot([of_bin.predicted for of_bin in bins], observed, color=LIGHT["blue"], linewidth=0.8, alpha=0.4)
+    for of_bin, share in zip(bins, observed, strict=True):
+        x, measured = of_bin.predicted, of_bin.observed
+        if measured.low is not None and measured.high is not None:
+            width = 1.2 if of_bin.has_few_speakers else 2.2
+            axes.plot([x, x], [measured.low, measured.high], color=LIGHT["blue"], linewidth=width, alpha=0.45)
+        face = "none" if of_bin.has_few_speakers else LIGHT["blue"]
+        axes.plot(x, share, color=LIGHT["blue"], marker="o", markerfacecolor=face, markersize=5.5)
 
 
 def distributions(
@@ -161,6 +173,9 @@ def background_levels(splits: Mapping[str, Mapping[str, Any]]) -> str:
         axes.plot(level["median"], height, color=LIGHT[colour], marker=marker, markersize=8)
     axes.set_yticks(range(len(rows)), [f"{split}, {CLASS_NAMES[label]}s" for split, label in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
+    layout = figure.get_layout_engine()
+    assert isinstance(layout, ConstrainedLayoutEngine)
+    layout.set(rect=(0.09, 0, 0.91, 1))  # the labels are drawn in English; those of other languages are longer
     _label(axes, "", "background level, dBFS", "")
     return _svg(figure, "background")
 
@@ -210,7 +225,7 @@ def _draw_spectrogram(axes: Axes, waveform: np.ndarray) -> None:
     axes.imshow(levels, origin="lower", aspect="auto", cmap="magma", interpolation="none", extent=extent)
     centres = librosa.mel_frequencies(len(levels) + 2, fmax=SAMPLE_RATE_HZ / 2)[1:-1]
     ticks = np.array([500, 1000, 2000, 4000])
-    axes.set_yticks(np.interp(ticks, centres, np.arange(len(levels)) + 0.5), [f"{hertz:,}" for hertz in ticks])
+    axes.set_yticks(np.interp(ticks, centres, np.arange(len(levels)) + 0.5), [str(hertz) for hertz in ticks])
 
 
 def _panels(

@@ -22,6 +22,7 @@ def checks(verdict: Verdict) -> list[Row]:
     return [
         {
             "check": check.name,
+            "group": check.group.value,
             "title": check.title,
             "passed": check.passed,
             "value": check.value,
@@ -41,6 +42,26 @@ def metrics(verdict: Verdict) -> list[Row]:
         for name, condition in verdict.conditions.items()
         for unit, estimates in (("file", condition.by_file), ("speaker", condition.by_speaker or {}))
         for metric, estimate in estimates.items()
+    ]
+
+
+def calibration(verdict: Verdict) -> list[Row]:
+    """Return one row a condition and bin of probabilities."""
+    return [
+        {
+            "condition": name,
+            "from": of_bin.low,
+            "to": of_bin.high,
+            "predicted": of_bin.predicted,
+            "observed": of_bin.observed.value,
+            "low": of_bin.observed.low,
+            "high": of_bin.observed.high,
+            "predictions": of_bin.count,
+            "speakers": of_bin.speakers,
+            "few_speakers": of_bin.has_few_speakers,
+        }
+        for name, condition in verdict.conditions.items()
+        for of_bin in condition.calibration.bins
     ]
 
 

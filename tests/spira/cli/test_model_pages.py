@@ -130,6 +130,11 @@ def test_two_versions_of_one_test_are_compared_by_it(work: Path) -> None:
     text = " ".join(result.stdout.split())
     assert "12 recordings, noisy test: both right 6, only the first 6, only the second 0, neither 0" in text
     assert "McNemar's exact test: p = 0.0312, the first is better" in text
+    assert "Test: McNemar's exact test (McNemar 1947, Psychometrika 12:153)." in text
+    assert (
+        "with the interval paired score (Tango) on the effective number of speakers, as in the gate (Tango 1998; "
+        in text
+    )
     assert "minus that of the first: -0.500 [" in text
     assert "noisy accuracy 0.900 [0.850, 0.950] 0.900 [0.850, 0.950] right answers" in text
     assert re.search(r"training.max_epochs \d+ 9", text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from spira.evaluation import checks, gate
+from spira.evaluation.numbers import number
 from spira.evaluation.verdict import CheckKind, Condition, Estimate, Slice
 from tests.support.verdicts import condition
 
@@ -100,6 +101,7 @@ def test_too_little_data_is_a_failure_with_its_count() -> None:
         "too little data to judge by: 3 test speakers of patients, at least 11 are required",
     ]
     assert {check.kind for check in failures} == {CheckKind.DATA}
+    assert [(number(check.value), check.limit) for check in failures] == [("9", 11), ("3", 11)]
 
 
 def test_small_slices_are_not_checked() -> None:

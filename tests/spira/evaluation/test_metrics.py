@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from sklearn import metrics as reference
 
-from spira.evaluation import metrics
+from spira.evaluation import intervals, metrics
 from spira.evaluation.metrics import METRICS, Scores
 
 
@@ -69,6 +70,29 @@ def test_calibration_error_is_zero_when_predictions_are_the_observed_share() -> 
     clusters = np.arange(10)
     assert value("ece", Scores(labels, np.full(10, 0.3), clusters)) == pytest.approx(0.0)
     assert value("ece", Scores(labels, np.full(10, 0.9), clusters)) == pytest.approx(0.6)
+
+
+def test_calibration_has_the_exact_interval_of_speakers_by_bin() -> None:
+    """Twelve speakers with two recordings in one bin give Clopper and Pearson's interval of twelve, not of 24."""
+    labels = np.array([0] * 18 + [1] * 6 + [1, 1])
+    clusters = np.array([*np.arange(24) // 2, 12, 12])
+    scores = Scores(labels, np.array([0.25] * 24 + [1.0] * 2), clusters)
+    low, high = metrics.calibration(scores, 0.95).bins
+    assert (low.low, low.high, low.count, low.speakers, low.has_few_speakers) == (0.2, 0.3, 24, 12, False)
+    assert low.observed.value == pytest.approx(0.25)
+    expected = binomtest(3, 12).proportion_ci(0.95, "exact")
+    assert (low.observed.low, low.observed.high) == pytest.approx((expected.low, expected.high))
+    assert low.observed.method == intervals.EXACT.name
+    assert (high.low, high.high, high.count, high.speakers, high.has_few_speakers) == (0.9, 1.0, 2, 1, True)
+
+
+def test_so_few_speakers_leave_more_than_half_of_the_scale() -> None:
+    """Of fewer than six speakers of one class, the exact 95 % interval is wider than 0.5; of six it is not."""
+    for speakers in range(1, 9):
+        rows = np.ones(speakers, dtype=int)
+        (only,) = metrics.calibration(Scores(rows, rows.astype(float), np.arange(speakers)), 0.95).bins
+        assert only.observed.low is not None
+        assert only.has_few_speakers is (1 - only.observed.low > 0.5)
 
 
 def test_the_abstention_band_is_open() -> None:

@@ -8,8 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.optimize import brentq
 
-from spira.evaluation.paired import NotPairedError, mcnemar, paired_difference, paired_tests
+from spira import config
+from spira.evaluation import gate
+from spira.evaluation.evaluate import ChampionPredictor, TestSetEvaluator
+from spira.evaluation.intervals import PAIRED_SCORE
+from spira.evaluation.paired import NotPairedError, mcnemar, paired_tests
+from tests.support.corpus_in_memory import make_corpus
 
 CONFIDENCE = 0.95
 
@@ -91,32 +97,55 @@ def test_the_p_value_is_the_sum_of_both_tails(only_a: int, only_b: int) -> None:
     assert mcnemar(only_a, only_b) == pytest.approx(min(1.0, 2 * tail))
 
 
-def test_the_interval_is_that_of_bonett_and_price() -> None:
-    """Computed by hand for 100 pairs, 10 that only A and 20 that only B gets right."""
-    difference = paired_difference(10, 20, 100, CONFIDENCE)
-    assert difference.value == pytest.approx(0.1)
-    centre, spread = 10 / 102, (32 / 102 - (10 / 102) ** 2) / 102
-    assert difference.low == pytest.approx(centre - 1.959964 * spread**0.5)
-    assert difference.high == pytest.approx(centre + 1.959964 * spread**0.5)
-
-
 def test_models_that_agree_on_everything_have_an_interval_with_width() -> None:
     """Twenty recordings prove no equality."""
-    difference = paired_difference(0, 0, 20, CONFIDENCE)
-    assert difference.value == 0
-    assert difference.low is not None
-    assert difference.high is not None
-    assert difference.low < -0.05
-    assert difference.high == pytest.approx(-difference.low)
+    same = predictions([0.9] * 10 + [0.1] * 10, [1] * 10 + [0] * 10)
+    (test,) = paired_tests(same, same, (0.5, 0.5), CONFIDENCE)
+    assert test.difference.value == 0
+    assert test.difference.low is not None
+    assert test.difference.high is not None
+    assert test.difference.low < -0.05
+    assert test.difference.high == pytest.approx(-test.difference.low)
 
 
-@pytest.mark.integration
-@pytest.mark.parametrize("count", [20, 48, 200])
-def test_the_interval_covers_the_true_difference(count: int) -> None:
-    """In 2000 simulated tests at least 94 percent do, also where the models hardly differ."""
-    rng = np.random.default_rng(count)
-    for share_a, share_b in ((0.02, 0.02), (0.05, 0.15), (0.2, 0.2)):
-        draws = rng.multinomial(count, [share_a, share_b, 1 - share_a - share_b], 2000)
-        intervals = [paired_difference(int(only_a), int(only_b), count, CONFIDENCE) for only_a, only_b, _ in draws]
-        covered = np.mean([each.low <= share_b - share_a <= each.high for each in intervals])  # type: ignore[operator]
-        assert covered >= 0.94
+def test_the_difference_is_tangos() -> None:
+    """Tango's own example: of 44 pairs, 1 that only A and 9 that only B gets right."""
+    a = predictions([0.9] * 35 + [0.1] * 9, [1] * 44)
+    b = predictions([0.9] * 34 + [0.1] + [0.9] * 9, [1] * 44)
+    (test,) = paired_tests(a, b, (0.5, 0.5), CONFIDENCE)
+    assert (test.only_a, test.only_b) == (1, 9)
+    assert test.difference.value == pytest.approx(8 / 44)
+    assert (test.difference.low, test.difference.high) == pytest.approx(tango(9, 1, 44), abs=1e-6)
+    assert (test.difference.method, test.difference.source) == (PAIRED_SCORE.name, PAIRED_SCORE.source)
+
+
+def tango(ahead: int, behind: int, pairs: int) -> tuple[float, float]:
+    """Return Tango's interval on independent pairs: where the score statistic is the quantile, by its definition."""
+
+    def score(difference: float) -> float:
+        linear = -ahead - behind + (2 * pairs - ahead + behind) * difference
+        root = (linear**2 + 8 * pairs * behind * difference * (1 - difference)) ** 0.5
+        only_second = (root - linear) / (4 * pairs)
+        variance = pairs * (2 * only_second + difference * (1 - difference))
+        return (ahead - behind - pairs * difference) / variance**0.5
+
+    value, z = (ahead - behind) / pairs, stats.norm.ppf((1 + CONFIDENCE) / 2)
+    ends = ((-0.99, value, z), (value, 0.99, -z))
+    return tuple(brentq(lambda d, q=quantile: score(d) - q, low, high) for low, high, quantile in ends)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_difference_is_that_of_the_gate(seed: int) -> None:
+    """On the same predictions: three draws of noise, speakers with two recordings, thresholds of their own."""
+    corpus = make_corpus(seed=seed)
+    gate_config = config.from_dict({"evaluation": {"confidence": CONFIDENCE, "noise_draws": 3}})
+    evaluator = TestSetEvaluator(corpus, gate_config, gate.load())
+    recordings = corpus.split("test").table[["file_path", "speaker", "label"]]
+    draws = pd.concat([recordings.assign(draw=draw, condition="noisy") for draw in range(3)], ignore_index=True)
+    rng = np.random.default_rng(seed)
+    champion, candidate = (draws.assign(probability=rng.uniform(size=len(draws))) for _ in range(2))
+    answers = iter(np.split(champion["probability"].to_numpy(), 3))
+    of_gate = evaluator.compare(candidate, ChampionPredictor("version 1", lambda _: next(answers), threshold=0.4))
+    by_recording, by_speaker = paired_tests(champion, candidate, (0.4, gate_config.evaluation.threshold), CONFIDENCE)
+    assert by_recording.difference == of_gate.difference
+    assert by_speaker.difference.method == of_gate.difference.method

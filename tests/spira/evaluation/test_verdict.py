@@ -10,7 +10,7 @@ import pytest
 
 from spira.errors import SpiraError
 from spira.evaluation import verdict as verdicts
-from spira.evaluation.verdict import CheckKind, Estimate
+from spira.evaluation.verdict import CheckGroup, CheckKind, Estimate
 from tests.support.verdicts import make_verdict
 
 EARLIER = Path(__file__).parent / "verdict-79862e6.json"
@@ -34,6 +34,25 @@ def test_an_earlier_check_gets_the_kind_of_its_rule() -> None:
     assert kinds["noisy.accuracy"] == CheckKind.AT_LEAST
     assert kinds["noisy.accuracy_low"] == kinds["champion"] == CheckKind.LOW_AT_LEAST
     assert kinds["noise_drop"] == kinds["calibration.ece"] == CheckKind.AT_MOST
+
+
+def test_an_earlier_check_has_a_group() -> None:
+    """Its name and kind give the group."""
+    groups = {check.name: check.group for check in verdicts.read(EARLIER).checks}
+    assert groups["data.patient_files"] == groups["weights_finite"] == groups["test_speakers_unseen"] == CheckGroup.DATA
+    assert groups["noisy.accuracy_low"] == groups["calibration.ece"] == groups["coverage"] == CheckGroup.PERFORMANCE
+    assert groups["noise_drop"] == groups["background"] == CheckGroup.NOISE
+    assert groups["champion"] == CheckGroup.CHAMPION
+    assert {group for name, group in groups.items() if name.startswith("slice.")} <= {CheckGroup.SLICES}
+
+
+def test_an_earlier_calibration_has_bins_without_intervals() -> None:
+    """Predicted and observed share and count are shown; speakers are not known."""
+    calibration = verdicts.read(EARLIER).conditions["noisy"].calibration
+    assert [of_bin.predicted for of_bin in calibration.bins] == list(calibration.predicted)
+    assert {(of_bin.observed.low, of_bin.speakers, of_bin.has_few_speakers) for of_bin in calibration.bins} == {
+        (None, None, False)
+    }
 
 
 def test_a_condition_that_is_no_longer_measured_is_kept(tmp_path: Path) -> None:

@@ -71,8 +71,8 @@ def test_the_verdict_says_that_leakage_was_not_checked(pushed: tuple[Path, str])
     assert f"warning: {UNKNOWN}" in output
     (report,) = (work / "pushed").glob("*/report.html")
     page = report.read_text("utf-8")
-    assert "! not known" in page
-    assert page.count(UNKNOWN) >= 2  # beside the check, and in the model card
+    assert '! <span class="word">not known</span>' in page
+    assert page.count(UNKNOWN[1:]) >= 2  # beside the check, and as a sentence in the model card
 
 
 def test_card_report_and_dossier_are_in_the_language_of_the_project(

@@ -19,7 +19,7 @@ from spira.models import checkpoint
 from spira.models.checkpoint import Checkpoint
 from spira.packaging import attestation
 from spira.packaging import card as cards
-from spira.project import UNKNOWN, Project
+from spira.project import PAPER, UNKNOWN, Project
 from spira.training import train
 from tests.support import ROOT, catalogue
 from tests.support.verdicts import make_verdict
@@ -130,8 +130,8 @@ def test_the_card_of_a_package_is_in_the_language_of_its_sections() -> None:
 def test_the_card_cites_what_the_repository_cites(case: Case) -> None:
     """A project may have its own citation."""
     paper = yaml.safe_load((ROOT / "CITATION.cff").read_text())["preferred-citation"]
-    assert paper["title"] in model_card.PAPER
-    assert model_card.PAPER.endswith(paper["doi"])
+    assert paper["title"] in PAPER
+    assert PAPER.endswith(paper["doi"])
     assert "Ours 2026" in section(
         case.card(Project(citation="Ours (2026)")).replace("(", "").replace(")", ""), "How to cite"
     )

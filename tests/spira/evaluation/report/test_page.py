@@ -8,6 +8,7 @@ import io
 import json
 import re
 import shutil
+from datetime import datetime, timedelta, timezone
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,12 @@ from spira.evaluation import evaluate, gate, intervals
 from spira.evaluation import verdict as verdicts
 from spira.evaluation.numbers import number
 from spira.evaluation.report import page as report
+from spira.evaluation.report.head import NOTHING_KNOWN, Origin
 from spira.evaluation.report.page import Content
-from spira.evaluation.verdict import Check, CheckKind, Condition, Estimate, Verdict
+from spira.evaluation.verdict import Check, CheckGroup, CheckKind, Condition, Estimate, Verdict
 from spira.language import Language
 from spira.models import checkpoint
+from spira.project import PAPER, Project
 from spira.training import train
 from tests.support.verdicts import make_verdict
 
@@ -62,8 +65,14 @@ class Case:
     def verdict(self) -> Verdict:
         return verdicts.read(self.verdict_dir / "verdict.json")
 
-    def page(self, out: Path, lineage: dict[str, str] = LINEAGE, content: Content = WITH_VOICES) -> Page:
-        report.write(self.verdict_dir, self.checkpoint, self.corpus, out, lineage, content)
+    def page(
+        self,
+        out: Path,
+        lineage: dict[str, str] = LINEAGE,
+        content: Content = WITH_VOICES,
+        origin: Origin = NOTHING_KNOWN,
+    ) -> Page:
+        report.write(self.verdict_dir, self.checkpoint, self.corpus, out, lineage, content, origin)
         return Page(out.read_text("utf-8"))
 
 
@@ -145,6 +154,86 @@ def test_every_check_is_shown_with_its_result(case: Case, page: Page) -> None:
     reasons = case.verdict().reasons
     assert [reason for reason in reasons if reason[1:] not in page.text("verdict")] == []
     assert reasons
+
+
+def test_checks_are_grouped(case: Case, page: Page) -> None:
+    """Each check stands in its group, the groups in their order; amounts of data have value and limit."""
+    text = page.text("checks")
+    headings = ["Data and integrity", "Performance", "Noise and other shortcuts", "Slices", "Champion"]
+    starts = [text.index(f" {heading} ") for heading in headings]
+    assert starts == sorted(starts)
+    parts = dict(zip(CheckGroup, (text[a:b] for a, b in zip(starts, [*starts[1:], None], strict=True)), strict=True))
+    for check in case.verdict().checks:
+        assert check.title in parts[check.group], check.name
+    minimum = gate.load().minimum.files_per_class
+    assert (
+        f"Enough data: control files too little data to judge by: 4 test files of controls, at least {minimum}" in text
+    )
+    assert f"are required 4 ≥ {minimum}" in parts[CheckGroup.DATA]
+    assert "paired score (Tango)" in parts[CheckGroup.CHAMPION]
+
+
+def test_a_group_without_checks_gives_the_reason(case: Case, tmp_path: Path) -> None:
+    """There was no champion, and no slice is large enough."""
+    checks = [check for check in case.verdict().to_json()["checks"] if check["name"] != "champion"]
+    page = case.changed(tmp_path / "v", champion=None, checks=checks).page(tmp_path / "report.html")
+    why = "Not compared: there was no champion when this candidate was evaluated."
+    assert why in page.text("checks")
+    assert why in page.text("champion")
+    assert "The data set has no group of people with at least 12 test recordings." in page.text("checks")
+
+
+def test_the_head_shows_which_model_of_whom(case: Case, tmp_path: Path) -> None:
+    """Version, run, days, data set, code, owner, licence and citation."""
+    project = Project(
+        owner="Voice group", contact="voice@example.org", licence="CC BY-NC 4.0", citation="Doe (2026)",
+        ethics_approval="CAAE 1",
+    )  # fmt: skip
+    origin = Origin(project, "7", datetime(2026, 11, 30, 23, 30, tzinfo=timezone(timedelta(hours=-3))))
+    text = case.page(tmp_path / "report.html", LINEAGE | {"code_fingerprint": "c" * 64}, origin=origin).text("")
+    trained = checkpoint.read_info(case.checkpoint).ended_at
+    assert trained
+    for words in (
+        "Model version 7 of run spira-20",
+        f"Evaluated 2026-12-01 training ended {trained:%Y-%m-%d}",
+        f"Data set {Path(case.corpus.manifest.uri).name} SHA-256 {case.corpus.digest[:12]}",
+        "Code commit abc123-dirty code fingerprint cccccccccccc",
+        "Owner Voice group voice@example.org",
+        "Licence of the model CC BY-NC 4.0",
+        "Ethics approval CAAE 1",
+        "How to cite Doe (2026)",
+    ):
+        assert words in text, words
+    assert "not recorded" not in text
+
+
+def test_the_head_invents_nothing(case: Case, tmp_path: Path) -> None:
+    """What is not known is not recorded; the method's paper is named as such. There is no name of a person or file."""
+    text = case.page(tmp_path / "report.html", {"git_commit": "unknown"}).text("")
+    for words in (
+        "Model version not recorded",
+        "Evaluated not recorded",
+        "Code not recorded",
+        "Owner not recorded",
+        "Licence of the model not recorded",
+        "Ethics approval not recorded",
+        f"How to cite {PAPER} The paper of the method: the project file names no citation.",
+    ):
+        assert words in text, words
+    names = {*case.corpus.index["file_path"], *case.corpus.index["speaker"].dropna()}
+    assert {name for name in names if name in text} == set()
+
+
+def test_calibration_has_intervals(case: Case, page: Page) -> None:
+    """Each bin shows the share of patients with its interval over speakers; few speakers are said to be few."""
+    calibration = case.verdict().conditions["noisy"].calibration
+    assert calibration.bins
+    for of_bin in calibration.bins:
+        few = " (few)" if of_bin.has_few_speakers else ""
+        row = f"{number(of_bin.predicted)} {shown(of_bin.observed)} {of_bin.count} {of_bin.speakers}{few}"
+        assert row in page.text("curves")
+    assert f"Intervals: 95 %, {intervals.EXACT.name}, over speakers" in page.text("curves")
+    assert "calibration.csv" in page.text("curves")
 
 
 def test_figures_are_those_of_the_verdict(case: Case, page: Page) -> None:
@@ -263,11 +352,13 @@ def test_texts_from_users_are_escaped(case: Case, tmp_path: Path) -> None:
         reasons=[HOSTILE],
         slices=[{"column": HOSTILE, "value": HOSTILE, "files": 20, "metrics": metrics}],
     )
-    page = dataclasses.replace(attacked, corpus=corpus).page(tmp_path / "report.html", {HOSTILE: HOSTILE})
+    origin = Origin(Project(owner=HOSTILE, licence=HOSTILE, citation=HOSTILE))
+    hostile = dataclasses.replace(attacked, corpus=corpus)
+    page = hostile.page(tmp_path / "report.html", {HOSTILE: HOSTILE}, origin=origin)
     assert {tag for tag, _ in page.tags} & {"script", "img"} == set()
     assert [name for _, attrs in page.tags for name in attrs if name.startswith("on")] == []
     shown = [section for section in page.texts if HOSTILE in page.text(section)]
-    assert shown == ["verdict", "card", "slices", "mistakes", "data", "lineage"]
+    assert shown == ["", "verdict", "card", "slices", "mistakes", "data", "lineage"]
 
 
 def test_the_worst_mistakes_can_be_played(case: Case, tmp_path: Path) -> None:
@@ -325,9 +416,12 @@ def test_a_page_in_portuguese_has_no_english_text(case: Case, tmp_path: Path) ->
         and not text.endswith(".wav")
         and not re.search(r"[A-Z][a-z]+ (19|20)\d\d\b", text)  # authors and year of a publication
         and text not in " ".join(case.corpus.quality.about.split())
+        and text not in {*LINEAGE.values(), PAPER}
     }
     assert same == set()
     assert re.search(r"\d\.\d{3}", portuguese.text("metrics")) is None, "decimal commas"
+    assert "Subgrupos" in portuguese.text("slices")
+    assert re.search(r"sexo [FM]\b|idade \d+", portuguese.text("mistakes"))
 
 
 def test_a_page_in_portuguese_lists_the_same_checks(case: Case, tmp_path: Path) -> None:
@@ -412,6 +506,7 @@ def test_a_report_of_an_earlier_verdict_has_what_it_measured(case: Case, tmp_pat
     def without(part: Any) -> Any:
         if isinstance(part, dict):
             left_out = {"method", "source", "answers", "operating_points", "predictive_values"}
+            left_out |= {"low", "high", "speakers"} if "predicted" in part else set()
             return {key: without(value) for key, value in part.items() if key not in left_out}
         return [without(value) for value in part] if isinstance(part, list) else part
 
@@ -419,6 +514,7 @@ def test_a_report_of_an_earlier_verdict_has_what_it_measured(case: Case, tmp_pat
     page = case.changed(tmp_path / "v", **changes).page(tmp_path / "report.html")
     assert "percentiles of a bootstrap" in page.text("metrics")
     assert "Operating points" not in page.text("curves")
+    assert "it has no intervals" in page.text("curves")
     assert "called control called patient controls" in page.text("confusion")
 
 
@@ -443,5 +539,5 @@ def test_an_earlier_verdict_can_be_shown(case: Case, tmp_path: Path) -> None:
 
 
 def test_every_kind_of_limit_has_a_sign() -> None:
-    """Only facts and amounts of data have no limit to show."""
-    assert report.LIMIT_SIGNS.keys() == set(CheckKind) - {CheckKind.FACT, CheckKind.DATA}
+    """Only facts have no limit to show."""
+    assert report.LIMIT_SIGNS.keys() == set(CheckKind) - {CheckKind.FACT}

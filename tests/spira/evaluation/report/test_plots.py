@@ -42,7 +42,7 @@ def condition(probabilities: list[float], labels: list[int]) -> Condition:
         update={
             "by_file": {"auroc": Estimate(value=METRICS["auroc"].value(scores))},
             "roc": roc(scores),
-            "calibration": metrics.calibration(scores),
+            "calibration": metrics.calibration(scores, 0.95),
         }
     )
 
@@ -86,6 +86,18 @@ def test_calibration_shows_the_number_of_predictions() -> None:
     """The number in each bin is above its bar."""
     svg = plots.calibration({"noisy": condition([0.05] * 7 + [0.95] * 13, [0] * 7 + [1] * 13)}, TITLES)
     assert {"7", "13"} <= set(texts(svg))
+
+
+def test_calibration_shows_intervals_and_few_speakers() -> None:
+    """Each bin has a line for its interval; the marker of the bin with three speakers is hollow."""
+    measured = condition([0.05] * 12 + [0.95] * 3, [0] * 12 + [1] * 3)
+    earlier = measured.calibration.model_copy(update={"low": (), "high": (), "speakers": (), "method": None})
+    svg, old = (
+        plots.calibration({"noisy": measured.model_copy(update={"calibration": calibration})}, TITLES)
+        for calibration in (measured.calibration, earlier)
+    )
+    assert [svg.count(f"stroke-width: {width}") for width in ("2.2", "1.2")] == [1, 1]
+    assert [old.count(f"stroke-width: {width}") for width in ("2.2", "1.2")] == [0, 0]
 
 
 @pytest.mark.filterwarnings("ignore:No (positive|negative) samples")
