@@ -302,7 +302,10 @@ def _by_speaker(verdict: Verdict) -> str:
 
 def _spread(verdict: Verdict) -> str:
     spread = verdict.spread.get("noisy", {}).get("accuracy")
-    return f"{_number(spread.mean)} ± {_number(spread.std)}" if spread else "-"
+    if not spread:
+        return "-"
+    deviation = f" ± {_number(spread.std)}" if len(verdict.training) > 1 else ""  # one seed has none
+    return f"{_number(spread.mean)}{deviation}"
 
 
 def _against_champion(verdict: Verdict) -> str:

@@ -106,7 +106,7 @@ def _metrics(summary: RunSummary) -> Table:
     for heading in ("candidate", f"{level:.0%} interval", "all seeds"):
         table.add_column(heading, no_wrap=True)
     table.add_column("meaning", style="dim")
-    spread = summary.spread.get("noisy", {})
+    spread = summary.spread.get("noisy", {}) if len(summary.training) > 1 else {}  # one seed has no deviation
     for name, meaning in METRICS_SHOWN.items():
         metric, seeds = summary.metrics[name], spread.get(name)
         mean = f"{_number(seeds.mean)} ± {_number(seeds.std)}" if seeds else ""

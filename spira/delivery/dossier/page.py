@@ -11,6 +11,7 @@ from jinja2 import Environment, StrictUndefined
 
 from spira.evaluation import numbers
 from spira.evaluation.metrics import METRICS
+from spira.evaluation.report.page import LIMIT_SIGNS
 from spira.evaluation.report.verdict_text import SHOWN_METRICS
 from spira.evaluation.verdict import CONDITIONS, PROBES, Estimate
 from spira.language import Language, Translator, translator
@@ -58,6 +59,7 @@ def render(
         verdict=dossier.verdict,
         listed=frozenset(listed),
         tests=tests,
+        limit_signs=LIMIT_SIGNS,
         metrics={name: METRICS[name].name for name in SHOWN_METRICS},
         shown_changes=MAX_METRIC_CHANGES,
         language=language.value,

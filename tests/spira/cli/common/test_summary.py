@@ -41,7 +41,7 @@ def finished(corpus: Path) -> RunSummary:
             "model_version": 3,
             "metrics": {name: {"value": 0.91, "low": 0.8, "high": 0.97} for name in summary.METRICS_SHOWN},
             "candidate": {"seed": 42, "best_eval_loss": 0.2},
-            "training": {"42": {"epochs": 9, "best_epoch": 7, "best_eval_loss": 0.2}},
+            "training": {seed: {"epochs": 9, "best_epoch": 7, "best_eval_loss": 0.2} for seed in ("42", "43")},
             "seeds": {},
             "spread": {"noisy": {"accuracy": {"mean": 0.9, "std": 0.02}}},
             "data": {"files": 60, "classes": {"control": {"files": 30}, "patient": {"files": 30}}},
@@ -72,6 +72,11 @@ def test_an_approved_model_serves_and_can_be_asked(finished: RunSummary, corpus:
     for said in ("APPROVED: version 3", "0.910", "0.800 to 0.970", "0.900 ± 0.020", "/w/report.html"):
         assert said in text
     assert f"predict {shlex.quote(str(corpus / 'my data' / 'b.wav'))} --work 'my work'" in text
+
+
+def test_one_seed_has_no_deviation(finished: RunSummary):
+    """It would be "± 0.000"."""
+    assert "±" not in shown(changed(finished, training={"42": finished.training["42"]}))
 
 
 def test_the_next_commands_can_be_pasted(finished: RunSummary, corpus: Path):
