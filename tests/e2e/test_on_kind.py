@@ -267,6 +267,20 @@ def test_a_tick_runs_with_the_settings_of_the_overlay(spira_on_kind: str):
     assert "no version was applied to InferenceService spira-serving/spira" in status["serving"], status
 
 
+def test_the_status_page_shows_the_last_tick(spira_on_kind: str):
+    """Its pod reads the ledger in the object store, and its Service answers with the page."""
+    delivery = ClusterNamespace(spira_on_kind, "spira-delivery")
+    forward, end = PortForward(delivery, "service/spira-page", 80), time.monotonic() + 60
+    try:
+        while (page := requests.get(forward.address, timeout=60)).status_code != 200:  # it has not seen the tick yet
+            assert time.monotonic() < end, page.text
+            time.sleep(2)
+    finally:
+        forward.close()
+    assert '<html lang="en"' in page.text
+    assert "Model repository" in page.text
+
+
 def test_the_deployer_can_read_runtimes(serving: ClusterNamespace):
     """It needs them to detect drift, and it cannot change them."""
     account = f"--as=system:serviceaccount:{serving.name}:spira-deployer"
