@@ -1,7 +1,20 @@
-"""File names in the verdict folder that evaluate writes."""
+"""The verdict folder that evaluate writes: names of its files, and their digests."""
 
-from spira.evaluation.verdict import HISTORIES, PREDICTIONS, VERDICT
+from pathlib import Path
 
-__all__ = ["HISTORIES", "LINEAGE", "PREDICTIONS", "PROJECT", "VERDICT", "WORK_TIMES"]
+from spira import digests
+from spira.evaluation.verdict import HISTORIES, PREDICTIONS, REMEDY, VERDICT
+
+__all__ = ["FILES", "HISTORIES", "LINEAGE", "PREDICTIONS", "PROJECT", "VERDICT", "WORK_TIMES", "check"]
 
 LINEAGE, PROJECT, WORK_TIMES = "lineage.json", "project.json", "work-times.json"
+FILES = (VERDICT, PREDICTIONS, HISTORIES, LINEAGE, PROJECT, WORK_TIMES)
+
+
+def check(folder: Path) -> None:
+    """Compare the files of a verdict folder with their digests, which earlier versions did not write.
+
+    Raises:
+        DamagedError: a file was changed or is missing.
+    """
+    digests.check(folder, FILES, REMEDY)
