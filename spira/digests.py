@@ -51,17 +51,24 @@ def check(folder: Path, names: Iterable[str], remedy: str) -> None:
         DamagedError: a file was changed or is missing, or the list is damaged; the message names it.
     """
     try:
-        listed = _read(folder / FILE)
-        for name in names:
-            if listed is not None and (name in listed or (folder / name).exists()):
-                if name not in listed:
-                    raise DamagedError(f"{folder / FILE} is damaged, it does not list {name}: {remedy}")
-                if sha256(folder / name) != listed[name]:
-                    raise DamagedError(f"{folder / name} is damaged, its digest is not that in {FILE}: {remedy}")
+        damage = _find_damage(folder, names)
     except FileNotFoundError as error:
-        raise DamagedError(f"{error.filename} is missing: {remedy}") from error
+        damage = f"{error.filename} is missing"
     except (OSError, ValueError) as error:
-        raise DamagedError(f"{folder} is damaged ({error}): {remedy}") from error
+        damage = f"{folder} is damaged ({error})"
+    if damage:
+        raise DamagedError(f"{damage}: {remedy}")
+
+
+def _find_damage(folder: Path, names: Iterable[str]) -> str:
+    """Return the first of the named files that is not as it was written, and why; empty if there is none."""
+    listed = _read(folder / FILE)
+    for name in () if listed is None else names:
+        if name in listed and sha256(folder / name) != listed[name]:
+            return f"{folder / name} is damaged, its digest is not that in {FILE}"
+        if name not in listed and (folder / name).exists():
+            return f"{folder / FILE} is damaged, it does not list {name}"
+    return ""
 
 
 def _read(file: Path) -> dict[str, str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -30,6 +31,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures = {*getattr(item, "fixturenames", ()), *(map(str, call.params.values()) if call else ())}
         if fixtures & {"s3_emulator", "s3_bucket", "s3_versions"}:
             item.add_marker("integration")
+
+
+STATE_NAMES = {"axes", "cache", "ledger", "mlartifacts", "mlflow.db", "mlruns", "models", "pseudonym-key", "records"}
+"""Names of what the programs keep in the folders that they are given."""
+
+
+@pytest.fixture(autouse=True)
+def _no_state_in_the_current_folder(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Check that a test, or what it calls, does not take the checkout for the folder that it forgot to give."""
+    before = STATE_NAMES & set(os.listdir(request.config.rootpath))
+    yield
+    assert STATE_NAMES & set(os.listdir(request.config.rootpath)) == before
 
 
 @pytest.fixture(scope="session")

@@ -326,7 +326,7 @@ def test_a_strange_file_that_a_table_names_is_invalid_input(tmp_path: Path, row:
         add(folder)
     with (folder / "metadata_train.csv").open("ab") as table:
         table.write(f"{row}\n".encode(encoding, errors="surrogateescape"))
-    settings = Settings(data=str(folder), work="", ledger="", registry="", targets=())
+    settings = Settings(data=str(folder), work=str(tmp_path / "work"), ledger="", registry="", targets=())
     observed = observe.observe(settings, open_store(tmp_path / "cache")).observed
     assert isinstance(observed, InvalidInput)
     assert observed.problem.isprintable()
