@@ -63,7 +63,9 @@ def check(folder: Path, names: Iterable[str], remedy: str) -> None:
 def _find_damage(folder: Path, names: Iterable[str]) -> str:
     """Return the first of the named files that is not as it was written, and why; empty if there is none."""
     listed = _read(folder / FILE)
-    for name in () if listed is None else names:
+    if listed is None:
+        return ""
+    for name in names:
         if name in listed and sha256(folder / name) != listed[name]:
             return f"{folder / name} is damaged, its digest is not that in {FILE}"
         if name not in listed and (folder / name).exists():
@@ -79,7 +81,8 @@ def _read(file: Path) -> dict[str, str] | None:
     """
     if not file.exists():
         return None
-    matches = [LINE.fullmatch(line) for line in file.read_text("utf-8", errors="replace").removesuffix("\n").split("\n")]
+    lines = file.read_text("utf-8", errors="replace").removesuffix("\n").split("\n")
+    matches = [LINE.fullmatch(line) for line in lines]
     if not all(matches):
         raise ValueError(f"{file.name} is no list of digests")
     return {match[2]: match[1] for match in matches if match}

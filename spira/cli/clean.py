@@ -38,7 +38,9 @@ def clean(
     keep: Annotated[int, typer.Option("--keep", metavar="N", min=1, help="Newest folders of each kind that stay.")],
     work: Annotated[
         Path | None,
-        typer.Option("--work", parser=parse_folder, metavar="PATH", help="Work folder; that of the settings by default."),
+        typer.Option(
+            "--work", parser=parse_folder, metavar="PATH", help="Work folder; that of the settings by default."
+        ),
     ] = None,
     settings_path: Annotated[
         Path | None,

@@ -65,7 +65,12 @@ Version = Annotated[str, typer.Argument(help="Number of a version, or an alias s
 Kind = Annotated[str, typer.Option("--target", metavar="KIND", help="One of the targets only; the champion stays.")]
 WorkFolder = Annotated[
     Path | None,
-    typer.Option("--work", parser=parse_folder, metavar="PATH", help="Work folder: its local target and repository, without a settings file."),
+    typer.Option(
+        "--work",
+        parser=parse_folder,
+        metavar="PATH",
+        help="Work folder: its local target and repository, without a settings file.",
+    ),
 ]
 MLflow = Annotated[str, typer.Option("--mlflow", metavar="URL", help="MLflow server; SQLite in --work by default.")]
 Rows = list[tuple[str, str]]

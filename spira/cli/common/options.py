@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from spira.project import Project
 
 
-
 def parse_folder(name: str) -> Path:
     """Return the folder that an option names. An empty name, as of an unset variable, is not the current folder."""
     if not str(name):
@@ -28,7 +27,8 @@ ConfigValues = Annotated[
 ]
 Seeds = Annotated[list[int], typer.Option("--seed", help="Train one network for this seed; repeatable.")]
 Work = Annotated[
-    Path, typer.Option("--work", parser=parse_folder, metavar="PATH", help="Folder of runs, models and MLflow's database.")
+    Path,
+    typer.Option("--work", parser=parse_folder, metavar="PATH", help="Folder of runs, models and MLflow's database."),
 ]
 GateFile = Annotated[Path | None, typer.Option("--gate", help="Gate file; the project's own by default.")]
 ProjectFile = Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -174,6 +175,19 @@ def test_a_damaged_cache_is_ignored(data: ObservedData, damage: str) -> None:
     assert after == before
     assert "wav/00003.wav" in opened
     assert data.observe() == (before, set())
+
+
+def test_a_flipped_bit_in_the_cache_changes_nothing(data: ObservedData) -> None:
+    """Whatever it says then, the hashes are those of the files."""
+    before, _ = data.observe()
+    cached, rng = data.cache.read(observe.CACHE), random.Random(1)
+    for _ in range(200):
+        content = bytearray(cached)
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        data.cache.write(observe.CACHE, bytes(content))
+        after, opened = data.observe()
+        assert after == before
+        assert "wav/00003.wav" in opened
 
 
 def test_the_cache_of_another_folder_is_ignored(data: ObservedData, tmp_path: Path) -> None:
