@@ -551,8 +551,7 @@ def _is_current(out: Path, store: Store, dataset: Dataset, settings: Preprocess,
 
 def _refuse_foreign(out: Path) -> None:
     """Refuse to replace a folder that holds anything but a corpus."""
-    foreign = (
-        sorted(path.name for path in out.iterdir() if path.name not in (*FILES, digests.FILE)) if out.is_dir() else []
-    )
+    names = [path.name for path in out.iterdir()] if out.is_dir() else []
+    foreign = sorted(set(names) - {*FILES, digests.FILE})
     if foreign or out.is_file():
         raise CorpusError(f"{out} holds {foreign[0] if foreign else 'a file'}, not a corpus: choose another folder")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from spira import digests
 from spira.data import corpus as corpora
 from spira.data import forget
 from spira.data.metadata import read_dataset
@@ -88,6 +89,6 @@ def test_the_work_folder_keeps_nothing_of_the_person(voices: Path, tmp_path: Pat
     (work / "report.html").write_text("voices")
     forget.remove(forget.find(voices, "train1", work))
     left = {str(path.relative_to(work)) for path in work.rglob("*") if path.is_file()}
-    assert left == {f"state/corpus-2/{name}" for name in corpora.FILES} | {"state/abe-42/checkpoint.json"}
+    assert left == {f"state/corpus-2/{name}" for name in (*corpora.FILES, digests.FILE)} | {"state/abe-42/checkpoint.json"}
     corpora.build(voices, tmp_path / "next")
     assert corpora.Corpus.open(tmp_path / "next").digest == corpora.Corpus.open(work / "state/corpus-2").digest
