@@ -138,6 +138,17 @@ def s3_bucket(s3_emulator: str, tmp_path: Path) -> str:
     return f"s3://spira/{tmp_path.name}"
 
 
+@pytest.fixture
+def s3_versions(s3_emulator: str, tmp_path: Path) -> str:
+    """URI of an empty prefix in an emulated S3 bucket that keeps versions."""
+    import boto3
+
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="versions")
+    client.put_bucket_versioning(Bucket="versions", VersioningConfiguration={"Status": "Enabled"})
+    return f"s3://versions/{tmp_path.name}"
+
+
 @pytest.fixture(params=["gs_bucket", "s3_bucket"])
 def bucket(request: pytest.FixtureRequest) -> str:
     """URI of an empty prefix in an emulated bucket: of Google Cloud Storage, then of S3."""
