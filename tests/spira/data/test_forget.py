@@ -13,8 +13,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from spira import digests
+from spira.cli.main import app
 from spira.data import corpus as corpora
 from spira.data import forget
 from spira.data.metadata import read_dataset
@@ -196,3 +198,21 @@ def test_a_name_of_an_old_table_that_is_anothers_by_now_is_kept(s3_versions: str
     kept = [entry for entry in store.history() if entry.path.startswith("train_1_")]
     assert kept == []
     assert b"train1" not in b"".join(store.read(e.path, e.generation) for e in store.history() if e.size < 2000)
+
+
+@pytest.mark.parametrize("bucket_kind", ["gs_bucket", "s3_versions"])
+def test_the_command_says_what_it_cannot_see(
+    bucket_kind: str, voices: Path, tmp_path: Path, request: pytest.FixtureRequest
+):
+    """A bucket may have copies elsewhere. A dry run changes nothing."""
+    uri: str = request.getfixturevalue(bucket_kind)
+    for file in sorted(voices.iterdir()):
+        open_store(uri).write(file.name, file.read_bytes())
+    command = ["data", "forget", "train1", "--data", uri, "--work", str(tmp_path / "work")]
+    before = naming(uri)
+    for options, left in ((["--dry-run"], before), ([], [])):
+        result = CliRunner().invoke(app, [*command, *options])
+        assert result.exit_code == 0, result.output
+        assert "train_1_0.wav" in result.stdout
+        assert "copies in other regions (replication) and backups are not seen here" in result.stdout
+        assert naming(uri) == left
