@@ -36,6 +36,7 @@ from spira.errors import SpiraError
 from spira.evaluation import verdict as verdicts
 from spira.files import read_json, write_json
 from spira.stage_logging import MARKS
+from spira.stages import verdict_folder
 from spira.stages.evaluate import write_local_report
 from spira.stages.verdict_folder import LINEAGE, PREDICTIONS, VERDICT
 
@@ -237,6 +238,7 @@ def gather(folder: Path, work: Path, seconds: float, mlflow: str, *, deploys: bo
     tasks = [task for task in ended if "artifacts" in task[2]]  # an exit handler makes none
     folders = {name: task_folder for name, task_folder, _ in tasks}
     metrics = {name: _metrics(outputs) for name, _, outputs in tasks}
+    verdict_folder.check(folders["evaluate"] / "verdict")
     verdict = verdicts.read(folders["evaluate"] / "verdict" / VERDICT)
     check_branch(verdict.approved, set(folders), deploys)
     return RunSummary.of(

@@ -22,9 +22,9 @@ The map, top to bottom. A folder imports only what stands below it (``lint-impor
     audio        a recording of any format, decoded: the one policy of training, ``spira predict`` and the server
     inference    what a package computes with: numpy and scipy, Python 3.8 syntax
 
-Beside them: ``stage_logging``, ``progress`` (records for a display), ``files`` (atomic writes, locks), ``temporary``
-(what a killed process left is removed), ``jit`` (machine code), ``language`` (pages in English or Portuguese),
-``kubernetes_connection`` and ``errors``.
+Beside them: ``stage_logging``, ``progress`` (records for a display), ``digests`` (damage in a folder is found),
+``files`` (atomic writes, locks), ``temporary`` (what a killed process left is removed), ``jit`` (machine code),
+``language`` (pages in English or Portuguese), ``kubernetes_connection`` and ``errors``.
 """
 
 import math

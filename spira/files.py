@@ -191,12 +191,16 @@ def _existing(path: Path) -> Path:
     return next(part for part in (path.absolute(), *path.absolute().parents) if part.exists())
 
 
-def link_files(source: Path, names: Sequence[str], target: Path) -> None:
-    """Make ``target`` a folder of the named files of ``source``: hard links on one file system, else copies."""
+def link_files(source: Path, names: Sequence[str], target: Path, *, optional: Sequence[str] = ()) -> None:
+    """Make ``target`` a folder of the named files of ``source``: hard links on one file system, else copies.
+
+    Args:
+        optional: names of more files, which need not exist.
+    """
     if source == target:
         return
     with new_folder(target) as staged:
-        for name in names:
+        for name in (*names, *(name for name in optional if (source / name).exists())):
             try:
                 os.link(source / name, staged / name)
             except OSError:

@@ -49,6 +49,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in long_files)
 
 
+STATE_NAMES = {"axes", "cache", "ledger", "mlartifacts", "mlflow.db", "mlruns", "models", "pseudonym-key", "records"}
+"""Names of what the programs keep in the folders that they are given."""
+
+
+@pytest.fixture(autouse=True)
+def _no_state_in_the_current_folder(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Check that a test, or what it calls, does not take the checkout for the folder that it forgot to give."""
+    before = STATE_NAMES & set(os.listdir(request.config.rootpath))
+    yield
+    assert STATE_NAMES & set(os.listdir(request.config.rootpath)) == before
+
+
 @pytest.fixture(scope="session")
 def spoken_digits() -> Path:
     """Data set of real voices in SPIRA's layout, beside the checkout."""
@@ -140,6 +152,17 @@ def s3_bucket(s3_emulator: str, tmp_path: Path) -> str:
 
     boto3.client("s3").create_bucket(Bucket="spira")  # in us-east-1 no error if it exists
     return f"s3://spira/{tmp_path.name}"
+
+
+@pytest.fixture
+def s3_versions(s3_emulator: str, tmp_path: Path) -> str:
+    """URI of an empty prefix in an emulated S3 bucket that keeps versions."""
+    import boto3
+
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="versions")
+    client.put_bucket_versioning(Bucket="versions", VersioningConfiguration={"Status": "Enabled"})
+    return f"s3://versions/{tmp_path.name}"
 
 
 @pytest.fixture(params=["gs_bucket", "s3_bucket"])

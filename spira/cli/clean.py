@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spira.cli.common.console import print_line
-from spira.cli.common.options import DEFAULT_WORK
+from spira.cli.common.options import DEFAULT_WORK, parse_folder
 from spira.errors import SpiraError
 from spira.files import LockedError, is_locked, lock, read_json
 
@@ -36,7 +36,12 @@ class InUse:
 
 def clean(
     keep: Annotated[int, typer.Option("--keep", metavar="N", min=1, help="Newest folders of each kind that stay.")],
-    work: Annotated[Path | None, typer.Option("--work", help="Work folder; that of the settings by default.")] = None,
+    work: Annotated[
+        Path | None,
+        typer.Option(
+            "--work", parser=parse_folder, metavar="PATH", help="Work folder; that of the settings by default."
+        ),
+    ] = None,
     settings_path: Annotated[
         Path | None,
         typer.Option("--settings", help="Settings of continuous delivery; delivery.yaml by default, if any."),

@@ -34,7 +34,7 @@ from pydantic import JsonValue
 
 from spira import project as projects
 from spira.cli.common.console import print_rows, say
-from spira.cli.common.options import DEFAULT_WORK
+from spira.cli.common.options import DEFAULT_WORK, parse_folder
 from spira.cli.deliver import DEFAULT, Json, SettingsFile
 from spira.cli.models.commands import check_repository
 from spira.config import JsonObject
@@ -65,7 +65,13 @@ FIRST_PROGRESS_SECONDS, PROGRESS_SECONDS = 2.0, 10.0
 Version = Annotated[str, typer.Argument(help="Number of a version, or an alias such as champion.")]
 Kind = Annotated[str, typer.Option("--target", metavar="KIND", help="One of the targets only; the champion stays.")]
 WorkFolder = Annotated[
-    Path | None, typer.Option("--work", help="Work folder: its local target and repository, without a settings file.")
+    Path | None,
+    typer.Option(
+        "--work",
+        parser=parse_folder,
+        metavar="PATH",
+        help="Work folder: its local target and repository, without a settings file.",
+    ),
 ]
 MLflow = Annotated[str, typer.Option("--mlflow", metavar="URL", help="MLflow server; SQLite in --work by default.")]
 Rows = list[tuple[str, str]]

@@ -19,7 +19,7 @@ def forget(
     subject: Annotated[
         str, typer.Argument(metavar="SPEAKER", help="Name in the column speaker, or the file_path of a recording.")
     ],
-    data: Annotated[str, typer.Option("--data", help="Data set: folder.")],
+    data: Annotated[str, typer.Option("--data", help="Data set: folder, gs:// or s3:// prefix.")],
     work: Work = DEFAULT_WORK,
     mlflow: MLflow = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed; remove nothing.")] = False,
@@ -31,28 +31,28 @@ def forget(
     """
     from spira.data import forget as forgetting
 
-    if is_bucket(data):
-        raise SpiraError(
-            f"{data}: a bucket may keep what is deleted, so only a folder is changed here: remove the person's rows "
-            "from the tables, then all versions of the objects with the bucket's own tools"
-        )
     has_work = work.is_dir()
     try:
         with lock(work / ".lock", wait=False) if has_work else nullcontext():
-            removal = forgetting.find(Path(data), subject, work if has_work else None)
+            removal = forgetting.find(data, subject, work if has_work else None)
             will = "would be removed" if dry_run else "removed"
             trained = _versions_trained_on(removal.person.sha256, work, mlflow)
             if not dry_run:
                 forgetting.remove(removal)
     except LockedError:
         raise SpiraError(f"{work}: a run works in this folder: wait for it, then run this command again") from None
-    for file in removal.recordings if dry_run else sorted(removal.person.paths):
+    for file in sorted({entry.path for entry in removal.recordings} | (set() if dry_run else removal.person.paths)):
         print_line(f"{will}: {file}")
     for path in removal.work:
         print_line(f"{will}: {path}")
     for table in removal.tables:
         print_line(f"{will}: rows of {table}")
+    for entry in removal.old_tables:
+        print_line(f"{will}: an old version of {entry.path}")
     print_line(f"{removal.rows} rows and recordings {will}")
+    if is_bucket(data):
+        kept = removal.store.kept_after_delete() or "the store does not say that it keeps deleted objects"
+        print_line(f"{kept}; copies in other regions (replication) and backups are not seen here")
     if trained:
         print_line(f"versions trained on them: {', '.join(trained)}. They stay until a version without them serves")
     else:

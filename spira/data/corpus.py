@@ -6,6 +6,7 @@
     measures.parquet  measures of each recording as recorded, such as its sample rate and level
     quality.json      the data-quality report
     manifest.json     content hashes of the files, and the settings
+    SHA256SUMS        digests of the files above (:mod:`spira.digests`)
 
 Recordings are decoded one by one, so memory does not grow with their number. The corpus appears under its name only
 when it is complete. Building it again from the same content and settings does nothing.
@@ -26,7 +27,7 @@ import numpy as np
 import pandas as pd
 from pydantic import JsonValue
 
-from spira import temporary
+from spira import digests, temporary
 from spira.audio import DecodedAudio
 from spira.config import SAMPLE_RATE_HZ, FrozenModel, Preprocess
 from spira.data import content_hash, metadata
@@ -36,6 +37,7 @@ from spira.data.metadata import DataError, Dataset, examine, read_dataset
 from spira.data.pseudonyms import shown_recording
 from spira.data.quality import CorpusQuality, SkippedRecording, quality_report
 from spira.data.storage import Store, open_store
+from spira.digests import DamagedError
 from spira.errors import SpiraError
 from spira.files import new_folder, read_json, write_json
 from spira.inference import wav
@@ -45,6 +47,8 @@ MEASURES = "measures.parquet"
 REQUIRED = (AUDIO, NOISE, INDEX, QUALITY, MANIFEST)
 """Files of a corpus of every version; those before format 5 have no measures of single recordings."""
 FILES = (*REQUIRED, MEASURES)
+REMEDY = "run preprocess again"
+"""End of the message about a damaged corpus."""
 READMES = ("README.md", "README.txt")
 FORMAT = 5
 """Part of the manifest. Raise it when the same input must give another corpus."""
@@ -115,7 +119,7 @@ class Corpus:
 
     @classmethod
     def open(cls, path: Path | str) -> Corpus:
-        """Map the corpus in a folder.
+        """Map the corpus in a folder, after a comparison of its files with their digests.
 
         Raises:
             CorpusError: a file is missing, damaged, or shorter than the index requires.
@@ -123,7 +127,11 @@ class Corpus:
         path = Path(path)
         missing = [name for name in REQUIRED if not (path / name).is_file()]
         if missing:
-            raise CorpusError(f"{path} is not a complete corpus, {missing[0]} is missing: run preprocess again")
+            raise CorpusError(f"{path} is not a complete corpus, {missing[0]} is missing: {REMEDY}")
+        try:
+            digests.check(path, FILES, REMEDY)
+        except DamagedError as error:
+            raise CorpusError(str(error)) from error
         try:
             audio, noise = (np.load(path / name, mmap_mode="r") for name in (AUDIO, NOISE))
             index = pd.read_parquet(path / INDEX)
@@ -131,9 +139,9 @@ class Corpus:
             manifest = CorpusManifest.model_validate(read_json(path / MANIFEST))
             measures = pd.read_parquet(path / MEASURES) if (path / MEASURES).is_file() else None
         except (ValueError, EOFError, OSError) as error:
-            raise CorpusError(f"{path} is damaged ({error}): run preprocess again") from error
+            raise CorpusError(f"{path} is damaged ({error}): {REMEDY}") from error
         if len(audio) + len(noise) != index["samples"].sum():
-            raise CorpusError(f"{path}: its arrays and its index disagree: run preprocess again")
+            raise CorpusError(f"{path}: its arrays and its index disagree: {REMEDY}")
         return cls(path, index, audio, noise, quality, manifest, measures)
 
     @property
@@ -417,13 +425,14 @@ class _Builder:
         return [f"{after}{problem}" for problem in problems]
 
     def _write_tables(self) -> None:
-        """Write the manifest last: a folder without one is not complete."""
+        """Write the tables, the manifest, without which a folder is not complete, and the digests of all files."""
         pd.DataFrame([each.columns() for each in self.rows]).to_parquet(self.folder / INDEX)
         measures = [{"file_path": each.row.file_path, **asdict(each.measures)} for each in self.rows]
         pd.DataFrame(measures).to_parquet(self.folder / MEASURES)
         write_json(self.folder / QUALITY, self.quality().model_dump(mode="json"))
         manifest = _manifest(self.dataset, self.settings, self.files)
         write_json(self.folder / MANIFEST, manifest.model_dump(mode="json"))
+        digests.record(self.folder, FILES)
 
     def quality(self) -> CorpusQuality:
         """Return the report on the recordings that were accepted."""
@@ -542,6 +551,7 @@ def _is_current(out: Path, store: Store, dataset: Dataset, settings: Preprocess,
 
 def _refuse_foreign(out: Path) -> None:
     """Refuse to replace a folder that holds anything but a corpus."""
-    foreign = sorted(path.name for path in out.iterdir() if path.name not in FILES) if out.is_dir() else []
+    names = [path.name for path in out.iterdir()] if out.is_dir() else []
+    foreign = sorted(set(names) - {*FILES, digests.FILE})
     if foreign or out.is_file():
         raise CorpusError(f"{out} holds {foreign[0] if foreign else 'a file'}, not a corpus: choose another folder")

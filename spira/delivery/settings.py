@@ -60,7 +60,7 @@ class Settings(FrozenModel):
     folder."""
     skip_bad: bool = False
     """Leave bad recordings out instead of refusing the data set."""
-    work: str = "work"
+    work: str = Field("work", min_length=1)
     """Folder of local runs, downloaded models and, if ``registry`` is empty, MLflow."""
     ledger: str = ""
     """Folder, ``gs://`` or ``s3://`` prefix of the ledger; empty for ``ledger`` in the work folder."""

@@ -16,13 +16,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
-from spira import files
+from spira import digests, files
 from spira.config import Config, FrozenModel, JsonObject, explain
 from spira.errors import SpiraError
 from spira.evaluation.gate import Abstention, ChampionRules, Gate, Slices
 
 VERDICT, PREDICTIONS, HISTORIES = "verdict.json", "predictions.parquet", "histories.json"
 """File names in the verdict folder."""
+REMEDY = "evaluate the checkpoint again"
+"""End of the message about a damaged file of a verdict folder."""
 
 CONDITIONS = {"noisy": "Noisy test", "clean": "Clean test", "background": "Background probe"}
 """Title of each condition under which the test recordings are measured."""
@@ -512,8 +514,9 @@ def read(path: Path) -> Verdict:
     """Read a ``verdict.json`` of this version or an earlier one.
 
     Raises:
-        SpiraError: the file cannot be read, or holds no verdict.
+        SpiraError: the file cannot be read, is damaged, or holds no verdict.
     """
+    digests.check(path.parent, [path.name], REMEDY)
     try:
         return parse(path.read_text("utf-8"), str(path))
     except OSError as error:
@@ -529,9 +532,9 @@ def parse(text: str, source: str) -> Verdict:
     try:
         return Verdict.model_validate(json.loads(text))
     except json.JSONDecodeError as error:
-        raise SpiraError(f"{source} is not JSON: {error}; evaluate the checkpoint again") from error
+        raise SpiraError(f"{source} is not JSON: {error}; {REMEDY}") from error
     except ValidationError as error:
-        raise SpiraError(f"{source} is not a verdict: {explain(error)}; evaluate the checkpoint again") from error
+        raise SpiraError(f"{source} is not a verdict: {explain(error)}; {REMEDY}") from error
 
 
 def write(path: Path, verdict: Verdict) -> None:

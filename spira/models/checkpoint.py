@@ -14,8 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from spira import files
+from spira import digests, files
 from spira.config import Config, FrozenModel, explain, from_dict
+from spira.digests import DamagedError
 from spira.errors import SpiraError
 from spira.features.mfcc import frame_count
 from spira.features.windows import window_samples
@@ -23,6 +24,8 @@ from spira.models import networks
 
 WEIGHTS, CONFIG, HISTORY, INFO = "weights.safetensors", "config.json", "history.json", "checkpoint.json"
 FILES = (WEIGHTS, CONFIG, HISTORY, INFO)
+REMEDY = "delete the folder and train again, or copy it again"
+"""End of the message about a damaged file."""
 
 Content = TypeVar("Content")
 
@@ -92,12 +95,17 @@ class Checkpoint:
 def save(
     out: Path, weights: dict[str, Tensor], history: list[dict[str, float]], config: Config, info: CheckpointInfo
 ) -> Checkpoint:
-    """Write a checkpoint folder. ``checkpoint.json`` comes last, so that a folder that has it is complete."""
+    """Write a checkpoint folder. ``checkpoint.json`` comes after what it describes: a folder with it is complete.
+
+    The digests of all files come last (:mod:`spira.digests`).
+    """
     out.mkdir(parents=True, exist_ok=True)
+    digests.remove(out)
     save_file({name: value.contiguous() for name, value in weights.items()}, out / WEIGHTS)
     files.write_json(out / CONFIG, config.model_dump(mode="json"))
     files.write_json(out / HISTORY, history)
     files.write_json(out / INFO, info.model_dump(mode="json", exclude_unset=True))
+    digests.record(out, FILES)
     return load(out)
 
 
@@ -149,8 +157,9 @@ def finished(out: Path, identity: TrainingIdentity) -> Checkpoint | None:
 
 def _read(file: Path, read: Callable[[Path], Content]) -> Content:
     try:
+        digests.check(file.parent, [file.name], REMEDY)
         return read(file)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError, DamagedError) as error:
         raise SpiraError(f"{file.parent} is not a complete checkpoint: {file.name}: {error}") from error
 
 

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spira import lineage, temporary
+from spira import digests, lineage, temporary
 from spira.config import SAMPLE_RATE_HZ
 from spira.errors import SpiraError
 from spira.files import link_files, read_json, write_json
 from spira.project import UNKNOWN, Project
 from spira.stage_logging import DETAIL, StageResult, stage
+from spira.stages import verdict_folder
 from spira.stages.verdict_folder import HISTORIES, LINEAGE, PROJECT, WORK_TIMES, read_project
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ def evaluate(
     from spira.models import checkpoint
 
     began = datetime.now(UTC)
+    digests.remove(out)
     opened = Corpus.open(corpus)
     registry = _existing_registry(registry_uri)
     earlier = 0
@@ -131,7 +133,7 @@ def evaluate(
         verdict = evaluation.evaluate(opened, checkpoints, gate, out, champion, earlier)
     infos = {path: checkpoint.read_info(path) for path in checkpoints}
     by_seed = {info.seed: path for path, info in infos.items()}
-    link_files(by_seed[verdict.candidate.seed], checkpoint.FILES, chosen)
+    link_files(by_seed[verdict.candidate.seed], checkpoint.FILES, chosen, optional=[digests.FILE])
     if verdict.diagnosis:
         write_json(chosen / DIAGNOSIS, verdict.diagnosis.model_dump(mode="json"))
     tags = lineage.tags(opened.digest, verdict.config, pipeline_run)
@@ -144,6 +146,7 @@ def evaluate(
     report_page.write(out, chosen, opened, report, tags, content, Origin(project, evaluated=began))
     log.info("evaluate: evaluations of this test set so far, this one included: %d", earlier + 1)
     write_json(out / WORK_TIMES, work_times(infos.values(), began).model_dump(mode="json"))
+    digests.record(out, verdict_folder.FILES)
     log.info("evaluate: the candidate is %s", "approved" if verdict.approved else "NOT approved")
     for reason in verdict.reasons:
         log.info("evaluate: %s", reason, extra=DETAIL)
@@ -182,6 +185,7 @@ def write_local_report(
     from spira.evaluation.report import page as report
     from spira.evaluation.report.head import Origin
 
+    verdict_folder.check(verdict)
     project = read_project(verdict)
     content = report.Content(has_voices=with_audio, language=project.language)
     origin = Origin(project, "" if version is None else str(version), _evaluated(verdict))

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from spira import digests
 from spira.config import Preprocess
 from spira.errors import SpiraError
 from spira.files import link_files, lock
@@ -95,7 +96,7 @@ def preprocess(
 
     log.info("preprocess: reads %s", data)
     with cached_corpus(data, settings, skip_bad, state, progress_log("preprocess", "recordings"), out) as folder:
-        link_files(folder, FILES, out)
+        link_files(folder, FILES, out, optional=[digests.FILE])  # an earlier version wrote none
     corpus = Corpus.open(out)
     quality = corpus.quality
     if data_digest and corpus.digest != data_digest:

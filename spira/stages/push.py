@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spira import temporary
+from spira import digests, temporary
 from spira.errors import SpiraError
 from spira.evaluation import verdict as verdicts
 from spira.files import link_files, read_json, write_json
 from spira.stage_logging import StageResult, stage
+from spira.stages import verdict_folder
 from spira.stages.verdict_folder import HISTORIES, LINEAGE, PREDICTIONS, VERDICT, WORK_TIMES, read_project
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def push(corpus: Path, candidate: Path, verdict: Path, report: Path, out: Path, 
     from spira.packaging.verify import package_digest
     from spira.registry import FROZEN_TEST_TAG, open_at
 
+    verdict_folder.check(verdict)
     decision = verdicts.read(verdict / VERDICT)
     if not decision.approved:
         raise SpiraError(f"{verdict / VERDICT} is not an approval: a candidate that failed its gate is not registered")
@@ -136,6 +138,7 @@ def reject(corpus: Path, candidate: Path, verdict: Path, report: Path, *, regist
     from spira.data.corpus import Corpus
     from spira.registry import open_at
 
+    verdict_folder.check(verdict)
     decision = verdicts.read(verdict / VERDICT)
     if decision.approved:
         raise SpiraError(f"{verdict / VERDICT} is an approval: push the candidate instead")
@@ -156,6 +159,7 @@ def _log_run(
     from spira.registry.registry import TEST_TAG
 
     tags, shared = read_json(verdict / LINEAGE), verdict / sharing.FOLDER
+    digests.check(shared, sharing.FILES, verdicts.REMEDY)
     with temporary.folder() as parent:
         folder = parent / "checkpoint"
         link_files(candidate, [name for name in checkpoint.FILES if name != checkpoint.INFO], folder)

@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spira import lineage, progress
+from spira import digests, lineage, progress
 from spira.config import Config
 from spira.files import link_files, lock
 from spira.stage_logging import StageResult, stage
@@ -77,7 +77,7 @@ def train(
     log.info("train: seed %d, %s", seed, config.model.architecture)
     with lock(folder.with_name(f".{folder.name}.lock")):
         trained = training.train(opened, config, seed, folder, device=device, require_gpu=require_gpu)
-        link_files(folder, checkpoint.FILES, out)
+        link_files(folder, checkpoint.FILES, out, optional=[digests.FILE])  # an earlier version wrote none
     info = trained.info
     progress.emit(finished_record(trained))
     log.info("train: seed %d is best at epoch %d of %d", seed, info.best_epoch, len(trained.history))

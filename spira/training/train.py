@@ -7,10 +7,12 @@ the same machine and device.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,7 +39,7 @@ log = logging.getLogger(__name__)
 STATE_FILE = "state.safetensors"
 """State of an unfinished training, in the checkpoint folder."""
 STATE_FIELDS = "told"
-"""Key of the state file's metadata that holds identity, history and step as JSON."""
+"""Key of the state file's metadata that holds identity, history, step and digest as JSON."""
 MAX_LOSS = 1e4
 """Training loss of a batch above which the training has diverged (chance is 0.69)."""
 
@@ -259,16 +261,27 @@ def progress_line(state: TrainingState, config: Config) -> str:
 
 
 def save_state(state: TrainingState, path: Path, identity: TrainingIdentity) -> None:
-    """Write the whole state as one safetensors file, in one step."""
+    """Write the whole state as one safetensors file, in one step, with a digest of all that it holds."""
     tensors = {f"network.{name}": value for name, value in state.network.state_dict().items()}
     tensors |= {f"best.{name}": value for name, value in state.best.items()}
     for index, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{index}.{name}": value for name, value in moments.items()}
-    fields = json.dumps({"identity": identity.model_dump(), "history": state.history, "step": state.step})
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    fields = {"identity": identity.model_dump(), "history": state.history, "step": state.step}
+    fields["digest"] = state_digest(fields, tensors)
     path.parent.mkdir(parents=True, exist_ok=True)
     with new_file(path) as temporary:
-        on_cpu = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        save_file(on_cpu, temporary, {STATE_FIELDS: fields})
+        save_file(tensors, temporary, {STATE_FIELDS: json.dumps(fields)})
+
+
+def state_digest(fields: Mapping[str, object], tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of a saved state: of its fields but the digest, and of names, types and values of tensors."""
+    content = {name: value for name, value in fields.items() if name != "digest"}
+    result = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
+    for name, value in sorted(tensors.items()):
+        result.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        result.update(value.numpy().tobytes())
+    return result.hexdigest()
 
 
 def load_state(state: TrainingState, path: Path, identity: TrainingIdentity) -> None:
@@ -281,8 +294,12 @@ def load_state(state: TrainingState, path: Path, identity: TrainingIdentity) -> 
         with safe_open(path, framework="pt") as file:
             fields = json.loads((file.metadata() or {})[STATE_FIELDS])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        # an earlier version wrote no digest
+        is_intact = "digest" not in fields or fields["digest"] == state_digest(fields, tensors)
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise SpiraError(f"{path} is not the state of a training: delete it to start again ({error})") from error
+    if not is_intact:
+        raise SpiraError(f"{path} is damaged, its digest is another: delete it to start again")
     if fields["identity"] != identity.model_dump():
         raise SpiraError(
             f"{path} was left by another training (data, configuration or seed differ): delete it or choose "

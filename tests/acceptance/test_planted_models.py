@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from spira import config
+from spira import config, digests
 from spira.data import corpus
 from spira.data.corpus import Corpus
 from spira.data.demo import make_demo
@@ -66,6 +66,7 @@ def plant(good: Path, out: Path, change: Any = None, **info: Any) -> Path:
         save_file({name: change(name, value).contiguous() for name, value in weights.items()}, out / checkpoint.WEIGHTS)
     written = json.loads((out / checkpoint.INFO).read_text())
     (out / checkpoint.INFO).write_text(json.dumps(written | info))
+    digests.record(out, checkpoint.FILES)
     return out
 
 
@@ -132,6 +133,7 @@ def test_preprocessing_other_than_that_of_the_training_is_detected(voices: Corpu
     edited = json.loads((planted / checkpoint.CONFIG).read_text())
     edited["features"]["win_length"] = 1200
     (planted / checkpoint.CONFIG).write_text(json.dumps(edited))
+    digests.record(planted, checkpoint.FILES)
     failed = failures(voices, planted, tmp_path / "verdict")
     assert list(failed) == ["configuration_intact"]
 
@@ -146,6 +148,7 @@ def test_other_preprocessing_with_a_forged_digest_fails_on_its_figures(
     (planted / checkpoint.CONFIG).write_text(json.dumps(edited))
     forged = json.loads((planted / checkpoint.INFO).read_text()) | {"config_digest": config.from_dict(edited).digest()}
     (planted / checkpoint.INFO).write_text(json.dumps(forged))
+    digests.record(planted, checkpoint.FILES)
     failed = failures(voices, planted, tmp_path / "verdict")
     assert any(name.startswith("noisy.") for name in failed)
 

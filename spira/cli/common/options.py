@@ -13,12 +13,23 @@ if TYPE_CHECKING:
     from spira.config import Config
     from spira.project import Project
 
+
+def parse_folder(name: str) -> Path:
+    """Return the folder that an option names. An empty name, as of an unset variable, is not the current folder."""
+    if not str(name):
+        raise typer.BadParameter("the name of the folder is empty: give a folder, or . for the current one")
+    return Path(name)
+
+
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Partial YAML file over the default settings.")]
 ConfigValues = Annotated[
     list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One setting over the file; repeatable.")
 ]
 Seeds = Annotated[list[int], typer.Option("--seed", help="Train one network for this seed; repeatable.")]
-Work = Annotated[Path, typer.Option("--work", help="Folder of runs, models and MLflow's database.")]
+Work = Annotated[
+    Path,
+    typer.Option("--work", parser=parse_folder, metavar="PATH", help="Folder of runs, models and MLflow's database."),
+]
 GateFile = Annotated[Path | None, typer.Option("--gate", help="Gate file; the project's own by default.")]
 ProjectFile = Annotated[
     Path | None,
@@ -30,7 +41,7 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N
 RequireGpu = Annotated[bool, typer.Option("--require-gpu", help="Refuse to train on a CPU.")]
 Data = Annotated[str, typer.Option("--data", help="Data set: folder, gs:// or s3:// prefix.")]
 Corpus = Annotated[Path, typer.Option("--corpus", help="Corpus folder, as preprocess makes it.")]
-Out = Annotated[Path, typer.Option("--out", help="Folder to make.")]
+Out = Annotated[Path, typer.Option("--out", parser=parse_folder, metavar="PATH", help="Folder to make.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 WithAudio = Annotated[
     bool, typer.Option("--with-audio", help="Put audio and spectrograms of mistakes into the local report: voices.")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from spira.cli.common.console import print_line
-from spira.cli.common.options import PageLanguage
+from spira.cli.common.options import PageLanguage, parse_folder
 from spira.errors import SpiraError
 
 SETTINGS = Path("delivery.yaml")
@@ -22,7 +22,13 @@ def dossier(
     ] = None,
     settings: Annotated[Path, typer.Option("--settings", help="Settings file of continuous delivery.")] = SETTINGS,
     work: Annotated[
-        Path | None, typer.Option("--work", help="Work folder: its repository and ledger, without a settings file.")
+        Path | None,
+        typer.Option(
+            "--work",
+            parser=parse_folder,
+            metavar="PATH",
+            help="Work folder: its repository and ledger, without a settings file.",
+        ),
     ] = None,
     mlflow: Annotated[str, typer.Option("--mlflow", metavar="URL", help="MLflow server.")] = "",
     language: PageLanguage = None,

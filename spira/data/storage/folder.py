@@ -86,6 +86,26 @@ class Folder:
         with new_file(file, concurrent=True) as partial:
             partial.write_bytes(data)
 
+    def replace(self, path: str, data: bytes, generation: str) -> None:
+        """See :class:`Store`; a file system has no conditional write, so a change in the same moment is lost."""
+        file = self._file(path)
+        with disk_errors(f"{self.uri}/{shown_recording(path)}"), new_file(file, concurrent=True) as partial:
+            partial.write_bytes(data)
+            self._check(file, path, generation)
+
+    def history(self) -> tuple[Entry, ...]:
+        """See :class:`Store`; a folder keeps nothing."""
+        return ()
+
+    def delete(self, entry: Entry) -> None:
+        """See :class:`Store`."""
+        with disk_errors(f"{self.uri}/{shown_recording(entry.path)}"):
+            self._file(entry.path).unlink(missing_ok=True)
+
+    def kept_after_delete(self) -> str:
+        """See :class:`Store`."""
+        return ""
+
     def _file(self, path: str) -> Path:
         file = self.root / clean(path)
         if not self._is_inside(file):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,25 @@ class GcsBucket(Bucket):
 
     def list(self) -> list[Entry]:
         """See :class:`Store`."""
+        return list(self._list(replaced=False))
+
+    def history(self) -> tuple[Entry, ...]:
+        """See :class:`Store`; the versions that are not live."""
+        return self._list(replaced=True)
+
+    def _list(self, *, replaced: bool) -> tuple[Entry, ...]:
         with _storage_errors(self.uri):
-            blobs = list(self.bucket.list_blobs(prefix=self.prefix))
+            blobs = [
+                blob
+                for blob in self.bucket.list_blobs(prefix=self.prefix, versions=replaced)
+                if bool(blob.time_deleted) == replaced
+            ]
         entries = [
             # an object that was composed of others has no MD5
             Entry(b.name[len(self.prefix) :], b.size, str(b.generation), md5=b64decode(b.md5_hash or "").hex())
             for b in blobs
         ]
-        return sorted((e for e in entries if not e.path.endswith("/")), key=lambda entry: entry.path)
+        return tuple(sorted((e for e in entries if not e.path.endswith("/")), key=lambda entry: entry.path))
 
     def read(self, path: str, generation: str | None = None) -> bytes:
         """See :class:`Store`."""
@@ -67,6 +78,28 @@ class GcsBucket(Bucket):
         with _storage_errors(f"{self.uri}/{shown_recording(path)}"):
             self._blob(path).upload_from_string(data, retry=DEFAULT_RETRY)
 
+    def replace(self, path: str, data: bytes, generation: str) -> None:
+        """See :class:`Store`."""
+        with _storage_errors(f"{self.uri}/{shown_recording(path)}"):
+            self._blob(path).upload_from_string(data, if_generation_match=int(generation))
+
+    def delete(self, entry: Entry) -> None:
+        """See :class:`Store`; the generation is deleted, so no version of it stays."""
+        from google.cloud.storage.retry import DEFAULT_RETRY
+
+        with suppress(MissingError), _storage_errors(f"{self.uri}/{shown_recording(entry.path)}"):
+            self._blob(entry.path, entry.generation).delete(retry=DEFAULT_RETRY)
+
+    def kept_after_delete(self) -> str:
+        """See :class:`Store`; the bucket's soft deletion."""
+        try:
+            with _storage_errors(self.uri):
+                self.bucket.reload()
+        except StorageError:
+            return "these credentials may not see whether the bucket keeps deleted objects (soft deletion)"
+        seconds = self.bucket.soft_delete_policy.retention_duration_seconds
+        return f"the bucket keeps deleted objects for {int(seconds) / 86400:g} days (soft deletion)" if seconds else ""
+
     def _blob(self, path: str, generation: str | None = None) -> Any:
         return self.bucket.blob(self.prefix + clean(path), generation=None if generation is None else int(generation))
 
@@ -87,6 +120,7 @@ def _storage_errors(name: str) -> Iterator[None]:
 
 _REASONS = {
     "NotFound": "not found, not visible to these credentials, or replaced since it was listed: run again",
+    "PreconditionFailed": "replaced since it was listed: run again",
     "Forbidden": "these credentials may not do this",
     "Unauthorized": "no valid credentials: run 'gcloud auth application-default login'",
     "DefaultCredentialsError": "no credentials: run 'gcloud auth application-default login'",

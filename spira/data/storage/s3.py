@@ -15,7 +15,7 @@ import hashlib
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -72,6 +72,32 @@ class S3Bucket(Bucket):
             for item in page.get("Versions", []):
                 if item["IsLatest"]:
                     yield self._entry(item)
+
+    def history(self) -> tuple[Entry, ...]:
+        """See :class:`Store`; also delete markers, which have no content but the name. Their generation has no ETag."""
+        entries = []
+        with _storage_errors(self.uri):
+            for page in self.client.get_paginator("list_object_versions").paginate(
+                Bucket=self.name, Prefix=self.prefix
+            ):
+                entries += [self._entry(item) for item in page.get("Versions", []) if not item["IsLatest"]]
+                entries += [
+                    Entry(item["Key"][len(self.prefix) :], 0, f" {item['VersionId']}")
+                    for item in page.get("DeleteMarkers", [])
+                ]
+        return tuple(sorted(entries, key=lambda entry: entry.path))
+
+    def delete(self, entry: Entry) -> None:
+        """See :class:`Store`; the version is deleted, so no delete marker is left."""
+        version = entry.generation.partition(" ")[2]
+        with suppress(MissingError), _storage_errors(f"{self.uri}/{shown_recording(entry.path)}"):
+            self.client.delete_object(
+                Bucket=self.name, Key=self._key(entry.path), **({"VersionId": version} if version else {})
+            )
+
+    def kept_after_delete(self) -> str:
+        """See :class:`Store`; an object under a lock or a retention rule is refused by :meth:`delete`."""
+        return ""
 
     def _entry(self, item: dict[str, Any]) -> Entry:
         """Return the entry of an item of a listing."""
@@ -146,6 +172,11 @@ class S3Bucket(Bucket):
         """See :class:`Store`; a repeated request writes the same bytes, so it does no harm."""
         with _storage_errors(f"{self.uri}/{shown_recording(path)}"):
             self._put(path, data)
+
+    def replace(self, path: str, data: bytes, generation: str) -> None:
+        """See :class:`Store`; a conditional write."""
+        with _storage_errors(f"{self.uri}/{shown_recording(path)}"):
+            self._put(path, data, IfMatch=f'"{generation.partition(" ")[0]}"')
 
     def _put(self, path: str, data: bytes, **conditions: str) -> None:
         """Upload an object. The store refuses one that arrives damaged, or asks to repeat a write that met another."""

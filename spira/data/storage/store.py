@@ -66,6 +66,21 @@ class Store(Protocol):
     def write(self, path: str, data: bytes) -> None:
         """Write or replace a file, in one step."""
 
+    def replace(self, path: str, data: bytes, generation: str) -> None:
+        """Replace a file of this generation, in one step; refuse one of another generation."""
+
+    def history(self) -> tuple[Entry, ...]:
+        """Return what the store keeps of replaced and deleted files, sorted by path."""
+
+    def delete(self, entry: Entry) -> None:
+        """Delete an entry of :meth:`list` or :meth:`history`, unless it is gone.
+
+        A store that keeps deleted files may then have it in :meth:`history`, where it can be deleted for good.
+        """
+
+    def kept_after_delete(self) -> str:
+        """Return what the store keeps of deleted files, and how long; empty if it says nothing of it."""
+
 
 class Bucket(ABC):
     """A store whose files are objects, which have no local path of their own."""

@@ -28,7 +28,7 @@ from pathlib import Path
 import psutil
 
 from spira import files
-from spira.deployment.inference_service import logs
+from spira.deployment.inference_service import containers, logs
 from spira.deployment.inference_service.contract import WAITING
 from spira.deployment.target import DeploymentError
 from spira.packaging.verify import PackageError, package_digest
@@ -166,14 +166,15 @@ class Process:
         (self.folder / "proven").touch()
 
     def launch(self) -> None:
-        """Start the service.
+        """Start the service, after a container that its killed client left was removed.
 
         Raises:
-            DeploymentError: the shell cannot be started.
+            DeploymentError: the shell cannot be started, or a container cannot be removed.
         """
         self._listening.unlink(missing_ok=True)
-        command = [part.replace(ENV_FILE, str(self._env_file)) for part in files.read_json(self._command_file)]
-        self.service.start(command, self.environment)
+        command = [part.replace(ENV_FILE, str(self._env_file)) for part in self._command]
+        containers.remove(command, self.folder)
+        self.service.start(containers.with_label(command, self.folder), self.environment)
 
     def check_model(self) -> None:
         """Refuse a model folder that has changed since the service passed the golden check: its code would run.
@@ -240,20 +241,27 @@ class Process:
             time.sleep(POLL_SECONDS)
 
     def stop(self, seconds: float) -> None:
-        """End the supervisor, which would start the service again, and then the service with its children.
+        """End the supervisor, which would start the service again, and then the service with children and container.
 
         Args:
             seconds: time between SIGTERM and SIGKILL.
 
         Raises:
-            DeploymentError: a process does not end.
+            DeploymentError: a process does not end, or a container cannot be removed.
         """
         self.supervisor.stop(seconds)
         self.service.stop(seconds)
+        containers.remove(self._command, self.folder)
 
     def quote_log(self) -> str:
         """Return the known lines at the end of the log, to append to a message."""
         return logs.quote(self.log)
+
+    @property
+    def _command(self) -> list[str]:
+        """Command line, with placeholders; empty if an earlier version started the service."""
+        command: list[str] = files.read_json(self._command_file) if self._command_file.exists() else []
+        return command
 
     @property
     def _env_file(self) -> Path:

@@ -26,7 +26,7 @@ import soundfile
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
-from spira import files
+from spira import digests, files
 from spira.config import SAMPLE_RATE_HZ, Config
 from spira.data import quality
 from spira.data.corpus import Corpus
@@ -154,6 +154,7 @@ def write(
     Raises:
         SpiraError: the verdict or the checkpoint cannot be read.
     """
+    digests.check(verdict_dir, (VERDICT, PREDICTIONS, HISTORIES), verdicts.REMEDY)
     verdict = verdicts.read(verdict_dir / VERDICT)
     predictions = pd.read_parquet(verdict_dir / PREDICTIONS)
     trained = checkpoints.load(checkpoint)

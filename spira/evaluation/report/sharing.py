@@ -3,6 +3,7 @@
     shared/verdict.json          worst mistakes by pseudonym; a slice too small to be checked has no value
     shared/predictions.parquet   recordings and speakers by pseudonym; no optional column, such as age
     shared/checkpoint.json       training speakers by pseudonym
+    shared/SHA256SUMS            digests of the files above (:mod:`spira.digests`)
 
 Evaluate writes them once, so that a repeated push logs the same content, whatever its key.
 """
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from spira import digests
 from spira.data.pseudonyms import Pseudonyms
 from spira.evaluation import verdict as verdicts
 from spira.evaluation.verdict import PREDICTIONS, VERDICT, Verdict
@@ -22,6 +24,7 @@ from spira.models.checkpoint import CheckpointInfo
 
 FOLDER = "shared"
 """Folder in the verdict folder."""
+FILES = (VERDICT, PREDICTIONS, checkpoints.INFO)
 COLUMNS = ["file_path", "speaker", "label", "condition", "draw", "probability"]
 """Columns of the shared predictions. The others describe a person, and may be the hospital's own numbers."""
 
@@ -39,6 +42,7 @@ def write(verdict_dir: Path, candidate: Path, pseudonyms: Pseudonyms) -> None:
         shared_predictions(table, pseudonyms).to_parquet(folder / PREDICTIONS)
         write_json(folder / checkpoints.INFO, shared_info(info, pseudonyms).model_dump(mode="json"))
         verdicts.write(folder / VERDICT, shared_verdict(verdict, pseudonyms))
+        digests.record(folder, FILES)
 
 
 def shared_verdict(verdict: Verdict, pseudonyms: Pseudonyms) -> Verdict:

@@ -102,3 +102,24 @@ def test_predicting_without_a_model_is_refused(empty: Path):
     result = spira("predict", "a.wav", "--work", empty)
     assert result.exit_code == 2
     assert "none yet" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run", "--data", "voices", "--work", ""],
+        ["models", "list", "--work", ""],
+        ["models", "dossier", "1", "--work", ""],
+        ["deploy", "status", "--work", ""],
+        ["clean", "--work", ""],
+        ["data", "forget", "Ana", "--data", "voices", "--work", ""],
+        ["preprocess", "--data", "voices", "--out", ""],
+    ],
+)
+def test_an_empty_folder_is_not_the_current_one(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As of an unset variable in a script: nothing is written where the user happens to be."""
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 2
+    assert "the name of the folder is empty" in result.output
+    assert list(tmp_path.iterdir()) == []

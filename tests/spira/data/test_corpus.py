@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ import pandas as pd
 import pytest
 import soundfile
 
+from spira import digests
 from spira.config import Preprocess
 from spira.data.corpus import FILES, Corpus, CorpusError, build
 from spira.data.metadata import DataError
@@ -209,7 +212,40 @@ def test_a_killed_build_leaves_no_corpus(dataset: Path, tmp_path: Path) -> None:
         Corpus.open(out)
     build(dataset, out, SETTINGS)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "data"]
-    assert sorted(path.name for path in out.iterdir()) == sorted(FILES)
+    assert sorted(path.name for path in out.iterdir()) == sorted([*FILES, digests.FILE])
+
+
+@pytest.mark.parametrize("name", [*FILES, digests.FILE])
+def test_a_flipped_bit_is_refused_by_name_and_built_again(dataset: Path, tmp_path: Path, name: str) -> None:
+    """Also in a sample, where no reader would see it. The new corpus is that of before, byte for byte."""
+    out = tmp_path / "corpus"
+    build(dataset, out, SETTINGS)
+    before, rng = {path.name: path.read_bytes() for path in out.iterdir()}, random.Random(name)
+    for _ in range(3):
+        content = bytearray(before[name])
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        (out / name).write_bytes(content)
+        with pytest.raises(CorpusError, match=rf"{name}.*run preprocess again"):
+            Corpus.open(out)
+        build(dataset, out, SETTINGS)
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_a_corpus_without_digests_is_opened_and_kept(dataset: Path, tmp_path: Path) -> None:
+    """Earlier versions wrote none."""
+    out = tmp_path / "corpus"
+    build(dataset, out, SETTINGS)
+    digests.remove(out)
+    inode = (out / "audio.npy").stat().st_ino
+    build(dataset, out, SETTINGS)
+    assert ((out / "audio.npy").stat().st_ino, (out / digests.FILE).exists()) == (inode, False)
+
+
+def test_a_copy_is_the_same_corpus(dataset: Path, tmp_path: Path) -> None:
+    """Kubeflow copies the folder from store to store."""
+    build(dataset, tmp_path / "corpus", SETTINGS)
+    shutil.copytree(tmp_path / "corpus", tmp_path / "copy", copy_function=shutil.copyfile)
+    assert Corpus.open(tmp_path / "copy").digest == Corpus.open(tmp_path / "corpus").digest
 
 
 def test_a_folder_of_other_files_is_never_replaced(dataset: Path, tmp_path: Path) -> None:
@@ -311,6 +347,7 @@ def test_an_older_quality_report_and_manifest_are_read(dataset: Path, tmp_path: 
     (out / "quality.json").write_text(OLD_QUALITY, encoding="utf-8")
     manifest = json.loads((out / "manifest.json").read_text()) | {"preprocess": {"removed_setting": 1}}
     (out / "manifest.json").write_text(json.dumps(manifest))
+    digests.remove(out)
     corpus = Corpus.open(out)
     assert corpus.quality.model_dump(mode="json") == json.loads(OLD_QUALITY)
     assert list(corpus.quality.model_dump()) == ["splits", "noise", "skipped", "warnings", "about"]

@@ -27,15 +27,6 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return open_store(tmp_path if request.param == "folder" else request.getfixturevalue(request.param))
 
 
-@pytest.fixture
-def s3_versions(s3_emulator: str, tmp_path: Path) -> str:
-    """URI of an empty prefix in an emulated S3 bucket that keeps versions."""
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="versions")
-    client.put_bucket_versioning(Bucket="versions", VersioningConfiguration={"Status": "Enabled"})
-    return f"s3://versions/{tmp_path.name}"
-
-
 def test_a_written_file_is_listed_read_and_fetched(store: Store, tmp_path: Path) -> None:
     """Listed in order of paths with its size, then read by path."""
     store.write("b/two.bin", b"\0\xff" * 5)
@@ -81,6 +72,45 @@ def test_only_one_of_many_callers_creates_a_file(store: Store) -> None:
     assert sum(created) == 1
     assert store.read("claim") == str(created.index(True)).encode()
     assert [entry.path for entry in store.list()] == ["claim"]
+
+
+def test_a_replacement_needs_the_present_generation(store: Store) -> None:
+    """A change that came between is not lost."""
+    store.write("a.txt", b"one")
+    [listed] = store.list()
+    store.replace("a.txt", b"two", listed.generation)
+    assert store.read("a.txt") == b"two"
+    with pytest.raises(StorageError, match=r"a\.txt.*since it was listed: run again"):
+        store.replace("a.txt", b"three", listed.generation)
+    assert store.read("a.txt") == b"two"
+
+
+def test_a_deleted_file_is_gone_with_its_history(store: Store) -> None:
+    """A second time is no error; other files stay."""
+    for content in (b"one", b"two"):
+        store.write("a.txt", content)
+        store.write("b.txt", content)
+    before = [entry for entry in store.history() if entry.path == "b.txt"]
+    for entry in (*store.list(), *store.history()) * 2:
+        if entry.path == "a.txt":
+            store.delete(entry)
+    assert [entry.path for entry in store.list()] == ["b.txt"]
+    assert list(store.history()) == before
+    assert store.kept_after_delete() == ""
+
+
+def test_a_delete_marker_is_in_the_history(s3_versions: str) -> None:
+    """Its name can be that of a recording. What was deleted can still be read, and then be deleted for good."""
+    store = open_store(s3_versions)
+    store.write("a.txt", b"one")
+    boto3.client("s3").delete_object(Bucket="versions", Key=f"{s3_versions.removeprefix('s3://versions/')}/a.txt")
+    assert store.list() == []
+    contents = [entry for entry in store.history() if entry.size]
+    assert [store.read(entry.path, entry.generation) for entry in contents] == [b"one"]
+    assert len(store.history()) == 2
+    for entry in store.history():
+        store.delete(entry)
+    assert store.history() == ()
 
 
 def test_a_missing_file_is_reported_by_its_full_name(store: Store, tmp_path: Path) -> None:

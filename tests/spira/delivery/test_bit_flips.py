@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import Result
 
+from spira.data.corpus import Corpus
+from spira.errors import SpiraError
+from spira.models import checkpoint
+from spira.registry import local_uri
+from spira.stages.push import reject
 from tests.support.ledger_builder import LocalDelivery
+from tests.support.pipeline_fixtures import Runs
 
 pytestmark = pytest.mark.slow
 
@@ -75,3 +83,63 @@ def problems(status: Any) -> list[Any]:
     if isinstance(status, dict):
         return [*status.get("troubles", []), *status.get("problems", [])]
     return [entry for entry in status or [] if entry.get("drifted") or entry.get("error")]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Copies of what a rejected run left, and its registry."""
+
+    corpus: Path
+    candidate: Path
+    verdict: Path
+    report: Path
+    registry_uri: str
+
+    def open_corpus(self) -> None:
+        Corpus.open(self.corpus)
+
+    def load_candidate(self) -> None:
+        checkpoint.load(self.candidate)
+
+    def log_rejection(self) -> None:
+        """Do the stage that reads most of a verdict folder."""
+        reject(self.corpus, self.candidate, self.verdict, self.report, registry_uri=self.registry_uri)
+
+
+@pytest.fixture
+def run_folder(runs: Runs, tmp_path: Path) -> RunFolder:
+    """The rejected run, in copies: the pipeline's own files are links to one another."""
+    paths = runs.rejected.paths
+    sources = {"corpus": paths.corpus, "candidate": paths.checkpoint, "verdict": str(Path(paths.verdict).parent)}
+    for name, source in sources.items():
+        shutil.copytree(source, tmp_path / name, copy_function=shutil.copyfile)
+    report = Path(shutil.copyfile(paths.report, tmp_path / "report.html"))
+    folders = (tmp_path / name for name in sources)
+    return RunFolder(*folders, report, local_uri(tmp_path / "work"))
+
+
+READERS = {
+    "corpus": (RunFolder.open_corpus, "run preprocess again"),
+    "candidate": (RunFolder.load_candidate, "train again"),
+    "verdict": (RunFolder.log_rejection, "evaluate the checkpoint again"),
+}
+"""Folder of a run -> what reads it, and the remedy for damage."""
+UNREAD = ("diagnosis.json",)
+"""Files of a run that are for people."""
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_flipped_bit_in_a_run_is_refused_by_name(run_folder: RunFolder, tmp_path: Path, name: str) -> None:
+    """Files that one program wrote and another reads: the message names the file, or the list, and the remedy."""
+    read, remedy = READERS[name]
+    files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file() and path.name not in UNREAD)
+    assert len(files) >= 5
+    rng = random.Random(name)
+    for file in files:
+        for _ in range(FLIPS // 4):
+            before = flip(file, rng)
+            with pytest.raises(SpiraError, match=remedy) as refusal:
+                read(run_folder)
+            assert str(file.parent) in str(refusal.value)
+            file.write_bytes(before)
+    read(run_folder)

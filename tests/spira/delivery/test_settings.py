@@ -89,6 +89,7 @@ def test_the_policy_comes_from_the_file(file: Path) -> None:
         ("", "must be a mapping with at least data: FOLDER"),
         ("work: work", "data: Field required"),
         ("data: voices\nquite_seconds: 3", "quite_seconds: unknown key"),
+        ("data: voices\nwork: ''", "work: String should have at least 1 character"),
         ("data: voices\nattempts: 0", "attempts: Input should be greater than 0"),
         ("data: voices\nevery_seconds: 0", "every_seconds: Input should be greater than 0"),
         ("data: voices\nbackoff_seconds: -1", "backoff_seconds: Input should be greater than or equal to 0"),

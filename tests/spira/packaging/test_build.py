@@ -17,6 +17,7 @@ import soundfile
 import torch
 from safetensors.torch import load_file, save_file
 
+from spira import digests
 from spira.config import SAMPLE_RATE_HZ, Config
 from spira.data.corpus import Corpus
 from spira.evaluation.predict import predict_waveforms
@@ -134,6 +135,7 @@ def test_a_network_with_weights_that_are_not_finite_is_refused(trained: Path, tm
     broken = Path(shutil.copytree(trained, tmp_path / "broken"))
     weights = load_file(broken / checkpoint.WEIGHTS)
     save_file(weights | {"head.bias": torch.full((1,), value)}, broken / checkpoint.WEIGHTS)
+    digests.record(broken, checkpoint.FILES)
     with pytest.raises(PackageError, match="must not be served"):
         package(broken, None, BAND, tmp_path / "out", LINEAGE)
     assert [path.name for path in tmp_path.iterdir()] == ["broken"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import multiprocessing
 import random
+import re
 import signal
 import time
 from itertools import pairwise
@@ -13,6 +15,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from spira.config import Config, from_dict
@@ -248,6 +252,48 @@ def test_a_truncated_state_is_refused_by_name(corpus: Corpus, tmp_path: Path, sh
     state.write_bytes(content[: int(share * len(content))])
     with pytest.raises(SpiraError, match=r"state\.safetensors is not the state of a training: delete it"):
         train(corpus, CONFIG, 42, tmp_path, device="cpu")
+
+
+def test_a_flipped_bit_in_the_state_is_refused_or_changes_nothing(corpus: Corpus, tmp_path: Path) -> None:
+    """A weight or a moment with another value would give another network without a word."""
+    file = unfinished(corpus, tmp_path)
+    identity = checkpoint.TrainingIdentity.of(CONFIG, 42, corpus.digest)
+    before, rng = file.read_bytes(), random.Random(1)
+    header = 8 + int.from_bytes(before[:8], "little")
+    expected = loaded(file, identity)
+    refused = 0
+    for position in [*(rng.randrange(header) for _ in range(150)), *(rng.randrange(len(before)) for _ in range(50))]:
+        content = bytearray(before)
+        content[position] ^= 1 << rng.randrange(8)
+        file.write_bytes(content)
+        try:
+            assert loaded(file, identity) == expected
+        except SpiraError as error:
+            assert re.search(rf"{file}.*delete it", str(error))  # noqa: PT017 (most flips, not all, are refused)
+            refused += 1
+    assert refused > 150
+
+
+def loaded(file: Path, identity: checkpoint.TrainingIdentity) -> str:
+    """Return a digest of the state that a file gives."""
+    state = training.start(CONFIG, 42, CPU)
+    training.load_state(state, file, identity)
+    tensors = {**state.network.state_dict(), **{f"best.{name}": value for name, value in state.best.items()}}
+    tensors |= {f"adam.{number}": value for number, value in enumerate(moments(state))}
+    return training.state_digest({"history": state.history, "step": state.step}, tensors)
+
+
+def test_a_state_without_a_digest_is_resumed(corpus: Corpus, tmp_path: Path) -> None:
+    """Earlier versions wrote none."""
+    file = unfinished(corpus, tmp_path)
+    identity = checkpoint.TrainingIdentity.of(CONFIG, 42, corpus.digest)
+    expected = loaded(file, identity)
+    with safe_open(file, framework="pt") as content:
+        fields = json.loads(content.metadata()[training.STATE_FIELDS])
+        tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (not a dictionary)
+    del fields["digest"]
+    save_file(tensors, file, {training.STATE_FIELDS: json.dumps(fields)})
+    assert loaded(file, identity) == expected
 
 
 def test_a_half_written_state_is_not_loaded(corpus: Corpus, trained: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -176,6 +177,19 @@ def test_a_damaged_cache_is_ignored(data: ObservedData, damage: str) -> None:
     assert data.observe() == (before, set())
 
 
+def test_a_flipped_bit_in_the_cache_changes_nothing(data: ObservedData) -> None:
+    """Whatever it says then, the hashes are those of the files."""
+    before, _ = data.observe()
+    cached, rng = data.cache.read(observe.CACHE), random.Random(1)
+    for _ in range(200):
+        content = bytearray(cached)
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        data.cache.write(observe.CACHE, bytes(content))
+        after, opened = data.observe()
+        assert after == before
+        assert "wav/00003.wav" in opened
+
+
 def test_the_cache_of_another_folder_is_ignored(data: ObservedData, tmp_path: Path) -> None:
     """An equal listing is not enough."""
     moved = tmp_path / "elsewhere"
@@ -326,7 +340,7 @@ def test_a_strange_file_that_a_table_names_is_invalid_input(tmp_path: Path, row:
         add(folder)
     with (folder / "metadata_train.csv").open("ab") as table:
         table.write(f"{row}\n".encode(encoding, errors="surrogateescape"))
-    settings = Settings(data=str(folder), work="", ledger="", registry="", targets=())
+    settings = Settings(data=str(folder), work=str(tmp_path / "work"), ledger="", registry="", targets=())
     observed = observe.observe(settings, open_store(tmp_path / "cache")).observed
     assert isinstance(observed, InvalidInput)
     assert observed.problem.isprintable()

@@ -19,7 +19,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spira import config
+from spira import config, digests
 from spira.config import SAMPLE_RATE_HZ
 from spira.data.corpus import Corpus
 from spira.data.pseudonyms import Pseudonyms
@@ -310,6 +310,7 @@ def test_a_leak_is_a_rejection_without_figures(case: Case, tmp_path: Path) -> No
     info = json.loads((leaky / checkpoint.INFO).read_text())
     info["train_speakers"] = ["test0"]
     (leaky / checkpoint.INFO).write_text(json.dumps(info))
+    digests.record(leaky, checkpoint.FILES)
     evaluate.evaluate(case.corpus, [leaky], gate.load(), tmp_path / "verdict")
     page = Case(tmp_path / "verdict", leaky, case.corpus).page(tmp_path / "report.html")
     assert "Rejected" in page.text("verdict")
