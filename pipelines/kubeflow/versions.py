@@ -53,6 +53,10 @@ class Sizes(NamedTuple):
     gpu_count: int
 
 
+_compiled_files: dict[tuple[str, str], bytes] = {}
+"""Image and compile-time options -> compiled file. It takes up to a second, and an upload needs each form often."""
+
+
 @dataclass(frozen=True)
 class PipelineVersion:
     """A version on the server."""
@@ -103,9 +107,12 @@ def content(image: str, options: AnyCompileOptions) -> tuple[str, bytes]:
 
 
 def _compiled(image: str, options: AnyCompileOptions) -> bytes:
-    with temporary.folder() as folder:
-        options.compile(folder / PACKAGE, image)
-        return (folder / PACKAGE).read_bytes()
+    key = image, repr(options)
+    if key not in _compiled_files:
+        with temporary.folder() as folder:
+            options.compile(folder / PACKAGE, image)
+            _compiled_files[key] = (folder / PACKAGE).read_bytes()
+    return _compiled_files[key]
 
 
 def manifest(image: str, options: CompileOptions, namespace: str) -> KubernetesManifestOptions:

@@ -83,6 +83,7 @@ def test_a_work_folder_without_continuous_delivery_is_cleaned(tmp_path: Path):
     assert spira("clean", "--keep", "1", "--work", tmp_path / "absent").exit_code == 2
 
 
+@pytest.mark.slow
 def test_forgetting_lists_the_versions_and_the_next_tick_trains(delivered: Path, tmp_path: Path):
     """The speaker's recordings, rows and corpora go; a dry run removes nothing."""
     folder = tmp_path / "copy"

@@ -64,7 +64,8 @@ def test_apply_serves_a_version_and_makes_it_champion(
 ) -> None:
     """Progress goes to standard error, at the start of a step and again while it takes long."""
     without_delivery(local_delivery)
-    monkeypatch.setattr(module, "FIRST_PROGRESS_SECONDS", 0.1)
+    for name in ("FIRST_PROGRESS_SECONDS", "PROGRESS_SECONDS"):
+        monkeypatch.setattr(module, name, 0.005)
     result = deploy("apply", "3")
     assert (result.exit_code, result.stdout) == (0, "target   local\nversion  version 3 serves\n")
     assert "local: checking the golden recordings of version 3\n" in result.stderr

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spira import digests
 from spira.config import Preprocess
 from spira.data.corpus import FILES, MEASURES, Corpus, build
 from spira.data.metadata import DataError, is_external_table, read_dataset
@@ -164,8 +165,9 @@ def test_measures_belong_to_the_recordings_of_the_index(dataset: Path, tmp_path:
     assert list(corpus.measures["file_path"]) == list(corpus.index["file_path"])
     rates = corpus.measures.set_index("file_path")["sample_rate"]
     assert rates[rates == 8_000].index.tolist() == ["train/10.wav"]
-    assert sorted(path.name for path in (tmp_path / "corpus").iterdir()) == sorted(FILES)
-    (tmp_path / "corpus" / MEASURES).unlink()
+    assert sorted(path.name for path in (tmp_path / "corpus").iterdir()) == sorted([*FILES, digests.FILE])
+    for name in (MEASURES, digests.FILE):
+        (tmp_path / "corpus" / name).unlink()
     assert Corpus.open(tmp_path / "corpus").measures is None
 
 

@@ -37,6 +37,7 @@ def test_a_moved_delivery_has_nothing_to_do(delivered: Path, tmp_path: Path) -> 
     assert not (tmp_path / "old place").exists()
 
 
+@pytest.mark.slow
 def test_a_run_in_a_copy_leaves_the_original_as_it_is(delivered: Path, tmp_path: Path) -> None:
     """A changed setting trains, registers and serves in the copy; the original's whole tree has the same digest."""
     before = tree_digest(delivered)

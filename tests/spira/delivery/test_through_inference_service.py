@@ -83,6 +83,7 @@ def service(
     started.kill()
 
 
+@pytest.mark.slow
 def test_a_record_number_stays_in_the_log(
     deliver: Verb, deploy: Verb, local_delivery: LocalDelivery, service: Service, servers: tuple[str, str]
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from spira import config
+from spira import config, digests
 from spira.data.corpus import Corpus
 from spira.evaluation import gate
 from spira.evaluation.verdict import Estimate, Verdict
@@ -98,7 +98,7 @@ def test_both_reports_name_owner_days_and_run_and_the_local_one_the_version(corp
     for page in (shared, local):
         assert "Responsável Voice group" in head(page)
         assert any(f"Avaliado em {day}" in head(page) for day in days)
-    for name in (PROJECT, WORK_TIMES):
+    for name in (PROJECT, WORK_TIMES, digests.FILE):
         (verdict / name).unlink()
     write_local_report(verdict, candidate, corpus.path, earlier, with_audio=False)
     assert "Evaluated not recorded" in head(earlier)

@@ -64,6 +64,7 @@ def test_one_interrupt_ends_a_run_with_all_trainings(dataset: Path, folder: Path
     assert again.wait(SECONDS) == 130
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_the_live_display(dataset: Path, folder: Path) -> None:
     """The display stays as it was, the advice stands below it, and the cursor is there again."""
     run = Terminal("run", "--data", str(dataset), *LONG_RUN, folder=folder)
