@@ -83,6 +83,7 @@ def containers(pod: Object) -> list[Object]:
     return [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("folder", ALL)
 def test_every_kustomization_renders(folder: str):
     """Each object occurs once."""
@@ -553,6 +554,7 @@ def test_policies_are_evaluated_as_in_kubernetes(ingress: list[Object], source: 
     assert is_allowed(policies, A, B, 80)  # without policyTypes or egress, a policy concerns ingress only
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("overlay", ["base", *OVERLAYS])
 def test_signing_gives_the_public_key_to_the_tick_and_the_server(overlay: str, tmp_path: Path):
     """The component changes nothing else, and an overlay without it has no key. Pods stay restricted."""

@@ -23,6 +23,7 @@ def test_every_component_was_verified_with_the_kfp_in_use():
     assert all(date(2026, 1, 1) <= entry.verified <= date.today() for entry in catalogue.load().values())
 
 
+@pytest.mark.integration
 def test_the_metadata_is_no_source():
     """A new day of verification is no change of code, which would train again."""
     assert catalogue.FILE.relative_to(ROOT).as_posix() not in lineage.sources()

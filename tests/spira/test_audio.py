@@ -459,6 +459,7 @@ def wav_files(draw: st.DrawFn) -> bytes:
     return whole[: draw(st.one_of(st.just(len(whole)), st.integers(0, len(whole))))]
 
 
+@pytest.mark.integration
 @settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(wav_files())
 @example(b"")

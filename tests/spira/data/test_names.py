@@ -29,6 +29,7 @@ def write_dataset(root: Path, stored: str, named: str) -> Path:
     return root
 
 
+@pytest.mark.integration
 @settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(NAMES, st.sampled_from(FORMS), st.sampled_from(FORMS))
 def test_a_file_is_found_in_either_form_of_accents(
@@ -41,6 +42,7 @@ def test_a_file_is_found_in_either_form_of_accents(
     assert f"train/{forms[0]}.wav" in set(dataset.recordings["file_path"])
 
 
+@pytest.mark.integration
 @settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(NAMES, st.sampled_from(FORMS))
 def test_another_case_is_hinted_at(tmp_path_factory: pytest.TempPathFactory, name: str, stored: str) -> None:

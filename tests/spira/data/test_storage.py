@@ -233,12 +233,14 @@ def test_a_refusal_of_an_s3_store_is_one_line(
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.integration
 def test_an_answer_of_another_server_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy that answers with a page is no store."""
     with answering(200, b"<html>Sign in</p>", monkeypatch), pytest.raises(StorageError, match="not of an S3"):
         open_store("s3://spira/data").list()
 
 
+@pytest.mark.integration
 def test_a_download_that_breaks_off_starts_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Two responses end too early; the third is whole, and nothing of the first two remains."""
     with answering(200, b"content", monkeypatch, broken=2) as requests:

@@ -90,6 +90,7 @@ def test_a_window_has_torchaudios_mfcc(signal: Tensor) -> None:
     assert_equals_torchaudio(actual, signal[None])
 
 
+@pytest.mark.integration
 @settings(max_examples=40)
 @given(signal=signals(max_samples=40_000, broadband=True))
 def test_a_window_has_librosas_mfcc(signal: Tensor) -> None:

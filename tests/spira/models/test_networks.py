@@ -19,6 +19,7 @@ def mfcc_like(windows: int, frames: int = 401) -> torch.Tensor:
     return 30 * torch.randn(windows, frames, 40, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("architecture", "group_norm"), [("spira_v1", False), ("spira_v2", True)])
 @pytest.mark.parametrize("frames", [301, 401, 1201])
 def test_spiraconv_is_the_papers_network(architecture: str, group_norm: bool, frames: int) -> None:

@@ -38,6 +38,7 @@ def drop(weights: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     return {key: value for key, value in weights.items() if key != name}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("group_norm", [False, True])
 @pytest.mark.parametrize("frames", [301, 401])
 def test_an_imported_network_has_the_papers_output(tmp_path: Path, group_norm: bool, frames: int) -> None:

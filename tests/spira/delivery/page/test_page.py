@@ -225,6 +225,7 @@ def test_markup_in_a_ledger_stays_text(ledger_builder: LedgerBuilder) -> None:
     assert "49" not in elements.text
 
 
+@pytest.mark.integration
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(min_size=1, max_size=12).filter(lambda text: text != VERSION))
 def test_no_text_changes_the_elements_of_the_page(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:

@@ -72,6 +72,7 @@ def test_known_lines_are_quoted(line: str, tmp_path: Path) -> None:
     assert "other" not in quotation
 
 
+@pytest.mark.integration
 def test_a_log_is_bounded_while_the_service_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Older logs are kept up to a number; only the owner can read them; the service goes on and stays locked."""
     monkeypatch.setattr(logs, "MAX_BYTES", 20_000)
