@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from datetime import date
 
+import pytest
+
 from pipelines import catalogue
 from spira import lineage
 from tests.support import ROOT
