@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -118,8 +119,15 @@ def _wait_for(address: str) -> None:
 def s3_emulator() -> Iterator[str]:
     """Address of a running emulator of S3 (moto), for the tests of a module; the environment points to it.
 
-    It serves one request at a time: a conditional write of moto is not atomic between threads.
+    It serves one request at a time: a conditional write of moto is not atomic between threads. ``SPIRA_TEST_S3`` names
+    a server to use instead, such as SeaweedFS, which accepts the keys ``test`` and ``test``.
     """
+    if address := os.environ.get("SPIRA_TEST_S3", ""):
+        with pytest.MonkeyPatch.context() as environment:
+            for name, value in s3_environment(address).items():
+                environment.setenv(name, value)
+            yield address
+        return
     port = _free_port()
     address = f"http://127.0.0.1:{port}"
     program = (
@@ -148,10 +156,17 @@ def s3_environment(address: str) -> dict[str, str]:
 @pytest.fixture
 def s3_bucket(s3_emulator: str, tmp_path: Path) -> str:
     """URI of an empty prefix in the emulated S3 bucket."""
+    _s3_bucket("spira")
+    return f"s3://spira/{tmp_path.name}"
+
+
+def _s3_bucket(name: str) -> None:
+    """Create a bucket, unless it exists."""
     import boto3
 
-    boto3.client("s3").create_bucket(Bucket="spira")  # in us-east-1 no error if it exists
-    return f"s3://spira/{tmp_path.name}"
+    client = boto3.client("s3")
+    with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou):
+        client.create_bucket(Bucket=name)
 
 
 @pytest.fixture
@@ -159,9 +174,8 @@ def s3_versions(s3_emulator: str, tmp_path: Path) -> str:
     """URI of an empty prefix in an emulated S3 bucket that keeps versions."""
     import boto3
 
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="versions")
-    client.put_bucket_versioning(Bucket="versions", VersioningConfiguration={"Status": "Enabled"})
+    _s3_bucket("versions")
+    boto3.client("s3").put_bucket_versioning(Bucket="versions", VersioningConfiguration={"Status": "Enabled"})
     return f"s3://versions/{tmp_path.name}"
 
 
