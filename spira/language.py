@@ -20,6 +20,10 @@ from datetime import UTC, date, datetime
 from enum import StrEnum
 from functools import cache
 from importlib import resources
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 LOCALES = {"pt-BR": "pt_BR"}
 """Language tag -> name of the catalogue's folder; English has no catalogue."""
@@ -190,3 +194,23 @@ def _content(field: str, following: str) -> str:
     if field in NUMERIC_FIELDS:
         return r"\d[\d :-]*"
     return ".+?" if following == " " else ".+"  # before a space one word, such as the name of a column
+
+
+def sentence(text: str) -> str:
+    """Return a text with a capital at its beginning."""
+    return text[:1].upper() + text[1:]
+
+
+def page_environment(words: Translator) -> Environment:
+    """Return the environment of a page's template.
+
+    It escapes HTML, refuses unknown names, and translates ``_("...")``; ``sentence`` begins a text with a capital.
+    """
+    from jinja2 import Environment, StrictUndefined  # here: the command line imports this module and makes no page
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.i18n"]
+    )
+    environment.install_gettext_translations(words.catalogue, newstyle=True)  # type: ignore[attr-defined]
+    environment.filters["sentence"] = sentence
+    return environment

@@ -123,9 +123,7 @@ def s3_emulator() -> Iterator[str]:
     a server to use instead, such as SeaweedFS, which accepts the keys ``test`` and ``test``.
     """
     if address := os.environ.get("SPIRA_TEST_S3", ""):
-        with pytest.MonkeyPatch.context() as environment:
-            for name, value in s3_environment(address).items():
-                environment.setenv(name, value)
+        with _s3_in_environment(address):
             yield address
         return
     port = _free_port()
@@ -138,13 +136,20 @@ def s3_emulator() -> Iterator[str]:
     server = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _wait_for(f"{address}/moto-api/")
-        with pytest.MonkeyPatch.context() as environment:
-            for name, value in s3_environment(address).items():
-                environment.setenv(name, value)
+        with _s3_in_environment(address):
             yield address
     finally:
         server.kill()
         server.wait()
+
+
+@contextlib.contextmanager
+def _s3_in_environment(address: str) -> Iterator[None]:
+    """Let clients of S3 use a server."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in s3_environment(address).items():
+            environment.setenv(name, value)
+        yield
 
 
 def s3_environment(address: str) -> dict[str, str]:

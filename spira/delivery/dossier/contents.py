@@ -17,7 +17,6 @@ data set is needed. What an earlier version of this program did not record is na
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 import zipfile
@@ -29,7 +28,7 @@ from typing import TYPE_CHECKING
 import yaml
 from pydantic import ValidationError
 
-from spira import files, signature, temporary
+from spira import digests, files, signature, temporary
 from spira.config import FrozenModel
 from spira.delivery.dossier import page
 from spira.delivery.history.events import (
@@ -57,7 +56,7 @@ if TYPE_CHECKING:
     from spira.registry import RegisteredVersion, Registry
 
 REPORT, CARD, GATE, SETTINGS = "report.html", "model-card.md", "gate.yaml", "settings.yaml"
-PROVENANCE, FACTS, PAGE, SUMS = "provenance.json", "dossier.json", "index.html", "SHA256SUMS"
+PROVENANCE, FACTS, PAGE = "provenance.json", "dossier.json", "index.html"
 VOICES = re.compile(r"data:audio|<audio", re.IGNORECASE)
 """Marks of a report of an earlier version that has voices."""
 PORTUGUESE_PAGE = re.compile(r'<html lang="pt-BR">')
@@ -170,7 +169,7 @@ def write(
         files.write_json(folder / FACTS, dossier.model_dump(mode="json"))
         listed = sorted(path.name for path in folder.iterdir())
         files.write_text(folder / PAGE, page.render(dossier, listed, language, _languages(folder)))
-        files.write_text(folder / SUMS, _sums(folder))
+        digests.record(folder, sorted([*listed, PAGE]))
         if out.suffix == ".zip":
             _write_zip(folder, out)
         else:
@@ -376,12 +375,6 @@ def _version_before(registry: Registry, registered: RegisteredVersion) -> Regist
     older = [version for version in registry.list_versions() if version.version < registered.version and version.digest]
     replaced = registered.tags.get("replaced")
     return next((version for version in older if str(version.version) == replaced), older[0] if older else None)
-
-
-def _sums(folder: Path) -> str:
-    """Return the digests of all files, as ``sha256sum`` writes and checks them."""
-    paths = sorted(path for path in folder.iterdir() if path.name != SUMS)
-    return "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in paths)
 
 
 def _write_zip(folder: Path, out: Path) -> None:

@@ -7,14 +7,12 @@ from functools import partial
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from jinja2 import Environment, StrictUndefined
-
 from spira.evaluation import numbers
 from spira.evaluation.metrics import METRICS
 from spira.evaluation.report.page import LIMIT_SIGNS
 from spira.evaluation.report.verdict_text import SHOWN_METRICS
 from spira.evaluation.verdict import CONDITIONS, PROBES, Estimate
-from spira.language import Language, Translator, translator
+from spira.language import Language, Translator, page_environment, translator
 
 if TYPE_CHECKING:
     from spira.delivery.dossier.contents import Dossier
@@ -36,16 +34,12 @@ def render(
         languages: language of each file for people; one that differs from the page's is named beside the file.
     """
     words = translator(language)
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.i18n"]
-    )
-    environment.install_gettext_translations(words.catalogue, newstyle=True)  # type: ignore[attr-defined]
+    environment = page_environment(words)
     environment.filters.update(
         number=partial(number, words=words),
         estimate=partial(estimate, words=words),
         figure=lambda value: words.number(str(value)),
         t=words.message,
-        sentence=lambda text: text[:1].upper() + text[1:],
         time=words.time,
     )
     template = (resources.files("spira.delivery.dossier") / "page.html").read_text("utf-8")

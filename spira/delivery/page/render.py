@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import cache, partial
 from importlib import resources
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Template
 from markupsafe import Markup
 
 from spira.delivery.explain import describe_change
@@ -14,7 +14,7 @@ from spira.delivery.notices.message import causes, title
 from spira.delivery.notices.notice import Notice
 from spira.delivery.page.build import StatusPage
 from spira.delivery.wording import axis_title, describe_axis, headline_metrics, without_paths
-from spira.language import Language, Translator, translator
+from spira.language import Language, Translator, page_environment, translator
 
 TEMPLATE = "page.html"
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
@@ -37,14 +37,7 @@ def render(page: StatusPage, refresh_seconds: int = 0, language: Language = Lang
 @cache
 def _template(language: Language) -> Template:
     words = translator(language)
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        extensions=["jinja2.ext.i18n"],
-    )
-    environment.install_gettext_translations(words.catalogue, newstyle=True)  # type: ignore[attr-defined]
+    environment = page_environment(words)
     environment.globals.update(
         axis_title=partial(axis_title, words=words),
         describe_axis=partial(describe_axis, words=words),

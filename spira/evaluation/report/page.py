@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import soundfile
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from spira import digests, files
@@ -55,7 +54,7 @@ from spira.evaluation.verdict import (
     Verdict,
 )
 from spira.features import windows
-from spira.language import Language, Translator, translator
+from spira.language import Language, Translator, page_environment, translator
 from spira.models import checkpoint as checkpoints
 from spira.models.checkpoint import Checkpoint
 
@@ -179,14 +178,10 @@ def render(
 ) -> str:
     """Return the page; see :func:`write`."""
     words = translator(content.language)
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.i18n"]
-    )
-    environment.install_gettext_translations(words.catalogue, newstyle=True)  # type: ignore[attr-defined]
+    environment = page_environment(words)
     environment.filters["number"] = lambda value, digits=3: words.number(number(value, digits))
     environment.filters["percent"] = percent
     environment.filters["t"] = words.message
-    environment.filters["sentence"] = lambda text: text[:1].upper() + text[1:]
     template = (resources.files("spira.evaluation.report") / "page.html").read_text("utf-8")
     shown = sharing.shared_verdict(verdict, content.pseudonyms) if content.pseudonyms else verdict
     return environment.from_string(template).render(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from spira.evaluation.metrics import METRICS
 from spira.evaluation.numbers import number
 from spira.evaluation.verdict import CONDITIONS, PROBES, Condition, Estimate, Verdict
-from spira.language import ENGLISH, Translator
+from spira.language import ENGLISH, Translator, sentence
 
 MAX_HEADLINE_LENGTH = 160
 """Length of a headline in characters; a dashboard shows it as the name of an artifact."""
@@ -119,7 +119,7 @@ def interval_methods(estimates: Mapping[str, Estimate]) -> str:
 def _metrics(tests: dict[str, Condition], words: Translator = ENGLISH) -> str:
     rows = [
         (
-            _capitalized(words.message(METRICS[name].name)),
+            sentence(words.message(METRICS[name].name)),
             *(_interval(condition.by_file.get(name), words) for condition in tests.values()),
         )
         for name in SHOWN_METRICS
@@ -171,7 +171,3 @@ def _interval(estimate: Estimate | None, words: Translator = ENGLISH) -> str:
 def _shortened(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= MAX_HEADLINE_LENGTH else f"{line[: MAX_HEADLINE_LENGTH - 1]}…"
-
-
-def _capitalized(text: str) -> str:
-    return text[:1].upper() + text[1:]
